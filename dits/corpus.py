@@ -1,0 +1,131 @@
+"""A corpus: videos with captions and splits, on disk."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dits.errors import CorpusError, InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video. `group` names the scene: near-duplicates share it, and a group never spans two splits."""
+
+    id: str
+    path: Path
+    split: str
+    group: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sentence and the id of the video it describes."""
+
+    video_id: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named, ordered set of clips."""
+
+    name: str
+    clips: tuple[Clip, ...]
+
+    def split(self, split: str) -> "Corpus":
+        """The clips of one split; "all" gives every clip.
+
+        Raises:
+            InputError: no such split, or it is empty.
+        """
+        if split != "all" and split not in SPLITS:
+            raise InputError(f"There is no split '{split}': choose one of {', '.join((*SPLITS, 'all'))}.")
+        clips = tuple(clip for clip in self.clips if split in ("all", clip.split))
+        if not clips:
+            raise InputError(f"The {split} split of corpus '{self.name}' is empty.")
+        return Corpus(self.name, clips)
+
+    def queries(self) -> list[Query]:
+        """Every caption of every clip."""
+        return [Query(clip.id, caption) for clip in self.clips for caption in clip.captions]
+
+    @property
+    def ids(self) -> list[str]:
+        """The clips' ids, in order."""
+        return [clip.id for clip in self.clips]
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file that must have `columns`, each with text in every one of them.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, lacks a column, or a row lacks a value.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(
+                    f"{path} has no column '{missing[0]}': its first line must name {', '.join(columns)}."
+                )
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error)
+        raise InputError(f"Cannot read {path}: {reason}.") from error
+    for number, row in enumerate(rows, start=2):
+        empty = [column for column in columns if not (row[column] or "").strip()]
+        if empty:
+            raise InputError(f"{path}, row {number}: the column '{empty[0]}' is empty.")
+    return rows
+
+
+def read_queries(path: Path) -> list[Query]:
+    """The queries of a CSV file with the columns video_id and caption.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column or a value, or holds no row.
+    """
+    rows = read_rows(path, ("video_id", "caption"))
+    if not rows:
+        raise InputError(f"{path} holds no queries: give it rows of video_id, caption.")
+    return [Query(row["video_id"].strip(), row["caption"].strip()) for row in rows]
+
+
+def read_clips(path: Path, folder: Path) -> tuple[Clip, ...]:
+    """The clips of a captions file with the columns clip, group, split and caption, in the file's order.
+
+    A clip's video is `folder/<clip>.mp4`.
+
+    Raises:
+        CorpusError: a split is unknown, or a clip or a group stands in two splits.
+    """
+    grouped: dict[str, list[dict[str, str]]] = {}
+    for row in read_rows(path, ("clip", "group", "split", "caption")):
+        grouped.setdefault(row["clip"], []).append(row)
+    split_of: dict[str, str] = {}
+    clips = []
+    for clip_id, rows in grouped.items():
+        group, split = rows[0]["group"], rows[0]["split"]
+        if split not in SPLITS:
+            raise CorpusError(f"{path}: the clip {clip_id} has the unknown split '{split}'.")
+        if any((row["group"], row["split"]) != (group, split) for row in rows):
+            raise CorpusError(f"{path}: the rows of clip {clip_id} disagree on its group or split.")
+        if split_of.setdefault(group, split) != split:
+            raise CorpusError(f"{path}: the group {group} stands in two splits.")
+        clips.append(Clip(clip_id, folder / f"{clip_id}.mp4", split, group, tuple(r["caption"] for r in rows)))
+    return tuple(clips)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()

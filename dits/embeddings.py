@@ -1,0 +1,145 @@
+"""Frame embeddings of a corpus: computed once per encoder, kept as safetensors, named by what made them."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dits.corpus import Corpus
+from dits.encoders import Encoder
+from dits.errors import CorpusError
+from dits.files import ASSETS, atomic_path, cache_root, sha256_of_json
+from dits.video import sample_frames
+
+FRAMES = 12
+
+Progress = Callable[[int, int], None]
+
+_FORMAT = 1
+_HEADER = "dits"
+
+
+@dataclass(frozen=True)
+class CorpusEmbeddings:
+    """Embeddings of a corpus's videos.
+
+    Attributes:
+        encoder: id of the encoder.
+        ids: the videos, in order.
+        frames: (V, F, d) frame embeddings, not normalised, float32.
+        times: (V, F) when each frame is shown, in seconds.
+    """
+
+    encoder: str
+    ids: tuple[str, ...]
+    frames: Tensor
+    times: Tensor
+
+    def select(self, ids: Sequence[str]) -> "CorpusEmbeddings":
+        """The embeddings of some of the videos, in the order given.
+
+        Raises:
+            CorpusError: a video has no embeddings.
+        """
+        position = {video: index for index, video in enumerate(self.ids)}
+        missing = [video for video in ids if video not in position]
+        if missing:
+            raise CorpusError(f"There are no embeddings of {missing[0]}: embed the corpus again.")
+        rows = torch.tensor([position[video] for video in ids])
+        return CorpusEmbeddings(self.encoder, tuple(ids), self.frames[rows], self.times[rows])
+
+
+def corpus_embeddings(
+    corpus: Corpus, encoder: Encoder, progress: Progress | None = None, notice: Callable[[str], None] | None = None
+) -> CorpusEmbeddings:
+    """The corpus's embeddings: shipped ones where they fit, else those in the cache folder, else computed and kept.
+
+    Args:
+        progress: told how many videos of how many are embedded, while they are.
+        notice: told in a sentence when a file of embeddings is damaged and will be made again.
+
+    Raises:
+        VideoError: a video cannot be decoded.
+        StorageError: the cache folder cannot be written.
+    """
+    for path in (shipped_path(corpus, encoder), cached_path(corpus, encoder)):
+        if not path.is_file():
+            continue
+        try:
+            return load_embeddings(path, corpus, encoder)
+        except CorpusError as error:
+            if notice:
+                notice(f"{error} They are computed again.")
+    embeddings = embed_corpus(corpus, encoder, progress)
+    save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
+    return embeddings
+
+
+def embed_corpus(corpus: Corpus, encoder: Encoder, progress: Progress | None = None) -> CorpusEmbeddings:
+    """Embeds FRAMES frames of every video: the mid-points of as many equal segments.
+
+    Raises:
+        VideoError: a video cannot be decoded.
+    """
+    frames, times = [], []
+    for done, clip in enumerate(corpus, start=1):
+        sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size)
+        frames.append(encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0])
+        times.append(torch.from_numpy(sampled.times))
+        if progress:
+            progress(done, len(corpus))
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames), torch.stack(times).float())
+
+
+def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
+    """Where the repository ships a corpus's embeddings under an encoder, if it does."""
+    return ASSETS / corpus.name / f"embeddings-{_key(corpus, encoder)}.safetensors"
+
+
+def cached_path(corpus: Corpus, encoder: Encoder) -> Path:
+    """Where the cache folder keeps a corpus's embeddings under an encoder."""
+    return cache_root() / "embeddings" / f"{corpus.name}-{_key(corpus, encoder)}.safetensors"
+
+
+def save_embeddings(path: Path, corpus: Corpus, embeddings: CorpusEmbeddings) -> None:
+    """Writes embeddings in float16, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    header = {"format": _FORMAT, "corpus": corpus.name, "encoder": embeddings.encoder, "ids": list(embeddings.ids)}
+    tensors = {"frames": embeddings.frames.half().contiguous(), "times": embeddings.times.contiguous()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+
+
+def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbeddings:
+    """The embeddings of exactly this corpus under this encoder.
+
+    Raises:
+        CorpusError: the file is damaged, or holds another corpus's or another encoder's embeddings.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            frames, times = file.get_tensor("frames").float(), file.get_tensor("times")
+        fits = (
+            header["encoder"] == encoder.id
+            and header["ids"] == corpus.ids
+            and frames.shape == (len(corpus), FRAMES, encoder.dim)
+            and times.shape == (len(corpus), FRAMES)
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"The embeddings in {path} are damaged.") from error
+    if not fits:
+        raise CorpusError(f"The embeddings in {path} are of other videos or of another encoder.")
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames, times)
+
+
+def _key(corpus: Corpus, encoder: Encoder) -> str:
+    return sha256_of_json({"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT})[:12]

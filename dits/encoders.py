@@ -1,0 +1,235 @@
+"""Texts and frames -> embeddings in one joint space: one small protocol, served by any OpenCLIP model.
+
+The bundled encoder (assets/encoder) is an OpenCLIP model as well, loaded from its folder with no network.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dits.errors import EncoderError
+from dits.files import ASSETS, sha256_of
+
+BUNDLED = "bundled"
+BUNDLED_FOLDER = ASSETS / "encoder"
+FINGERPRINT_SENTENCE = "a woman in a red coat walks her dog along the beach"
+
+_WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+class Encoder(Protocol):
+    """What the rest of the library asks of an encoder. Embeddings come unnormalised, float32, on the CPU."""
+
+    id: str
+    dim: int
+    frame_size: int
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
+
+    def preprocess(self, frames: np.ndarray) -> Tensor:
+        """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8."""
+
+    def cut_text(self, text: str) -> str | None:
+        """The part of the text that the encoder reads, where that is not all of it; None where it is."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an OpenCLIP model comes from: arguments for OpenCLIP, and the name that artefacts are filed under."""
+
+    id: str
+    model_name: str
+    pretrained: str | None
+    quick_gelu: bool
+    overrides: dict[str, Any]
+
+
+def load_encoder(name: str = BUNDLED, device: str | None = None) -> "OpenClipEncoder":
+    """An encoder by name.
+
+    Args:
+        name: "bundled"; "NAME/TAG" for an OpenCLIP model and pretrained tag ("ViT-B-32/openai"), downloaded by
+            OpenCLIP; "NAME/FILE.safetensors" for weights on disk; "local-dir:FOLDER" for a folder in OpenCLIP's
+            format; "hf-hub:ORG/REPO".
+        device: "cpu", "cuda", ...; by default the GPU where there is one.
+
+    Raises:
+        EncoderError: no such model, tag or file, damaged weights, or no network to download them.
+    """
+    source = _resolve(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return OpenClipEncoder(source, device)
+
+
+class OpenClipEncoder:
+    """Any OpenCLIP model as an `Encoder`. Safe to share between threads."""
+
+    def __init__(self, source: _Source, device: str) -> None:
+        import open_clip
+
+        self.id = source.id
+        self.quick_gelu = source.quick_gelu
+        self.device = torch.device(device)
+        self._model = _create_model(source).eval().to(self.device)
+        self._tokenizer = open_clip.get_tokenizer(source.model_name)
+        self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse two callers at once
+        config = open_clip.get_model_preprocess_cfg(self._model)
+        self._transform = open_clip.image_transform_v2(open_clip.PreprocessCfg(**config), is_train=False)
+        size = config["size"]
+        self.frame_size = size if isinstance(size, int) else min(size)
+        self.dim = self.encode_text([FINGERPRINT_SENTENCE]).shape[-1]
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
+        tokens = self._tokenize(list(texts)).to(self.device)
+        return self._model.encode_text(tokens).float().cpu()
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
+        images = frames.flatten(0, 1).to(self.device)
+        return self._model.encode_image(images).float().cpu().unflatten(0, frames.shape[:2])
+
+    def preprocess(self, frames: np.ndarray) -> Tensor:
+        """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8: OpenCLIP's own evaluation transform."""
+        from PIL import Image
+
+        return torch.stack([self._transform(Image.fromarray(frame)) for frame in frames])
+
+    def cut_text(self, text: str) -> str | None:
+        """The part of the text that the encoder reads, where that is not all of it; None where it is.
+
+        Found by bisection over words, or over characters of a text without spaces: tokenizers do not tell.
+        """
+        whole = self._tokens_of(text)
+        if int(whole[-1]) == 0:  # padding left: nothing was cut
+            return None
+        units = text.split(" ")
+        joiner = " "
+        if len(units) == 1:
+            units, joiner = list(text), ""
+        low, high = 0, len(units)  # the first `low` units do not reach the end of what is read
+        while low < high:
+            middle = (low + high) // 2
+            if torch.equal(self._tokens_of(joiner.join(units[:middle])), whole):
+                high = middle
+            else:
+                low = middle + 1
+        return None if low == len(units) else joiner.join(units[:low])
+
+    def fingerprint(self) -> Tensor:
+        """The embedding (d,) of one fixed sentence: tells encoders apart that share a name and shapes."""
+        return self.encode_text([FINGERPRINT_SENTENCE])[0]
+
+    def _tokens_of(self, text: str) -> Tensor:
+        with self._tokenizer_lock:
+            return self._tokenizer([text])[0]
+
+    def _tokenize(self, texts: list[str]) -> Tensor:
+        with self._tokenizer_lock:
+            tokens = self._tokenizer(texts)
+        if hasattr(getattr(self._model, "text", None), "pooler"):
+            # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
+            tokens = tokens[:, : max(1, int((tokens != 0).sum(dim=1).max()))]
+        return tokens
+
+
+def _resolve(name: str) -> _Source:
+    if name == BUNDLED:
+        return _local_folder(BUNDLED_FOLDER, BUNDLED)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        return _local_folder(folder, folder.name)
+    if name.startswith("hf-hub:"):
+        return _Source(name, name, None, False, {})
+    return _named_model(name)
+
+
+def _local_folder(folder: Path, label: str) -> _Source:
+    config_path, weights = folder / "open_clip_config.json", folder / _WEIGHTS_NAME
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))["model_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"{config_path} is missing or no OpenCLIP configuration: name a folder in OpenCLIP's format."
+        ) from error
+    if not weights.is_file():
+        raise EncoderError(f"The encoder's weights are missing: {weights}. Restore the file, or choose another encoder.")
+    overrides = {}
+    text = config.get("text_cfg", {})
+    if (folder / str(text.get("hf_model_name", "no text tower here"))).is_dir():
+        local = str(folder / text["hf_model_name"])
+        overrides["text_cfg"] = {**text, "hf_model_name": local, "hf_model_pretrained": False}
+    quick_gelu = bool(config.get("quick_gelu", False))
+    return _Source(f"{label}-{sha256_of(weights)[:8]}", f"local-dir:{folder}", None, quick_gelu, overrides)
+
+
+def _named_model(name: str) -> _Source:
+    import open_clip
+
+    model, _, pretrained = name.partition("/")
+    if model not in open_clip.list_models() or not pretrained:
+        raise EncoderError(
+            f"There is no encoder '{name}': use 'bundled', an OpenCLIP model and tag such as ViT-B-32/openai, "
+            "NAME/FILE.safetensors, or local-dir:FOLDER."
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained in tags:
+        quick_gelu = bool((open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu", False))
+        return _Source(name, model, pretrained, quick_gelu, {})
+    path = Path(pretrained).expanduser()
+    if path.suffix != ".safetensors":
+        raise EncoderError(
+            f"{model} has no pretrained tag '{pretrained}': its tags are {', '.join(tags) or 'none'}; "
+            "weights on disk must be a .safetensors file."
+        )
+    if not path.is_file():
+        raise EncoderError(f"The encoder's weights are missing: there is no file {path}.")
+    quick_gelu = bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False))
+    return _Source(f"{model}-{sha256_of(path)[:8]}", model, str(path), quick_gelu, {})
+
+
+def _create_model(source: _Source) -> torch.nn.Module:
+    import open_clip
+
+    try:
+        return open_clip.create_model(
+            source.model_name,
+            pretrained=source.pretrained,
+            force_quick_gelu=source.quick_gelu,
+            pretrained_hf=False,
+            require_pretrained=True,
+            **source.overrides,
+        )
+    except Exception as error:  # OpenCLIP, safetensors and the hub each raise their own; all mean the same here
+        where = source.pretrained if source.pretrained and Path(source.pretrained).exists() else source.model_name
+        raise EncoderError(_why_not_loaded(source, where, error)) from error
+
+
+def _why_not_loaded(source: _Source, where: str, error: Exception) -> str:
+    if "local-dir:" in source.model_name or where != source.model_name:
+        return (
+            f"The encoder's weights in {where.removeprefix('local-dir:')} are damaged or belong to another model "
+            f"({_first_line(error)}): restore the file, or choose another encoder."
+        )
+    return (
+        f"The encoder {source.id} could not be downloaded ({_first_line(error)}): connect to the network, or give "
+        f"its weights as a file, {source.model_name}/FILE.safetensors."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160].rstrip(" :.") if lines else type(error).__name__

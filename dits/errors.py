@@ -1,0 +1,29 @@
+"""Every error a user can cause or meet, each with one sentence that says what is wrong, where, and what to do."""
+
+
+class DitsError(Exception):
+    """Base of all expected failures. The command line prints the message and exits 2; the app shows it."""
+
+
+class InputError(DitsError):
+    """A value, a query or a file that the user gave cannot be used."""
+
+
+class VideoError(DitsError):
+    """A video file cannot be decoded. The message names the file."""
+
+
+class CorpusError(DitsError):
+    """A corpus, its captions or its embeddings are missing, damaged or inconsistent."""
+
+
+class CheckpointError(DitsError):
+    """Weights are missing, damaged, or made for another encoder, method or dimension."""
+
+
+class EncoderError(DitsError):
+    """An encoder cannot be found, downloaded or loaded."""
+
+
+class StorageError(DitsError):
+    """A folder cannot be written: no permission, or no space left."""

@@ -1,0 +1,96 @@
+"""Retrieval metrics from a matrix of scores, with ties, several captions per video and uneven counts handled."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch import Tensor
+
+from dits.corpus import Query
+from dits.errors import InputError
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Retrieval metrics: recall at 1, 5 and 10 in percent; median and mean rank, counted from 1."""
+
+    r1: float
+    r5: float
+    r10: float
+    mdr: float
+    mnr: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The metrics under the names that papers print."""
+        return dict(zip(("R@1", "R@5", "R@10", "MdR", "MnR"), asdict(self).values(), strict=True))
+
+
+@dataclass(frozen=True)
+class MatchedQueries:
+    """Queries whose video is in a gallery, with its position there, and the number of those left out."""
+
+    queries: list[Query]
+    targets: np.ndarray
+    skipped: int
+
+
+def match_queries(queries: Sequence[Query], gallery: Sequence[str]) -> MatchedQueries:
+    """Pairs queries with their videos' positions in the gallery; queries for other videos are skipped and counted.
+
+    Raises:
+        InputError: the gallery names a video twice, or no query's video is in it.
+    """
+    position = {video: index for index, video in enumerate(gallery)}
+    if len(position) != len(gallery):
+        raise InputError("The gallery names a video more than once: every video must stand in it once.")
+    matched = [query for query in queries if query.video_id in position]
+    if not matched:
+        raise InputError(
+            f"None of the {len(queries)} queries belongs to one of the {len(gallery)} videos: check the ids and the split."
+        )
+    targets = np.array([position[query.video_id] for query in matched])
+    return MatchedQueries(matched, targets, len(queries) - len(matched))
+
+
+def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The rank (N,) of column `targets[n]` in row n of the scores (N, M), counted from 1.
+
+    With texts in rows and videos in columns this is text-to-video retrieval, every caption being a query. Tied scores
+    share the mean of the ranks they take together, so a constant matrix ranks everything in
+    the middle.
+
+    Raises:
+        InputError: a score is not a number.
+    """
+    if np.isnan(scores).any():
+        raise InputError("Some scores are not numbers (NaN): the weights or the embeddings are damaged.")
+    own = scores[np.arange(len(scores)), targets][:, None]
+    above = (scores > own).sum(axis=1)
+    tied = (scores == own).sum(axis=1)
+    return above + (tied + 1) / 2
+
+
+def video_to_text_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The rank of every captioned video's own captions among all videos' captions, by each video's best caption.
+
+    A video counts as found when any of its captions leads, as in X-Pool's evaluation: for a video, the captions of
+    every video are reduced to their best score, and its own group is ranked. Videos without captions take no part.
+    """
+    captioned = np.unique(targets)
+    best = np.stack([scores[targets == video][:, captioned].max(axis=0) for video in captioned])  # (groups, videos)
+    return ranks_of(best.T, np.arange(len(captioned)))
+
+
+def metrics_of(ranks: np.ndarray) -> Metrics:
+    """Metrics of ranks counted from 1."""
+    recall = [100.0 * float(np.mean(ranks <= k)) for k in (1, 5, 10)]
+    return Metrics(*recall, mdr=float(np.median(ranks)), mnr=float(np.mean(ranks)))
+
+
+def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:
+    """Both directions' metrics of scores (texts, videos), `targets` (texts,) naming each text's video."""
+    matrix = np.asarray(scores)
+    return {
+        "t2v": metrics_of(ranks_of(matrix, targets)).as_dict(),
+        "v2t": metrics_of(video_to_text_ranks(matrix, targets)).as_dict(),
+    }

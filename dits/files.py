@@ -1,0 +1,105 @@
+"""Files: where things live, and writing them whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from dits.errors import DitsError, StorageError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def cache_root() -> Path:
+    """The folder that everything rebuildable goes to: $DITS_CACHE, or the user's cache folder."""
+    override = os.environ.get("DITS_CACHE")
+    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("dits"))
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made if it is missing.
+
+    Raises:
+        StorageError: it cannot be made or written to.
+    """
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(_no_permission(path))
+    return path
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its name when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    make_folder(target.parent)
+    with storage_errors(target.parent):
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turns the operating system's refusals to write into one sentence.
+
+    Raises:
+        StorageError: no permission, a read-only file system, no space, or a file where a folder should be.
+    """
+    try:
+        yield
+    except DitsError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(_no_permission(folder)) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"No space left in {folder}: free some, or set DITS_CACHE to a folder on another disk."
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(f"{folder} is not a folder: remove it, or choose another one.") from error
+        raise
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _no_permission(folder: Path) -> str:
+    return f"No permission to write in {folder}: change its owner, or set DITS_CACHE to a folder you can write."

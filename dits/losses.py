@@ -1,0 +1,19 @@
+"""The contrastive loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy (scalar) of a batch's similarities (B, B), text j and video j being the pair.
+
+    Both directions are averaged, as in X-Pool's code; Equation 2 of the paper as printed sums them.
+
+    Args:
+        similarities: cosines, texts in rows and videos in columns.
+        logit_scale: logarithm of the temperature factor, as CLIP keeps it.
+    """
+    logits = similarities * logit_scale.exp()
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
