@@ -74,6 +74,9 @@ class SamplerConfig:
 class DitsSampler(nn.Module):
     """Moves text embeddings in T' learned steps towards where their videos lie."""
 
+    chi: Tensor
+    lam: Tensor
+
     def __init__(self, config: SamplerConfig, network: AlignmentConfig) -> None:
         super().__init__()
         self.config = config
@@ -128,8 +131,9 @@ class AlignmentNetwork(nn.Module):
         d = config.dim
         self.config = config
         self.embed = nn.Linear(d, d)
-        self.timestep = nn.Sequential(nn.Linear(config.timestep_features, d), nn.SiLU(), nn.Linear(d, d))
-        self.blocks = nn.ModuleList(_DiTBlock(config) for _ in range(config.depth))
+        self.timestep_in = nn.Linear(config.timestep_features, d)
+        self.timestep_out = nn.Linear(d, d)
+        self.blocks: list[_DiTBlock] = nn.ModuleList(_DiTBlock(config) for _ in range(config.depth))  # type: ignore[assignment]
         self.final_modulation = nn.Linear(d, 2 * d)
         self.final_linear = nn.Linear(d, d)
         self._initialise()
@@ -156,7 +160,7 @@ class AlignmentNetwork(nn.Module):
 
     def _modulation(self, timesteps: Tensor) -> Tensor:
         features = timestep_features(timesteps, self.config.timestep_features).to(self.embed.weight.dtype)
-        condition = F.silu(self.timestep(features))
+        condition = F.silu(self.timestep_out(F.silu(self.timestep_in(features))))
         parts = [block.modulation(condition) for block in self.blocks]
         return torch.cat([*parts, self.final_modulation(condition)], dim=-1)
 
@@ -166,8 +170,8 @@ class AlignmentNetwork(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for index in (0, 2):
-            nn.init.normal_(self.timestep[index].weight, std=0.02)
+        for linear in (self.timestep_in, self.timestep_out):
+            nn.init.normal_(linear.weight, std=0.02)
         if self.config.zero_init:
             for linear in [b.modulation for b in self.blocks] + [self.final_modulation, self.final_linear]:
                 nn.init.zeros_(linear.weight)

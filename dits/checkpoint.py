@@ -125,9 +125,7 @@ def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         ) from error
 
 
-def _check_encoder(
-    path: Path, header: CheckpointHeader, fingerprint: Tensor | None, encoder: OpenClipEncoder
-) -> None:
+def _check_encoder(path: Path, header: CheckpointHeader, fingerprint: Tensor | None, encoder: OpenClipEncoder) -> None:
     expected = encoder.fingerprint()
     same = (
         header.encoder == encoder.id

@@ -76,9 +76,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             reader = csv.DictReader(stream)
             missing = [column for column in columns if column not in (reader.fieldnames or [])]
             if missing:
-                raise InputError(
-                    f"{path} has no column '{missing[0]}': its first line must name {', '.join(columns)}."
-                )
+                raise InputError(f"{path} has no column '{missing[0]}': its first line must name {', '.join(columns)}.")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error)

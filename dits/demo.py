@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from dits.corpus import Corpus, read_clips, read_rows
 from dits.errors import CorpusError
@@ -29,7 +30,13 @@ SOURCES = ASSETS / "demo" / "sources.csv"
 
 STRIP_FRAMES = 12
 STRIP_HEIGHT = 112
-_ENCODING = {"codec": "libx264", "crf": "21", "preset": "medium", "strip": [STRIP_FRAMES, STRIP_HEIGHT], "v": 1}
+_ENCODING: dict[str, Any] = {
+    "codec": "libx264",
+    "crf": "21",
+    "preset": "medium",
+    "strip": [STRIP_FRAMES, STRIP_HEIGHT],
+    "v": 1,
+}
 _STALE_SECONDS = 3600
 
 Progress = Callable[[int, int], None]
@@ -152,9 +159,7 @@ def _record_path(job: _Job) -> Path:
 def _read_source(job: _Job) -> bytes:
     spec = importlib.util.find_spec(job.package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise CorpusError(
-            f"The package {job.package} is missing: install it with pip install -r requirements.txt."
-        )
+        raise CorpusError(f"The package {job.package} is missing: install it with pip install -r requirements.txt.")
     path = Path(spec.submodule_search_locations[0]) / "templates" / f"{job.clip}.webp"
     data = path.read_bytes() if path.is_file() else b""
     if not data or sha256_of(path) != job.sha256:
@@ -171,10 +176,10 @@ def _encode(source: bytes, target: Path, job: _Job) -> None:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        animation = Image.open(BytesIO(source))
+        animation: Any = Image.open(BytesIO(source))
         width, height = (side - side % 2 for side in animation.size)  # 4:2:0 needs even sides
         with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream(_ENCODING["codec"], options={"crf": "21", "preset": "medium"})
+            stream = container.add_stream("libx264", options={"crf": _ENCODING["crf"], "preset": _ENCODING["preset"]})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
             stream.codec_context.thread_count = 1

@@ -55,7 +55,10 @@ class CorpusEmbeddings:
 
 
 def corpus_embeddings(
-    corpus: Corpus, encoder: Encoder, progress: Progress | None = None, notice: Callable[[str], None] | None = None
+    corpus: Corpus,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> CorpusEmbeddings:
     """The corpus's embeddings: shipped ones where they fit, else those in the cache folder, else computed and kept.
 
@@ -112,7 +115,12 @@ def save_embeddings(path: Path, corpus: Corpus, embeddings: CorpusEmbeddings) ->
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    header = {"format": _FORMAT, "corpus": corpus.name, "encoder": embeddings.encoder, "ids": list(embeddings.ids)}
+    header = {
+        "format": _FORMAT,
+        "corpus": corpus.name,
+        "encoder": embeddings.encoder,
+        "ids": list(embeddings.ids),
+    }
     tensors = {"frames": embeddings.frames.half().contiguous(), "times": embeddings.times.contiguous()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})

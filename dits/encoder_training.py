@@ -60,7 +60,13 @@ _CONFIG: dict[str, Any] = {
         "resize_mode": "shortest",
     },
 }
-_TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 _IMAGE_WEIGHTS = "efficientnet-lite2-9656183e.pth"
 _TARGET_NORM = 10.0  # about what CLIP's projected embeddings have; the sampler's noise schedule meets magnitudes
 
@@ -83,7 +89,7 @@ class EncoderTrainingConfig:
         seed: of everything random.
     """
 
-    crops: int = 3
+    crops: int = 2
     ridge: float = 10.0
     class_weight: float = 0.5
     epochs: int = 40
@@ -152,7 +158,10 @@ def kernel_ridge_floor(
         for alpha in (0.03, 0.1, 0.3, 1.0, 3.0):
             forward = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(t, v - mean_v)
             backward = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(v, t - mean_t)
-            for a, b in ((forward.predict(test_t), test_v - mean_v), (test_t - mean_t, backward.predict(test_v))):
+            for a, b in (
+                (forward.predict(test_t), test_v - mean_v),
+                (test_t - mean_t, backward.predict(test_v)),
+            ):
                 scores = F.normalize(torch.tensor(a), dim=-1) @ F.normalize(torch.tensor(b), dim=-1).T
                 results.append(evaluate_scores(scores, clip_of))
     return max(results, key=lambda result: result["t2v"]["R@1"])
@@ -225,7 +234,7 @@ class _EncoderTrainer:
         c = self.config
         self.model.requires_grad_(False)
         projections = [self.model.text.proj.weight, self.model.visual.head.proj.weight]
-        groups = [{"params": projections, "lr": c.projection_rate}]
+        groups: list[dict[str, Any]] = [{"params": projections, "lr": c.projection_rate}]
         if c.text_rate:
             groups.append({"params": list(self.model.text.transformer.parameters()), "lr": c.text_rate})
         for group in groups:
@@ -327,9 +336,9 @@ def _picture_features(model: Any, video: Path, crops: int) -> Tensor:
         ]
     )
     frames = torch.from_numpy(sample_frames(video, FRAMES, size=IMAGE_SIZE).frames).permute(0, 3, 1, 2)
-    frames = v2.functional.center_crop(frames, [IMAGE_SIZE, IMAGE_SIZE]).float() / 255
+    frames = v2.functional.center_crop(frames, [IMAGE_SIZE, IMAGE_SIZE])  # uint8: cropping can overshoot in floats
     batches = [frames] + [torch.stack([augment(frame) for frame in frames]) for _ in range(crops)]
-    return torch.cat([model.visual.trunk(normalise(batch.clamp(0, 1))) for batch in batches])
+    return torch.cat([model.visual.trunk(normalise(batch.float() / 255)) for batch in batches])
 
 
 def _class_texts() -> list[tuple[str, str]]:

@@ -77,15 +77,16 @@ class OpenClipEncoder:
 
     def __init__(self, source: _Source, device: str) -> None:
         import open_clip
+        from open_clip.transform import PreprocessCfg, image_transform_v2
 
         self.id = source.id
         self.quick_gelu = source.quick_gelu
         self.device = torch.device(device)
-        self._model = _create_model(source).eval().to(self.device)
+        self._model: Any = _create_model(source).eval().to(self.device)
         self._tokenizer = open_clip.get_tokenizer(source.model_name)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse two callers at once
         config = open_clip.get_model_preprocess_cfg(self._model)
-        self._transform = open_clip.image_transform_v2(open_clip.PreprocessCfg(**config), is_train=False)
+        self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
         size = config["size"]
         self.frame_size = size if isinstance(size, int) else min(size)
         self.dim = self.encode_text([FINGERPRINT_SENTENCE]).shape[-1]
@@ -166,7 +167,9 @@ def _local_folder(folder: Path, label: str) -> _Source:
             f"{config_path} is missing or no OpenCLIP configuration: name a folder in OpenCLIP's format."
         ) from error
     if not weights.is_file():
-        raise EncoderError(f"The encoder's weights are missing: {weights}. Restore the file, or choose another encoder.")
+        raise EncoderError(
+            f"The encoder's weights are missing: {weights}. Restore the file, or choose another encoder."
+        )
     overrides = {}
     text = config.get("text_cfg", {})
     if (folder / str(text.get("hf_model_name", "no text tower here"))).is_dir():

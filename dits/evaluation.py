@@ -46,7 +46,7 @@ def match_queries(queries: Sequence[Query], gallery: Sequence[str]) -> MatchedQu
     matched = [query for query in queries if query.video_id in position]
     if not matched:
         raise InputError(
-            f"None of the {len(queries)} queries belongs to one of the {len(gallery)} videos: check the ids and the split."
+            f"None of the {len(queries)} queries belongs to one of the {len(gallery)} videos: check ids and split."
         )
     targets = np.array([position[query.video_id] for query in matched])
     return MatchedQueries(matched, targets, len(queries) - len(matched))
@@ -84,7 +84,7 @@ def video_to_text_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def metrics_of(ranks: np.ndarray) -> Metrics:
     """Metrics of ranks counted from 1."""
     recall = [100.0 * float(np.mean(ranks <= k)) for k in (1, 5, 10)]
-    return Metrics(*recall, mdr=float(np.median(ranks)), mnr=float(np.mean(ranks)))
+    return Metrics(recall[0], recall[1], recall[2], float(np.median(ranks)), float(np.mean(ranks)))
 
 
 def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:

@@ -43,9 +43,7 @@ def linear_schedule(steps: int, beta_start: float = 0.1, beta_end: float = 0.99)
     if steps < 0:
         raise InputError(f"The number of sampler steps must be 0 or more, not {steps}.")
     if not 0 < beta_start <= beta_end < 1:
-        raise InputError(
-            f"The noise schedule needs 0 < beta_start <= beta_end < 1, not {beta_start} and {beta_end}."
-        )
+        raise InputError(f"The noise schedule needs 0 < beta_start <= beta_end < 1, not {beta_start} and {beta_end}.")
     beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
     alpha = 1 - beta
     alpha_bar = torch.cumprod(alpha, dim=0)

@@ -7,7 +7,7 @@ safetensors; a resumed run is therefore bit for bit the undisturbed one.
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dits.corpus import Corpus
+from dits.embeddings import CorpusEmbeddings
+from dits.encoders import Encoder
 from dits.errors import CheckpointError, DitsError, InputError
 from dits.evaluation import evaluate_scores
 from dits.files import atomic_path
@@ -76,6 +79,13 @@ class TrainingResult:
     model: RetrievalModel
     best: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pair_data(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) -> PairData:
+    """Every caption of the corpus with its video, embedded."""
+    texts = [encoder.encode_text(clip.captions) for clip in corpus]
+    video_of = np.array([index for index, clip in enumerate(corpus) for _ in clip.captions])
+    return PairData(torch.cat(texts), embeddings.select(corpus.ids).frames, video_of)
 
 
 EpochCallback = Callable[[dict[str, Any]], None]
@@ -245,7 +255,11 @@ class _Trainer:
 
     def _key(self) -> dict[str, Any]:
         """What a resumed run must share with the one it continues."""
-        data = [list(self.data.texts.shape), list(self.data.frames.shape), float(self.data.texts.double().sum())]
+        data = [
+            list(self.data.texts.shape),
+            list(self.data.frames.shape),
+            float(self.data.texts.double().sum()),
+        ]
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": data}
 
 
@@ -285,8 +299,3 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def with_seed(config: TrainingConfig, seed: int) -> TrainingConfig:
-    """The same training with another seed."""
-    return replace(config, seed=seed)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # both libraries are imported where they are used, so that im
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
-THREADS = 2  # more gain little for a dozen frames, and a corpus is read by several processes at once
-EXACT_SEEK = ("mov", "matroska")  # the formats (mp4, mov, mkv, webm) in which a seek ends where it should
+_THREADS = 2  # more gain little for a dozen frames, and a corpus is read by several processes at once
+_EXACT_SEEK = ("mov", "matroska")  # the formats (mp4, mov, mkv, webm) in which a seek ends where it should
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class VideoInfo:
 
 
 def sample_frames(
-    path: Path, n: int = 12, *, size: int | None = None, start: float | None = None, end: float | None = None
+    path: PathLike, n: int = 12, *, size: int | None = None, start: float | None = None, end: float | None = None
 ) -> SampledFrames:
     """The frames shown at the mid-points of n equal segments of a clip, or of its seconds `start` to `end`.
 
@@ -81,7 +81,7 @@ def sample_frames(
     return SampledFrames(frames, clip.seconds(pts)[repeats], decoder)
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: PathLike) -> VideoInfo:
     """Length, size and codec of a video file. Decodes one frame; raises VideoError as sample_frames does."""
     clip = _read_clip(path)
     fps = len(clip.pts) / clip.duration if clip.duration > 0 else 0.0
@@ -95,7 +95,7 @@ def probe(path: Path) -> VideoInfo:
 class _Clip:
     """A file's video stream: its size as shown, and when each frame is shown, counted in ticks."""
 
-    path: Path  # as the caller wrote it
+    path: PathLike  # as the caller wrote it
     format: str  # first of the names that FFmpeg gives it: "mov", "matroska", "avi", ...
     codec: str
     width: int
@@ -116,9 +116,7 @@ def _check_arguments(n: int, size: int | None, start: float | None, end: float |
     if size is not None and size < 1:
         raise InputError(f"size={size} leaves no pixel; give size >= 1.")
     if not 0 <= (start or 0.0) < (math.inf if end is None else end):  # refuses NaN too
-        raise InputError(
-            f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end."
-        )
+        raise InputError(f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end.")
 
 
 def _shown_at_midpoints(clip: _Clip, n: int, start: float, end: float) -> np.ndarray:
@@ -148,9 +146,9 @@ def _scaled(width: int, height: int, size: int | None) -> tuple[int, int]:
 # --- What the file says about itself ---
 
 
-def _read_clip(path: Path) -> _Clip:
+def _read_clip(path: PathLike) -> _Clip:
     """Lists the packets of the video stream, which takes milliseconds for a clip, and decodes one frame."""
-    rows: list[tuple[int, int, bool]] = []  # time, duration, keyframe; in the order of the file
+    rows: list[tuple[int, int, int, bool]] = []  # time, decoding time, duration, keyframe; in file order
     whole = True
     first: VideoFrame | None = None
     with _opened(path) as (container, stream):
@@ -162,42 +160,49 @@ def _read_clip(path: Path) -> _Clip:
                 if time is None or packet.is_discard or packet.is_corrupt:
                     whole = False  # cut off, or edited out of the clip and kept to decode what follows
                 else:
-                    rows.append((time, packet.duration or 0, packet.is_keyframe))
+                    decoding = time if packet.dts is None else packet.dts
+                    rows.append((time, decoding, packet.duration or 0, packet.is_keyframe))
             if first is None:  # only a decoded frame tells the rotation
                 first = next(_decoded(stream, packet), None)
         whole = whole and stream.frames in (0, len(rows))
         codec = stream.codec_context.codec.canonical_name
         tick, rate = float(stream.time_base or 1), float(stream.average_rate or 0)
-    if first is None or not rows:
+    if first is None:
         raise VideoError(f"{_name(path)} holds no frame that can be decoded; copy or export it again.")
+    if not rows:
+        raise VideoError(f"{_name(path)} does not say when its frames are shown; convert it to mp4.")
 
     table = np.array(rows, np.int64)
     pts, order = np.unique(table[:, 0], return_index=True)
-    keys = np.flatnonzero(table[:, 2])
-    last = float(table[order[-1], 1])  # how long the last frame is shown, which some formats do not say
+    last = float(table[order[-1], 2])  # how long the last frame is shown, which some formats do not say
     if not last:
         last = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / (rate * tick) if rate else 0.0
+    sideways = first.rotation % 180 == 90
     return _Clip(
         path=path,
         format=format_name,
         codec=codec,
-        width=first.height if first.rotation % 180 else first.width,
-        height=first.width if first.rotation % 180 else first.height,
+        width=first.height if sideways else first.width,
+        height=first.width if sideways else first.height,
         tick=tick,
         duration=float(pts[-1] - pts[0] + last) * tick,
         pts=pts,
-        keys=table[keys, 0],
-        # Elsewhere decord 0.6 returns wrong frames without a word. It does not check where a seek ended; it
-        # counts edited-out frames; it numbers keyframes in the order of the file but frames in that of time,
-        # which differ once a frame is stored after a keyframe and shown before it (open GOP, usual in HEVC).
-        # And it ignores the rotation that a Matroska file records.
-        decord_agrees=format_name in EXACT_SEEK
-        and whole
-        and first.rotation == 0
-        and len(pts) == len(rows)
-        and 0 in keys
-        and np.array_equal(order[keys], keys),
+        keys=table[table[:, 3] == 1, 0],
+        decord_agrees=format_name == "mov" and whole and len(pts) == len(rows) and _decord_seeks(table, order),
     )
+
+
+def _decord_seeks(table: np.ndarray, order: np.ndarray) -> bool:
+    """Whether decord 0.6 finds the frames of this mp4; elsewhere it returns other frames without a word.
+
+    decord numbers keyframes in file order but frames in order of time: they differ once a frame is stored
+    after a keyframe and shown before it (open GOP, usual in HEVC). And it seeks by the time a keyframe is
+    shown among the times at which keyframes are decoded, so the next one must not be decoded before that.
+    It also goes astray in edited mp4 files, Matroska, AVI and MPEG streams, which are not asked for here.
+    """
+    keys = np.flatnonzero(table[:, 3])
+    shown, decoded = table[keys, 0], table[keys, 1]
+    return 0 in keys and np.array_equal(order[keys], keys) and bool((decoded[1:] > shown[:-1]).all())
 
 
 # --- decord ---
@@ -219,7 +224,7 @@ def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int)
             ctx=decord.cpu(0),
             width=width,
             height=height,
-            num_threads=THREADS,
+            num_threads=_THREADS,
             fault_tol=1e-9,  # fail rather than show a neighbour in place of a damaged frame
         )
         if len(reader) != len(clip.pts):
@@ -236,15 +241,18 @@ def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int)
 # --- PyAV ---
 
 
-def _read_with_pyav(
-    clip: _Clip, targets: np.ndarray, width: int, height: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_with_pyav(clip: _Clip, targets: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """(len(targets), height, width, 3) uint8 and the pts of each: a lost frame shows the one before it."""
-    for seek in (True, False) if clip.format in EXACT_SEEK else (False,):
-        shown = [(_upright_rgb(frame, width, height), frame.pts) for frame in _walk(clip, targets, seek)]
+    from av import FFmpegError
+
+    for seek in (True, False) if clip.format in _EXACT_SEEK else (False,):
+        try:
+            shown = [(_upright_rgb(frame, width, height), frame.pts) for frame in _walk(clip, targets, seek)]
+        except FFmpegError:  # a seek failed, or a filter did
+            continue
         if len(shown) == len(targets):
             return np.stack([image for image, _ in shown]), np.array([pts for _, pts in shown], np.int64)
-    raise VideoError(f"{_name(clip.path)} changed while it was read; try again once it is complete.")
+    raise VideoError(f"{_name(clip.path)} cannot be decoded; convert it to H.264, or export it again.")
 
 
 def _walk(clip: _Clip, targets: np.ndarray, seek: bool) -> Iterator[VideoFrame]:
@@ -254,7 +262,7 @@ def _walk(clip: _Clip, targets: np.ndarray, seek: bool) -> Iterator[VideoFrame]:
     """
     with _opened(clip.path) as (container, stream):
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = THREADS
+        stream.codec_context.thread_count = _THREADS
         frames = _frames(clip, container, stream)
         shown, ahead = None, next(frames, None)
         for target in targets:
@@ -313,9 +321,7 @@ def _upright_rgb(frame: VideoFrame, width: int, height: int) -> np.ndarray:
     turns = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}.get(frame.rotation % 360, [])
     graph = Graph()
     graph.link_nodes(
-        graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-        ),
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
         *(graph.add("transpose", turn) for turn in turns),
         graph.add("scale", f"{width}:{height}:flags=bilinear"),
         graph.add("format", "rgb24"),
@@ -329,7 +335,7 @@ def _upright_rgb(frame: VideoFrame, width: int, height: int) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av
     from av.stream import Disposition
     from av.video.stream import VideoStream
@@ -340,8 +346,12 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(os.path.abspath(path), metadata_errors="replace", options=options)
     except (av.FFmpegError, OSError) as error:
-        raise VideoError(_why_not_opened(path, error)) from None
+        if isinstance(error, PermissionError):
+            raise VideoError(f"{_name(path)} may not be read; change its permissions.") from None
+        raise VideoError(_why_not_opened(path)) from None
     with container:
+        if not len(container.streams):
+            raise VideoError(_why_not_opened(path))
         stream = container.streams.best("video")
         if (
             not isinstance(stream, VideoStream)
@@ -354,7 +364,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _check_is_file(path: Path) -> None:
+def _check_is_file(path: PathLike) -> None:
     if not os.path.exists(path):
         raise VideoError(f"{_name(path)} does not exist; check the path.")
     if os.path.isdir(path):
@@ -365,14 +375,12 @@ def _check_is_file(path: Path) -> None:
         raise VideoError(f"{_name(path)} is empty (0 bytes); copy or export it again.")
 
 
-def _why_not_opened(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"{_name(path)} may not be read; change its permissions."
+def _why_not_opened(path: PathLike) -> str:
     with open(path, "rb") as file:
         if file.read(8)[4:] == b"ftyp":
-            return f"{_name(path)} is cut off: an mp4 without its index, at its end; copy or export it again."
+            return f"{_name(path)} is cut off: the index at the end of the mp4 is missing; get it again."
     return f"{_name(path)} is no video that can be read; check that it is one, and complete."
 
 
-def _name(path: Path) -> str:
+def _name(path: PathLike) -> str:
     return os.fsencode(path).decode("utf-8", "replace")

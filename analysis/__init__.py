@@ -1,0 +1,1 @@
+"""Measures and pictures of the embedding space."""

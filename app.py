@@ -1,0 +1,161 @@
+"""The Gradio app: wiring only. `python app.py` serves it; a Hugging Face Space starts it the same way."""
+
+import argparse
+import html
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio reads it: the app calls no one
+
+import gradio as gr
+
+from dits.errors import DitsError
+from ui.loading import EngineLoader
+from ui.results import (
+    METHOD_NAMES,
+    comparison_html,
+    error_html,
+    file_url,
+    progress_html,
+    results_html,
+    status_html,
+)
+
+UI = Path(__file__).resolve().parent / "ui"
+EXAMPLES = (
+    "a dog riding a skateboard down a rail",
+    "an astronaut riding a horse in space",
+    "cartoon people drinking bubble tea",
+    "someone plays the guitar in a subway station",
+    "a sports car racing through a neon city at night",
+    "a white dragon in a storm",
+    "a chef or a grandmother cooking in a kitchen",
+    "snowboarder jumping in the mountains",
+)
+
+Method = Literal["dits", "xpool", "mean"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the app serves, and where."""
+
+    corpus: str = "demo"
+    encoder: str = "bundled"
+    weights: Path | None = None
+    host: str | None = None
+    port: int | None = None
+
+
+def build_app(loader: EngineLoader) -> gr.Blocks:
+    """The page and its endpoints over an engine that may still be loading."""
+
+    def show(query: str, method: Method, top: int) -> tuple[str, str]:
+        results = _shown_errors(lambda: loader.engine().search_all(query, int(top)))
+        return results_html(results[method]), comparison_html(results, method)
+
+    def search(query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
+        """Rank the corpus's clips for a sentence.
+
+        Args:
+            query: What the clip shows, in a sentence.
+            method: What ranks: dits, xpool or mean.
+            top: How many results, from 1 to 100.
+        """
+        values = _shown_errors(lambda: loader.engine().search(query, method, int(top))).as_dict()
+        for result in values["results"]:
+            result["video"] = file_url(Path(result.pop("path")))
+        return values
+
+    def prepare() -> Iterator[tuple[Any, Any, Any]]:
+        """Progress until the engine is ready, then the first example's ranking."""
+        loader.start()
+        while not loader.finished:
+            yield progress_html(*loader.progress), gr.skip(), gr.skip()
+            time.sleep(0.3)
+        try:
+            engine = loader.engine()
+        except DitsError as error:
+            yield error_html(str(error)), gr.skip(), gr.skip()
+            return
+        yield status_html(engine), *show(EXAMPLES[0], "dits", 8)
+
+    with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
+        gr.Markdown(
+            "# Search videos with a sentence\n"
+            "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
+            "clips by what it finds there. Pick a result to see it larger at its best-matching moment."
+        )
+        with gr.Row(equal_height=True):
+            query = gr.Textbox(
+                EXAMPLES[0], label="What should the clip show?", scale=5, max_lines=3, elem_id="query", autofocus=True
+            )
+            button = gr.Button("Search", variant="primary", scale=1, min_width=110)
+        with gr.Row(elem_classes="examples"):
+            examples = [gr.Button(text, size="sm", variant="secondary") for text in EXAMPLES]
+        with gr.Row():
+            method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
+            top = gr.Slider(1, 24, value=8, step=1, label="Results")
+        status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
+        results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
+        comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
+
+        inputs, outputs = [query, method, top], [results, comparison]
+        shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
+        gr.on([query.submit, button.click, method.input, top.release], show, inputs, outputs, **shared)
+        for example in examples:
+            example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
+                show, inputs, outputs, **shared
+            )
+        app.load(prepare, None, [status, results, comparison], api_visibility="private", show_progress="hidden")
+        gr.api(search, api_name="search", concurrency_id="search", concurrency_limit=4)
+    return app
+
+
+def _shown_errors(compute: Any) -> Any:
+    """The result; an expected failure becomes a message on the page, its text escaped."""
+    try:
+        return compute()
+    except DitsError as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+
+
+def launch(settings: Settings, block: bool = True) -> gr.Blocks:
+    """Starts loading, then serves the page, which shows the progress."""
+    loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
+    loader.start()
+    app = build_app(loader)
+    app.queue(max_size=64)
+    app.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        allowed_paths=[str(loader.media_folder)],
+        theme=gr.themes.Soft(
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
+        ),
+        css_paths=[UI / "style.css"],
+        prevent_thread_lock=not block,
+        quiet=not block,
+        ssr_mode=False,
+        show_error=True,
+    )
+    return app
+
+
+def main() -> None:
+    """Reads the command line and serves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", default=os.environ.get("DITS_CORPUS", "demo"), help="demo, or a corpus folder")
+    parser.add_argument("--encoder", default=os.environ.get("DITS_ENCODER", "bundled"))
+    parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
+    parser.add_argument("--host", help="address to serve on (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    launch(Settings(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The command line: build the demo corpus, search, evaluate, train, embed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dits.errors import DitsError, InputError
+from dits.flags import add_config_flags, config_from
+from dits.model import METHODS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, or 2 after one sentence on what is wrong, or 130 when interrupted."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run_command(args)
+        return 0
+    except DitsError as error:
+        print(f"dits: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "dits: interrupted; what is done is kept, and the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run_command=run)
+        return added
+
+    demo = command("demo", _demo, "Build the demo corpus in the cache folder, or what is missing of it.")
+    demo.add_argument("--workers", type=int, help="processes to build with (default: all cores)")
+
+    search = command("search", _search, "Rank the videos of a corpus for a sentence.")
+    search.add_argument("text")
+    _add_sources(search)
+    search.add_argument("--method", choices=METHODS, default="dits")
+    search.add_argument("--top", type=int, default=5, help="how many results (default 5)")
+    search.add_argument("--json", action="store_true", help="print JSON")
+
+    evaluate = command("evaluate", _evaluate, "Measure retrieval, text to video and video to text.")
+    _add_sources(evaluate)
+    evaluate.add_argument("--split", default="test", help="train, validation, test (default) or all")
+    evaluate.add_argument("--queries", type=Path, metavar="FILE.csv", help="columns video_id, caption")
+    evaluate.add_argument("--method", default=",".join(METHODS), help="comma-separated (default: all)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    encode = command("encode", _encode, "Embed the videos of a corpus.")
+    _add_sources(encode, weights=False)
+    encode.add_argument("--out", type=Path, help="file to write (default: in the cache folder)")
+    _add_train(command("train", _train_help, "Train the pooling and the sampler, or the bundled encoder."))
+    return parser
+
+
+def _add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
+    parser.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
+    parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
+    if weights:
+        parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with xpool and dits.safetensors")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    from dits.alignment import AlignmentConfig, SamplerConfig
+    from dits.encoder_training import EncoderTrainingConfig
+    from dits.pooling import PoolingConfig
+    from dits.training import TrainingConfig
+
+    whats = parser.add_subparsers(required=True, metavar="WHAT")
+    encoder = whats.add_parser("encoder", help="the bundled encoder", description=EncoderTrainingConfig.__doc__)
+    encoder.set_defaults(run_command=_train_encoder)
+    encoder.add_argument("--corpus", default="demo")
+    encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add_config_flags(encoder, EncoderTrainingConfig)
+    for method in ("xpool", "dits"):
+        train = whats.add_parser(method, help=f"{method} on cached embeddings, the encoder frozen")
+        train.set_defaults(run_command=_train_method, method=method)
+        _add_sources(train, weights=False)
+        train.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+        train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of xpool or dits")
+        train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
+        train.add_argument("--half", action="store_true", help="write float16")
+        train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
+        add_config_flags(train, TrainingConfig)
+        add_config_flags(train, PoolingConfig, skip=("dim", "heads"))
+        if method == "dits":
+            add_config_flags(train, SamplerConfig)
+            add_config_flags(train, AlignmentConfig, skip=("dim", "dropout"))
+
+
+def _train_help(args: argparse.Namespace) -> None:
+    raise InputError("Say what to train: encoder, xpool or dits.")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from dits.demo import build_demo, demo_folder
+
+    if args.workers is not None and args.workers < 1:
+        raise InputError("--workers must be 1 or more.")
+    corpus = build_demo(lambda done, total: _progress("Preparing the demo clips", done, total), args.workers)
+    print(f"The demo corpus is ready: {len(corpus)} clips in {demo_folder()}")
+
+
+def _search(args: argparse.Namespace) -> None:
+    from dits.search import load_engine
+
+    engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, _progress)
+    _print_notices(engine.notices)
+    result = engine.search(args.text, args.method, args.top)
+    if args.json:
+        print(json.dumps(result.as_dict(), ensure_ascii=False))
+        return
+    _print_notices([result.notice] if result.notice else [])
+    for hit in result.hits:
+        print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.deviations:+.1f} sd  {hit.clip.id}  at {hit.best_moment:.1f} s")
+        print(f"     {hit.clip.captions[0]}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from dits.corpus import read_queries
+    from dits.embeddings import corpus_embeddings
+    from dits.encoders import load_encoder
+    from dits.evaluation import evaluate_scores, match_queries
+    from dits.search import load_method, open_corpus
+
+    methods = _methods(args.method)
+    corpus = open_corpus(args.corpus, _progress)
+    gallery = corpus.split(args.split)
+    queries = read_queries(args.queries) if args.queries else gallery.queries()
+    matched = match_queries(queries, gallery.ids)
+    encoder = load_encoder(args.encoder)
+    notices: list[str] = []
+    embeddings = corpus_embeddings(corpus, encoder, _embedding_progress, notices.append).select(gallery.ids)
+    _print_notices(notices)
+    texts = encoder.encode_text([query.caption for query in matched.queries])
+    results = {}
+    for name in methods:
+        loaded = load_method(name, encoder, embeddings.frames, args.weights)
+        results[name] = evaluate_scores(loaded.gallery.scores(texts), matched.targets)
+    report = {
+        "corpus": args.corpus,
+        "split": args.split,
+        "encoder": encoder.id,
+        "videos": len(gallery),
+        "queries": len(matched.queries),
+        "skipped": matched.skipped,
+        "methods": results,
+    }
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print(_table(report))
+
+
+def _encode(args: argparse.Namespace) -> None:
+    from dits.embeddings import cached_path, embed_corpus, save_embeddings
+    from dits.encoders import load_encoder
+    from dits.search import open_corpus
+
+    corpus = open_corpus(args.corpus, _progress)
+    encoder = load_encoder(args.encoder)
+    path = args.out or cached_path(corpus, encoder)
+    save_embeddings(path, corpus, embed_corpus(corpus, encoder, _embedding_progress))
+    print(f"Embedded {len(corpus)} videos with {encoder.id}: {path}")
+
+
+def _train_encoder(args: argparse.Namespace) -> None:
+    from dits.encoder_training import EncoderTrainingConfig, train_encoder
+    from dits.search import open_corpus
+
+    corpus = open_corpus(args.corpus, _progress)
+    config = config_from(args, EncoderTrainingConfig)
+    train_encoder(corpus, args.out, config, lambda line: print(line, flush=True))
+    print(f"Wrote the encoder to {args.out}")
+
+
+def _train_method(args: argparse.Namespace) -> None:
+    from dits.alignment import AlignmentConfig, SamplerConfig
+    from dits.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
+    from dits.embeddings import corpus_embeddings
+    from dits.encoders import load_encoder
+    from dits.files import sha256_of_json
+    from dits.model import ModelConfig
+    from dits.pooling import PoolingConfig
+    from dits.search import open_corpus
+    from dits.training import TrainingConfig, pair_data, train
+
+    corpus = open_corpus(args.corpus, _progress)
+    encoder = load_encoder(args.encoder)
+    embeddings = corpus_embeddings(corpus, encoder, _embedding_progress)
+    config = config_from(args, TrainingConfig)
+    model_config = ModelConfig(
+        method=args.method,
+        pooling=config_from(args, PoolingConfig, dim=encoder.dim),
+        sampler=config_from(args, SamplerConfig),
+        network=config_from(args, AlignmentConfig, dim=encoder.dim, dropout=0.0),
+    )
+    result = train(
+        model_config,
+        config,
+        pair_data(corpus.split("train"), encoder, embeddings),
+        pair_data(corpus.split("validation"), encoder, embeddings),
+        init=load_checkpoint(args.init, encoder).model if args.init else None,
+        run=args.run,
+        on_epoch=lambda record: _print_epoch(record, config.epochs),
+    )
+    captions = sha256_of_json([[clip.id, clip.split, *clip.captions] for clip in corpus])
+    header = CheckpointHeader(
+        encoder=encoder.id,
+        quick_gelu=encoder.quick_gelu,
+        dim=encoder.dim,
+        config=model_config.as_dict(),
+        data={"corpus": args.corpus, "split": "train", "selected_on": "validation", "captions": captions},
+        training=asdict(config) | {"init": args.init.name if args.init else None},
+        metric=result.best,
+    )
+    save_checkpoint(args.out, result.model, header, encoder.fingerprint(), half=args.half)
+    print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {args.out}")
+
+
+def _methods(names: str) -> list[str]:
+    methods = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"There is no method '{', '.join(unknown)}': choose from {', '.join(METHODS)}.")
+    return methods
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['corpus']}, split {report['split']}, encoder {report['encoder']}: {report['videos']} videos, "
+        f"{report['queries']} queries, {report['skipped']} skipped",
+        "",
+        "| method | direction | R@1 | R@5 | R@10 | MdR | MnR |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for method, directions in report["methods"].items():
+        for direction, metrics in directions.items():
+            lines.append(f"| {method} | {direction} | " + " | ".join(f"{v:.1f}" for v in metrics.values()) + " |")
+    return "\n".join(lines)
+
+
+def _print_epoch(record: dict[str, Any], epochs: int) -> None:
+    t2v = record["t2v"]
+    print(
+        f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  validation t2v R@1 {t2v['R@1']:.1f} "
+        f"R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _print_notices(notices: Sequence[str]) -> None:
+    for notice in notices:
+        print(f"dits: {notice}", file=sys.stderr)
+
+
+def _embedding_progress(done: int, total: int) -> None:
+    _progress("Embedding the clips", done, total)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    """A line on a terminal that is drawn over; elsewhere a line every tenth."""
+    if total <= 1:
+        return
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+    elif done == total or done % max(1, total // 10) == 0:
+        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)

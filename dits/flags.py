@@ -1,0 +1,41 @@
+"""Command-line flags from configuration dataclasses: one flag per field, with the field's own documentation."""
+
+import argparse
+import re
+from dataclasses import fields
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def add_config_flags(parser: argparse.ArgumentParser, config: type, skip: tuple[str, ...] = ()) -> None:
+    """Adds a flag for every field of a dataclass: --learning-rate for learning_rate.
+
+    The help is what the class's docstring says of the field. Flags that two configurations share are added once.
+    """
+    group = parser.add_argument_group(config.__name__)
+    helps = field_docs(config)
+    taken = {option for action in parser._actions for option in action.option_strings}
+    for field in fields(config):
+        flag = "--" + field.name.replace("_", "-")
+        if field.name in skip or flag in taken:
+            continue
+        options: dict[str, Any] = {"default": None, "help": helps.get(field.name, "").replace("%", "%%")}
+        if field.type is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": field.type, "metavar": getattr(field.type, "__name__", "VALUE").upper()}
+        group.add_argument(flag, **options)
+
+
+def config_from(args: argparse.Namespace, config: type[Config], **fixed: Any) -> Config:
+    """The configuration that the flags describe; fields without a flag given keep their defaults."""
+    given = {f.name: getattr(args, f.name, None) for f in fields(config)}  # type: ignore[arg-type]
+    return config(**{name: value for name, value in given.items() if value is not None} | fixed)
+
+
+def field_docs(config: type) -> dict[str, str]:
+    """What the "Attributes:" section of a class's docstring says of each field."""
+    section = (config.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}

@@ -1,0 +1,60 @@
+"""Loads the search engine beside the page, which shows how far that is."""
+
+import threading
+from pathlib import Path
+
+from dits.errors import DitsError
+from dits.search import SearchEngine, corpus_folder, load_engine
+
+
+class EngineLoader:
+    """One engine for all visitors, loaded once in the background; a failed load is tried again when asked for."""
+
+    def __init__(self, corpus: str, encoder: str, weights: Path | None) -> None:
+        self.media_folder = corpus_folder(corpus)
+        self.progress: tuple[str, int, int] = ("Starting", 0, 1)
+        self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._engine: SearchEngine | None = None
+        self._error: DitsError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the engine is loaded, or loading failed."""
+        return self._engine is not None or self._error is not None
+
+    def start(self) -> None:
+        """Starts loading, unless the engine is loaded or loading already."""
+        with self._lock:
+            if self._engine is None and (self._thread is None or not self._thread.is_alive()):
+                self._error = None
+                self._thread = threading.Thread(target=self._load, name="engine-loader", daemon=True)
+                self._thread.start()
+
+    def engine(self) -> SearchEngine:
+        """The engine.
+
+        Raises:
+            DitsError: loading failed, or is not done yet.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._engine is None:
+            what, done, total = self.progress
+            count = f", {done} of {total}" if total > 1 else ""
+            raise DitsError(f"Not ready yet ({what.lower()}{count}): try again in a moment.")
+        return self._engine
+
+    def _load(self) -> None:
+        try:
+            self._engine = load_engine(progress=self._told, **self._arguments)  # type: ignore[arg-type]
+            self._engine.search_all("warm up")
+        except DitsError as error:
+            self._error = error
+        except Exception as error:  # whatever it is, the page has to say that loading ended
+            self._error = DitsError(f"The search engine could not be loaded ({type(error).__name__}: {error}).")
+            raise
+
+    def _told(self, what: str, done: int, total: int) -> None:
+        self.progress = (what, done, total)

@@ -1,0 +1,142 @@
+"""Search results as HTML. Everything that comes from a user or a file is escaped."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from dits.demo import STRIP_FRAMES, strip_path
+from dits.search import Hit, SearchEngine, SearchResult
+
+METHOD_NAMES = {"dits": "DITS", "xpool": "X-Pool", "mean": "Mean pooling"}
+
+
+def file_url(path: Path) -> str:
+    """Where the app serves a file that it may serve."""
+    return "/gradio_api/file=" + quote(str(path))
+
+
+def results_html(result: SearchResult, strips: bool = True) -> str:
+    """A ranking as a grid of playing clips."""
+    cards = "".join(_card(hit, result, strips) for hit in result.hits)
+    notice = _notice(result.notice) if result.notice else ""
+    title = f"Results for <q>{escape(_shortened(result.query))}</q>, ranked by {METHOD_NAMES[result.method]}"
+    return (
+        f'<section class="results" aria-label="Results"><h2>{title}</h2>{notice}<ol class="grid">{cards}</ol>'
+        '<dialog class="viewer" aria-label="The clip, larger"><form method="dialog">'
+        '<button class="close" aria-label="Close">Close</button></form>'
+        "<video muted loop playsinline controls></video><p></p></dialog></section>"
+    )
+
+
+def comparison_html(results: Mapping[str, SearchResult], chosen: str, shown: int = 5) -> str:
+    """The methods' rankings side by side, each place with its change against the chosen method."""
+    columns = "".join(_column(results[name], chosen, shown) for name in METHOD_NAMES if name in results)
+    return (
+        f'<section class="comparison" aria-label="Comparison of methods"><h2>The same query, by each method</h2>'
+        f'<div class="columns">{columns}</div>'
+        f"<p class='legend'>Arrows: places gained or lost against {METHOD_NAMES[chosen]}.</p></section>"
+    )
+
+
+def status_html(engine: SearchEngine) -> str:
+    """What the page runs on: encoder, weights, frames and steps."""
+    parts = [f"{len(engine.corpus)} clips, {engine.embeddings.frames.shape[1]} frames each"]
+    parts.append(f"encoder <code>{escape(engine.encoder.id)}</code> on {escape(str(engine.encoder.device))}")
+    for name, method in engine.methods.items():
+        if method.weights:
+            steps = f", {method.model.config.sampler.steps} steps" if name == "dits" else ""
+            parts.append(f"{METHOD_NAMES[name]} weights <code>{method.weights[:8]}</code>{steps}")
+    notices = "".join(_notice(notice) for notice in engine.notices)
+    return f'<p class="status">{" · ".join(parts)}</p>{notices}'
+
+
+def progress_html(what: str, done: int, total: int) -> str:
+    """A line and a bar: what is being prepared, and how far it is."""
+    count = f": {done} of {total}" if total > 1 else ""
+    return (
+        f'<div class="progress" role="status"><p>{escape(what)}{count} …</p>'
+        f'<progress max="{max(total, 1)}"{f" value={done}" if total > 1 else ""}></progress></div>'
+    )
+
+
+def error_html(sentence: str) -> str:
+    """One sentence on what is wrong."""
+    return f'<p class="problem" role="alert">{escape(sentence)}</p>'
+
+
+def _notice(sentence: str) -> str:
+    return f'<p class="notice" role="status">{escape(sentence)}</p>'
+
+
+def _card(hit: Hit, result: SearchResult, strips: bool) -> str:
+    url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.captions[0])
+    strip = _strip(hit) if strips and len(hit.frames) == STRIP_FRAMES else ""
+    others = " · ".join(
+        f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
+    )
+    return (
+        f'<li class="card" data-id="{escape(hit.clip.id)}">'
+        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
+        f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment">'
+        f'<video src="{url}" autoplay muted loop playsinline preload="auto" tabindex="-1" aria-hidden="true"></video>'
+        f'<span class="rank">{hit.rank}</span></button>'
+        f"{strip}<p class='caption'>{caption}</p>{_score(hit, result)}<p class='others'>{others}</p></li>"
+    )
+
+
+def _strip(hit: Hit) -> str:
+    """The frames that the encoder saw; each bar is the weight of its frame, the three highest are marked."""
+    top = max(frame.weight for frame in hit.frames)
+    even = top - min(frame.weight for frame in hit.frames) < 1e-6
+    marked = set() if even else {f.time for f in sorted(hit.frames, key=lambda frame: -frame.weight)[:3]}
+    cells = "".join(
+        f'<i class="{"marked" if frame.time in marked else ""}" style="--weight:{frame.weight / top:.3f}" '
+        f'title="{frame.time:.1f} s, weight {frame.weight:.0%}"></i>'
+        for frame in hit.frames
+    )
+    label = "All frames count the same" if even else f"The frame at {hit.best_moment:.1f} s counts most"
+    image = escape(file_url(strip_path(hit.clip.path)))
+    return f'<div class="strip" role="img" aria-label="{label}"><img src="{image}" alt="">{cells}</div>'
+
+
+def _score(hit: Hit, result: SearchResult) -> str:
+    low, mean, high = result.spread
+    width = max(high - low, 1e-9)
+    direction = "above" if hit.deviations >= 0 else "below"
+    meaning = f"{abs(hit.deviations):.1f} sd {direction} the corpus"
+    return (
+        f'<p class="score"><span>cosine <b>{hit.score:.3f}</b></span>'
+        f'<span class="track" style="--mean:{(mean - low) / width:.3f};--at:{(hit.score - low) / width:.3f}" '
+        f'title="Lowest {low:.3f}, mean {mean:.3f}, highest {high:.3f} over all clips"></span>'
+        f"<span>{meaning}</span></p>"
+    )
+
+
+def _column(result: SearchResult, chosen: str, shown: int) -> str:
+    rows = "".join(
+        f'<li><img src="{escape(file_url(strip_path(hit.clip.path)))}" alt="">'
+        f"<span>{escape(hit.clip.captions[0])}</span>"
+        f"{_change(hit, chosen) if result.method != chosen else ''}</li>"
+        for hit in result.hits[:shown]
+    )
+    return f"<div><h3>{METHOD_NAMES[result.method]}</h3><ol>{rows}</ol></div>"
+
+
+def _change(hit: Hit, chosen: str) -> str:
+    """How far a place lies above or below the same clip's place under the chosen method."""
+    return f'<span class="change">{_place(hit.ranks[chosen], hit.rank, invert=True)}</span>'
+
+
+def _place(rank: int, reference: int, invert: bool = False) -> str:
+    """A place with an arrow for its distance from another one."""
+    difference = (rank - reference) if invert else (reference - rank)
+    if difference == 0:
+        return '<b class="same">=</b>' if invert else f"{rank} <b class='same'>=</b>"
+    arrow, kind = ("▲", "up") if difference > 0 else ("▼", "down")
+    shown = f'<b class="{kind}">{arrow}{abs(difference)}</b>'
+    return shown if invert else f"{rank} {shown}"
+
+
+def _shortened(text: str, limit: int = 90) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
