@@ -157,8 +157,8 @@ def _read_clip(path: PathLike) -> _Clip:
             if packet is not None:
                 # AVI has no presentation times. FFmpeg guesses them, out of order; those of decoding will do.
                 time = packet.dts if format_name == "avi" else packet.pts
-                if time is None or packet.is_discard or packet.is_corrupt:
-                    whole = False  # cut off, or edited out of the clip and kept to decode what follows
+                if time is None or packet.is_discard:  # edited out, and only there to decode what follows
+                    whole = False
                 else:
                     decoding = time if packet.dts is None else packet.dts
                     rows.append((time, decoding, packet.duration or 0, packet.is_keyframe))
@@ -168,7 +168,7 @@ def _read_clip(path: PathLike) -> _Clip:
         codec = stream.codec_context.codec.canonical_name
         tick, rate = float(stream.time_base or 1), float(stream.average_rate or 0)
     if first is None:
-        raise VideoError(f"{_name(path)} holds no frame that can be decoded; copy or export it again.")
+        raise VideoError(f"{_name(path)} holds no frame that can be decoded; get it again, or convert it to mp4.")
     if not rows:
         raise VideoError(f"{_name(path)} does not say when its frames are shown; convert it to mp4.")
 
@@ -198,7 +198,7 @@ def _decord_seeks(table: np.ndarray, order: np.ndarray) -> bool:
     decord numbers keyframes in file order but frames in order of time: they differ once a frame is stored
     after a keyframe and shown before it (open GOP, usual in HEVC). And it seeks by the time a keyframe is
     shown among the times at which keyframes are decoded, so the next one must not be decoded before that.
-    It also goes astray in edited mp4 files, Matroska, AVI and MPEG streams, which are not asked for here.
+    It also goes astray in edited mp4 files, Matroska, AVI and MPEG streams, which never get here.
     """
     keys = np.flatnonzero(table[:, 3])
     shown, decoded = table[keys, 0], table[keys, 1]
@@ -212,6 +212,7 @@ def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int)
     """(len(numbers), height, width, 3) uint8; None where decord is missing, fails or cannot be relied on."""
     if not clip.decord_agrees:
         return None
+    # PyAV is loaded by now, and must be: loaded after decord, its codecs bind to decord's old ones and fail.
     try:
         import decord
     except (ImportError, OSError):  # OSError: its native library does not load
@@ -296,7 +297,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet 
 
     try:
         for packet in container.demux(stream):
-            if packet.size:  # an empty one would end the decoding, and AVI repeats frames by empty ones
+            # An empty one, by which AVI repeats a frame, would end the decoding. A corrupt one is cut off.
+            if packet.size and not packet.is_corrupt:
                 yield packet
     except FFmpegError:
         pass
@@ -350,9 +352,9 @@ def _opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(f"{_name(path)} may not be read; change its permissions.") from None
         raise VideoError(_why_not_opened(path)) from None
     with container:
-        if not len(container.streams):
-            raise VideoError(_why_not_opened(path))
         stream = container.streams.best("video")
+        if stream is None and not container.streams.audio:
+            raise VideoError(_why_not_opened(path))
         if (
             not isinstance(stream, VideoStream)
             or stream.disposition & Disposition.attached_pic  # the cover of a song
@@ -360,7 +362,7 @@ def _opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
         ):
             raise VideoError(f"{_name(path)} holds no video, only sound or text; choose a video file.")
         if stream.codec_context is None:
-            raise VideoError(f"{_name(path)} has an unknown video codec; convert it to H.264.")
+            raise VideoError(f"{_name(path)} has an unknown video codec, or is cut off; export it again as H.264.")
         yield container, stream
 
 

@@ -223,8 +223,8 @@ def test_probe(tmp_path: Path) -> None:
     assert (info.frames, info.width, info.height, info.codec) == (50, 160, 96, "h264")
     assert info.duration == pytest.approx(2.0)
     assert info.fps == pytest.approx(25)
-    one = probe(write_video(tmp_path / "one.webm", 1, codec="libsvtav1", options=AV1))
-    assert (one.frames, one.codec) == (1, "av1")
+    one = probe(write_video(tmp_path / "one.webm", 1, codec="libvpx-vp9", options=VP9))
+    assert (one.frames, one.codec) == (1, "vp9")
     assert one.duration == pytest.approx(1 / 30, abs=2e-3)
 
 
@@ -366,9 +366,6 @@ MEASURE = """
 import resource, sys
 if sys.argv[2] == "pyav":
     sys.modules["decord"] = None
-else:
-    import decord
-import av
 from dits.video import sample_frames
 sample_frames(sys.argv[3], 1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

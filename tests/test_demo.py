@@ -1,0 +1,171 @@
+"""Building a small part of the demo corpus for real: three clips, from the packages to playable files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dits import demo
+from dits.errors import CorpusError, StorageError
+
+THREE = 3
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The demo corpus cut down to three clips, with a cache folder of its own."""
+    lines = demo.SOURCES.read_text().splitlines()
+    sources = tmp_path / "sources.csv"
+    sources.write_text("\n".join(lines[: THREE + 1]) + "\n")
+    monkeypatch.setattr(demo, "SOURCES", sources)
+    monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo, "_build_all", lambda jobs, workers: map(demo._build, jobs))  # in this process
+    return demo.demo_folder()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_builds_playable_clips_and_strips(small):
+    seen = []
+    demo.build_demo(lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert len(names(small)) == 3 * THREE
+    for path in small.glob("*.mp4"):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert stream.frames >= 15
+        assert b"moov" in path.read_bytes()[:200]  # the index comes first, so that a browser plays at once
+        assert Image.open(demo.strip_path(path)).size == (12 * 112, 112)
+
+
+def test_clips_keep_pictures_and_timing_of_their_sources(small):
+    demo.build_demo()
+    for job in demo._jobs():
+        animation = Image.open(demo.BytesIO(demo._read_source(job)))
+        durations = []
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            animation.load()
+            if index == animation.n_frames // 2:
+                source = np.asarray(animation.convert("RGB"), dtype=float)
+            durations.append(animation.info["duration"] / 1000)  # known once the frame is decoded
+        with av.open(str(small / f"{job.clip}.mp4")) as container:
+            frames = list(container.decode(video=0))
+        starts = [frame.time for frame in frames]
+        assert starts == pytest.approx(np.cumsum([0, *durations[:-1]]).tolist(), abs=0.002)
+        decoded = frames[len(frames) // 2].to_ndarray(format="rgb24").astype(float)
+        height, width, _ = decoded.shape
+        assert np.abs(decoded - source[:height, :width]).mean() < 8
+
+
+def test_does_nothing_twice(small):
+    demo.build_demo()
+    before = {path: path.stat().st_mtime_ns for path in small.iterdir()}
+    demo.build_demo()
+    assert {path: path.stat().st_mtime_ns for path in small.iterdir()} == before
+
+
+def test_repairs_what_is_damaged_or_gone(small):
+    demo.build_demo()
+    first, second, third = sorted(small.glob("*.mp4"))
+    first.write_bytes(first.read_bytes()[:1000])
+    demo.strip_path(second).unlink()
+    third.with_suffix(".json").write_text("{")
+    assert demo.unbuilt_clips() == [first.stem, second.stem, third.stem]
+    demo.build_demo()
+    assert demo.unbuilt_clips() == []
+
+
+def test_an_interrupted_build_leaves_nothing_half_written_and_goes_on(small, monkeypatch):
+    encode = demo._encode
+
+    def interrupted(source, target, job):
+        encode(source, target, job)
+        if job.clip == demo._jobs()[1].clip:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.build_demo()
+    assert len(names(small)) == 3
+    monkeypatch.setattr(demo, "_encode", encode)
+    seen = []
+    demo.build_demo(lambda done, total: seen.append(done))
+    assert seen == [1, 2, 3]
+
+
+def test_clears_away_what_a_killed_build_left_long_ago(small):
+    small.mkdir(parents=True)
+    old, young = small / ".writing-old.mp4", small / ".writing-young.mp4"
+    old.touch()
+    young.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    demo.build_demo()
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_refuses_another_release_of_a_package(small):
+    text = demo.SOURCES.read_text().splitlines()
+    text[1] = text[1][:-4] + "0000"
+    demo.SOURCES.write_text("\n".join(text) + "\n")
+    with pytest.raises(CorpusError, match=r"not the release that the captions describe.*requirements\.txt"):
+        demo.build_demo()
+
+
+def test_names_a_missing_package(small):
+    demo.SOURCES.write_text("clip,package,sha256\nx-1,no-such-package,00\n")
+    with pytest.raises(CorpusError, match="package no-such-package is missing: install it"):
+        demo.build_demo()
+
+
+def test_says_when_the_cache_is_no_folder(small, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(StorageError, match="is not a folder"):
+        demo.build_demo()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_says_when_the_disk_is_full(small, monkeypatch):
+    def full(source, target, job):
+        with open("/dev/full", "wb") as stream:
+            stream.write(b"x" * 100_000)
+
+    monkeypatch.setattr(demo, "_encode", full)
+    with pytest.raises(StorageError, match="No space left"):
+        demo.build_demo()
+    assert names(small) == []
+
+
+def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
+    """The real command with its worker processes, interrupted once the first clips are there."""
+    environment = os.environ | {"DITS_CACHE": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dits", "demo"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:  # its progress
+        if not line.startswith("Preparing the demo clips: 0/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert rest.strip().splitlines()[-1].startswith("dits: interrupted")
+    assert "Traceback" not in rest
+    folder = next((tmp_path / "demo").iterdir())
+    built = {path.stem for path in folder.glob("*.json")}
+    assert 0 < len(built) < 229
+    assert {path.stem for path in folder.glob("*.mp4")} == built
+    assert not list(folder.glob(".writing-*"))
