@@ -1,11 +1,15 @@
 import json
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from dits.demo import build_demo
 from dits.encoders import load_encoder
+from dits.search import load_engine
+from tests.videos import write_video
 
 TINY = {
     "embed_dim": 32,
@@ -34,3 +38,31 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_folder):
     return load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """A folder with twelve coloured clips, two captions each, four clips a split."""
+    folder = tmp_path_factory.mktemp("corpora") / "tiny"
+    folder.mkdir()
+    lines = ["clip,group,split,caption"]
+    for number in range(12):
+        shade = np.full((48, 64, 3), 0, np.uint8)
+        shade[..., number % 3] = 60 + 16 * number
+        write_video(folder / f"clip{number}.mp4", [shade] * 15, size=(64, 48))
+        split = ("train", "validation", "test")[number % 3]
+        lines += [f"clip{number},g{number},{split},{text} {number}" for text in ("a plain colour", "some shade of")]
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The whole demo corpus, built in the user's cache folder where it is not there yet."""
+    return build_demo()
+
+
+@pytest.fixture(scope="session")
+def engine(demo):
+    """The engine that the app runs: the demo corpus, the bundled encoder and the shipped weights."""
+    return load_engine()
