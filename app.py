@@ -92,7 +92,13 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
         )
         with gr.Row(equal_height=True):
             query = gr.Textbox(
-                EXAMPLES[0], label="What should the clip show?", scale=5, max_lines=3, elem_id="query", autofocus=True
+                EXAMPLES[0],
+                label="What should the clip show?",
+                scale=5,
+                min_width=280,
+                max_lines=3,
+                elem_id="query",
+                autofocus=True,
             )
             button = gr.Button("Search", variant="primary", scale=1, min_width=110)
         with gr.Row(elem_classes="examples"):

@@ -52,15 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--json", action="store_true", help="print JSON")
 
     evaluate = command("evaluate", _evaluate, "Measure retrieval, text to video and video to text.")
-    _add_sources(evaluate)
+    _add_sources(evaluate, weights=False)
     evaluate.add_argument("--split", default="test", help="train, validation, test (default) or all")
     evaluate.add_argument("--queries", type=Path, metavar="FILE.csv", help="columns video_id, caption")
     evaluate.add_argument("--method", default=",".join(METHODS), help="comma-separated (default: all)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument(
+        "--weights", type=Path, metavar="DIR", action="append", help="as for search; several: mean and spread over them"
+    )
 
     encode = command("encode", _encode, "Embed the videos of a corpus.")
     _add_sources(encode, weights=False)
-    encode.add_argument("--out", type=Path, help="file to write (default: in the cache folder)")
+    encode.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
+    encode.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
     _add_train(command("train", _train_help, "Train the pooling and the sampler, or the bundled encoder."))
     return parser
 
@@ -88,7 +92,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         train = whats.add_parser(method, help=f"{method} on cached embeddings, the encoder frozen")
         train.set_defaults(run_command=_train_method, method=method)
         _add_sources(train, weights=False)
-        train.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+        target = train.add_mutually_exclusive_group(required=True)
+        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write")
+        target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
         train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of xpool or dits")
         train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
         train.add_argument("--half", action="store_true", help="write float16")
@@ -132,7 +138,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.corpus import read_queries
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
-    from dits.evaluation import evaluate_scores, match_queries
+    from dits.evaluation import evaluate_scores, match_queries, mean_and_spread
     from dits.search import load_method, open_corpus
 
     methods = _methods(args.method)
@@ -145,10 +151,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     embeddings = corpus_embeddings(corpus, encoder, _embedding_progress, notices.append).select(gallery.ids)
     _print_notices(notices)
     texts = encoder.encode_text([query.caption for query in matched.queries])
-    results = {}
-    for name in methods:
-        loaded = load_method(name, encoder, embeddings.frames, args.weights)
-        results[name] = evaluate_scores(loaded.gallery.scores(texts), matched.targets)
+    runs = []
+    for weights in args.weights or [None]:
+        loaded = {name: load_method(name, encoder, embeddings.frames, weights) for name in methods}
+        scores = {name: method.gallery.scores(texts) for name, method in loaded.items()}
+        runs.append({name: evaluate_scores(values, matched.targets) for name, values in scores.items()})
+    results, spread = mean_and_spread(runs)
     report = {
         "corpus": args.corpus,
         "split": args.split,
@@ -158,6 +166,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         "skipped": matched.skipped,
         "methods": results,
     }
+    if len(runs) > 1:
+        report |= {"runs": len(runs), "spread": spread}
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
@@ -165,13 +175,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from dits.embeddings import cached_path, embed_corpus, save_embeddings
+    from dits.embeddings import cached_path, embed_corpus, save_embeddings, shipped_path
     from dits.encoders import load_encoder
     from dits.search import open_corpus
 
     corpus = open_corpus(args.corpus, _progress)
     encoder = load_encoder(args.encoder)
-    path = args.out or cached_path(corpus, encoder)
+    path = args.out or (shipped_path if args.ship else cached_path)(corpus, encoder)
     save_embeddings(path, corpus, embed_corpus(corpus, encoder, _embedding_progress))
     print(f"Embedded {len(corpus)} videos with {encoder.id}: {path}")
 
@@ -188,7 +198,7 @@ def _train_encoder(args: argparse.Namespace) -> None:
 
 def _train_method(args: argparse.Namespace) -> None:
     from dits.alignment import AlignmentConfig, SamplerConfig
-    from dits.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
+    from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
@@ -226,8 +236,9 @@ def _train_method(args: argparse.Namespace) -> None:
         training=asdict(config) | {"init": args.init.name if args.init else None},
         metric=result.best,
     )
-    save_checkpoint(args.out, result.model, header, encoder.fingerprint(), half=args.half)
-    print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {args.out}")
+    path = args.out or bundled_weights(args.method, encoder.id)
+    save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
+    print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
 
 
 def _methods(names: str) -> list[str]:
@@ -248,7 +259,11 @@ def _table(report: dict[str, Any]) -> str:
     ]
     for method, directions in report["methods"].items():
         for direction, metrics in directions.items():
-            lines.append(f"| {method} | {direction} | " + " | ".join(f"{v:.1f}" for v in metrics.values()) + " |")
+            spread = report.get("spread", {}).get(method, {}).get(direction, {})
+            cells = [f"{v:.1f}" + (f" ± {spread[k]:.1f}" if spread else "") for k, v in metrics.items()]
+            lines.append(f"| {method} | {direction} | " + " | ".join(cells) + " |")
+    if "runs" in report:
+        lines.append(f"\nMean and standard deviation over {report['runs']} sets of weights.")
     return "\n".join(lines)
 
 

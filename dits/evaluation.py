@@ -1,7 +1,8 @@
 """Retrieval metrics from a matrix of scores, with ties, several captions per video and uneven counts handled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 
 import numpy as np
 from torch import Tensor
@@ -85,6 +86,25 @@ def metrics_of(ranks: np.ndarray) -> Metrics:
     """Metrics of ranks counted from 1."""
     recall = [100.0 * float(np.mean(ranks <= k)) for k in (1, 5, 10)]
     return Metrics(recall[0], recall[1], recall[2], float(np.median(ranks)), float(np.mean(ranks)))
+
+
+Results = dict[str, dict[str, dict[str, float]]]
+"""Metrics by method, direction and name."""
+
+
+def mean_and_spread(runs: Sequence[Results]) -> tuple[Results, Results]:
+    """The mean of several runs' results, and their standard deviation (of the sample; 0 for a single run)."""
+
+    def over_runs(statistic: Callable[[list[float]], float]) -> Results:
+        return {
+            method: {
+                direction: {name: statistic([run[method][direction][name] for run in runs]) for name in metrics}
+                for direction, metrics in directions.items()
+            }
+            for method, directions in runs[0].items()
+        }
+
+    return over_runs(fmean), over_runs(lambda values: stdev(values) if len(values) > 1 else 0.0)
 
 
 def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:

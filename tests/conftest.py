@@ -1,15 +1,25 @@
 import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from safetensors.torch import save_file
 
 from dits.demo import build_demo
 from dits.encoders import load_encoder
 from dits.search import load_engine
 from tests.videos import write_video
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 TINY = {
     "embed_dim": 32,
@@ -66,3 +76,48 @@ def demo():
 def engine(demo):
     """The engine that the app runs: the demo corpus, the bundled encoder and the shipped weights."""
     return load_engine()
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(*arguments, environment=None):
+    """Starts `python app.py` as a user does; the process and its address, once it answers."""
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", str(port), *arguments]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}))
+    url = f"http://127.0.0.1:{port}/"
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return process, url
+        except OSError:
+            continue
+    raise RuntimeError(f"app.py ended with {process.returncode} before it answered")
+
+
+@pytest.fixture(scope="session")
+def app_url(demo):
+    """The address of the running app, with everything loaded."""
+    process, url = serve()
+    client = Client(url, verbose=False)
+    while True:
+        try:
+            client.predict("warm up", "dits", 1, api_name="/search")
+            break
+        except AppError as error:
+            if "Not ready yet" not in str(error):
+                raise
+    yield url
+    process.terminate()
+    process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def served(app_url):
+    """A client of the running app's API."""
+    return Client(app_url, verbose=False)

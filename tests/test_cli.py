@@ -81,6 +81,20 @@ def test_queries_from_a_file_are_ranked_against_a_split(cache, sources, tmp_path
     assert (report["videos"], report["queries"], report["skipped"]) == (12, 2, 1)
 
 
+def test_several_sets_of_weights_give_mean_and_spread(weights, sources, tmp_path, capsys):
+    other = tmp_path / "other"
+    extra = ["--learning-rate", "0.01", "--seed", "5", "--out", str(other / "xpool.safetensors")]
+    assert main(["train", "xpool", *sources, *TINY_RUN, *extra]) == 0
+    folders = [weights[1], str(other)]
+    capsys.readouterr()
+    base = ["evaluate", *sources, "--method", "xpool", "--json"]
+    single = [run_json(capsys, *base, "--weights", folder)["methods"]["xpool"]["t2v"]["MnR"] for folder in folders]
+    both = run_json(capsys, *base, "--weights", folders[0], "--weights", folders[1])
+    assert both["runs"] == 2
+    assert both["methods"]["xpool"]["t2v"]["MnR"] == pytest.approx(sum(single) / 2)
+    assert both["spread"]["xpool"]["t2v"]["MnR"] == pytest.approx(abs(single[0] - single[1]) / 2**0.5)
+
+
 def test_evaluation_prints_a_table(cache, sources, capsys):
     assert main(["evaluate", *sources, "--method", "mean"]) == 0
     assert "| mean | t2v |" in capsys.readouterr().out

@@ -81,7 +81,7 @@ def _card(hit: Hit, result: SearchResult, strips: bool) -> str:
         f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment">'
         f'<video src="{url}" autoplay muted loop playsinline preload="auto" tabindex="-1" aria-hidden="true"></video>'
         f'<span class="rank">{hit.rank}</span></button>'
-        f"{strip}<p class='caption'>{caption}</p>{_score(hit, result)}<p class='others'>{others}</p></li>"
+        f"{strip}<p class='about'>{caption}</p>{_score(hit, result)}<p class='others'>{others}</p></li>"
     )
 
 

@@ -1,0 +1,146 @@
+"""The page in a real headless Chromium, as a visitor uses it."""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("DITS_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium: install Debian's package chromium")
+        pytest.skip("no Chromium found: install one, or set DITS_CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, app_url):
+    """A page on the app that fails its test on any console error or uncaught exception, and reaches no other host."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    problems = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if local(request.url, app_url) else problems.append(request.url))
+    page.goto(app_url)
+    expect(page.locator(".card")).to_have_count(8, timeout=60_000)  # the first example's results
+    yield page
+    page.close()
+    assert problems == []
+
+
+def local(url, app_url):
+    return url.startswith((app_url, app_url.replace("http", "ws", 1), "data:", "blob:"))
+
+
+def search(page, text):
+    page.get_by_label("What should the clip show?").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.locator(".results h2 q")).to_have_text(text)
+
+
+def captions(page):
+    return page.locator(".card .about").all_inner_texts()
+
+
+def test_typing_a_query_plays_matching_clips(page):
+    search(page, "a dragon in the clouds")
+    assert any("dragon" in caption.lower() for caption in captions(page)[:5])
+    video = page.locator(".card video").first
+    expect(video).to_have_js_property("paused", False)
+    start = video.evaluate("video => video.currentTime")
+    page.wait_for_function("([v, t]) => v.currentTime !== t && v.readyState >= 2", arg=[video.element_handle(), start])
+    assert video.evaluate("video => video.muted && video.loop && !video.error")
+
+
+def test_the_status_line_names_what_it_runs_on(page, engine):
+    status = page.locator("#status").inner_text()
+    assert engine.encoder.id in status
+    assert engine.methods["dits"].weights[:8] in status
+    assert f"{engine.methods['dits'].model.config.sampler.steps} steps" in status
+    assert "12 frames" in status
+
+
+def test_switching_the_method_reranks(page, engine):
+    text = "a cat and a boy walking on a path"
+    search(page, text)
+    for label, method in (("Mean pooling", "mean"), ("X-Pool", "xpool"), ("DITS", "dits")):
+        page.get_by_role("radio", name=label).click()
+        expect(page.locator(".results h2")).to_contain_text(f"ranked by {label}")
+        expected = [hit.clip.captions[0] for hit in engine.search(text, method, 8).hits]
+        assert captions(page) == expected
+    assert page.locator(".comparison .columns > div").count() == 3
+
+
+def test_a_picked_clip_opens_larger_at_its_best_moment(page):
+    search(page, "someone plays the guitar")
+    button = page.locator(".card button.open").first
+    moment = float(button.get_attribute("data-moment"))
+    button.click()
+    viewer = page.locator("dialog.viewer")
+    expect(viewer).to_be_visible()
+    video = viewer.locator("video")
+    page.wait_for_function("v => v.readyState >= 2", arg=video.element_handle())
+    assert video.evaluate("v => v.played.length ? v.played.start(0) : v.currentTime") == pytest.approx(moment, abs=0.2)
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+
+
+def test_the_keyboard_is_enough(page):
+    page.get_by_label("What should the clip show?").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a white horse")
+    page.keyboard.press("Enter")
+    expect(page.locator(".results h2 q")).to_have_text("a white horse")
+    page.locator(".card button.open").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog.viewer")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog.viewer")).to_be_hidden()
+
+
+def test_an_example_searches(page):
+    page.get_by_role("button", name="an astronaut riding a horse in space").click()
+    expect(page.locator(".results h2 q")).to_have_text("an astronaut riding a horse in space")
+
+
+def test_markup_in_a_query_is_shown_as_text(page):
+    text = '<img src=x onerror="document.title=1"> & "quotes" 🐶'
+    search(page, text)
+    assert page.locator(".results h2 img").count() == 0
+
+
+def test_an_empty_query_is_answered_with_a_sentence(page):
+    page.get_by_label("What should the clip show?").fill("   ")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The query is empty")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone(browser, app_url, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page.goto(app_url)
+    expect(page.locator(".card")).to_have_count(8, timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for box in page.locator(".card").all()[:3]:
+        assert box.bounding_box()["width"] > 150
+    page.close()
