@@ -84,7 +84,7 @@ def build_demo(progress: Progress | None = None, workers: int | None = None) -> 
     Safe to interrupt, to repeat, and to run twice at once.
 
     Args:
-        progress: told how far the build is, at its start and after every clip.
+        progress: told how far the build is, at its start and after every clip; not told when there is nothing to build.
         workers: processes to build with; all cores by default.
 
     Raises:
@@ -94,8 +94,8 @@ def build_demo(progress: Progress | None = None, workers: int | None = None) -> 
     jobs = _jobs()
     todo = [job for job in jobs if not _is_built(job)]
     done = len(jobs) - len(todo)
-    _report(progress, done, len(jobs))
     if todo:
+        _report(progress, done, len(jobs))
         _remove_stale(make_folder(demo_folder()))
         for _ in _build_all(todo, workers or os.cpu_count() or 1):
             done += 1

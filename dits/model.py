@@ -62,6 +62,9 @@ class Gallery(Protocol):
     def frame_weights(self, text: Tensor) -> Tensor:
         """How much each frame counts in each video for one text (d,): (V, F), summing to 1 over F."""
 
+    def best_frames(self, text: Tensor) -> Tensor:
+        """The frame (V,) of each video that one text (d,) matches best."""
+
 
 class RetrievalModel(nn.Module):
     """Scores texts against videos, from an encoder's embeddings."""
@@ -101,14 +104,18 @@ class RetrievalModel(nn.Module):
 class _MeanGallery:
     def __init__(self, frames: Tensor) -> None:
         self._videos = mean_pool(frames)
-        self._shape = frames.shape[:2]
+        self._frames = F.normalize(frames, dim=-1)
 
     @torch.inference_mode()
     def scores(self, texts: Tensor) -> Tensor:
         return F.normalize(texts, dim=-1) @ self._videos.T
 
     def frame_weights(self, text: Tensor) -> Tensor:
-        return text.new_full(self._shape, 1 / self._shape[1])
+        return text.new_full(self._frames.shape[:2], 1 / self._frames.shape[1])
+
+    @torch.inference_mode()
+    def best_frames(self, text: Tensor) -> Tensor:
+        return (self._frames @ text).argmax(dim=1)
 
 
 class _XPoolGallery:
@@ -124,3 +131,6 @@ class _XPoolGallery:
 
     def frame_weights(self, text: Tensor) -> Tensor:
         return self._scorer.attention(text, self._videos)
+
+    def best_frames(self, text: Tensor) -> Tensor:
+        return self.frame_weights(text).argmax(dim=1)

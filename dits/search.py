@@ -44,6 +44,8 @@ class Hit:
         deviations: by how many standard deviations the score lies above the mean of this query's scores on the whole
             gallery.
         frames: the sampled frames with their weights.
+        best_moment: when the frame is shown that matches best, in seconds: the one that X-Pool counts most, or the one
+            nearest to the text under mean pooling, which counts all the same.
         ranks: the clip's rank under every loaded method.
     """
 
@@ -52,12 +54,8 @@ class Hit:
     score: float
     deviations: float
     frames: tuple[FrameWeight, ...]
+    best_moment: float
     ranks: dict[str, int]
-
-    @property
-    def best_moment(self) -> float:
-        """Seconds at which the frame is shown that counts most."""
-        return max(self.frames, key=lambda frame: frame.weight).time
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ class SearchResult:
                     "score": hit.score,
                     "deviations": hit.deviations,
                     "path": str(hit.clip.path),
+                    "best_moment": hit.best_moment,
                     "frames": [{"time": frame.time, "weight": frame.weight} for frame in hit.frames],
                     "ranks": hit.ranks,
                 }
@@ -152,12 +151,13 @@ class SearchEngine:
             embedding = self.encoder.encode_text([query])
             scores = {name: loaded.gallery.scores(embedding)[0] for name, loaded in self.methods.items()}
             weights = {name: loaded.gallery.frame_weights(embedding[0]) for name, loaded in self.methods.items()}
+            best = {name: loaded.gallery.best_frames(embedding[0]) for name, loaded in self.methods.items()}
         return {
             name: SearchResult(
                 query=query,
                 encoder=self.encoder.id,
                 method=name,
-                hits=self._hits(scores, name, min(top, len(self.corpus)), weights[name]),
+                hits=self._hits(scores, name, min(top, len(self.corpus)), weights[name], best[name]),
                 spread=(float(values.min()), float(values.mean()), float(values.max())),
                 notice=notice,
             )
@@ -178,7 +178,7 @@ class SearchEngine:
             f"'{cut[-40:].strip()}'."
         )
 
-    def _hits(self, scores: dict[str, Tensor], method: str, top: int, weights: Tensor) -> tuple[Hit, ...]:
+    def _hits(self, scores: dict[str, Tensor], method: str, top: int, weights: Tensor, best: Tensor) -> tuple[Hit, ...]:
         orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
         ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
         own = scores[method]
@@ -193,6 +193,7 @@ class SearchEngine:
                 frames=tuple(
                     FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[index], weights[index], strict=True)
                 ),
+                best_moment=round(float(times[index, best[index]]), 3),
                 ranks={name: int(values[index]) for name, values in ranks.items()},
             )
             for rank, index in enumerate(orders[method][:top].tolist(), start=1)

@@ -51,7 +51,15 @@ def test_frames_carry_xpools_attention(engine):
     assert sum(frame.weight for frame in hit.frames) == pytest.approx(1, abs=1e-4)
     times = [frame.time for frame in hit.frames]
     assert times == sorted(times)
-    assert hit.best_moment in times
+    assert hit.best_moment == max(hit.frames, key=lambda frame: frame.weight).time
+
+
+def test_mean_pooling_opens_at_the_frame_nearest_to_the_text(engine):
+    hit = engine.search(QUERY, "mean", 1).hits[0]
+    frames = engine.embeddings.frames[engine.corpus.ids.index(hit.clip.id)]
+    nearest = int(F.cosine_similarity(engine.encoder.encode_text([QUERY]), frames, dim=-1).argmax())
+    assert hit.best_moment == hit.frames[nearest].time
+    assert {frame.weight for frame in hit.frames} == {pytest.approx(1 / 12)}
 
 
 def test_ranks_under_every_method(engine):

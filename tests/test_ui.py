@@ -15,7 +15,7 @@ def hit(rank, name, ranks, weights=None):
     weights = weights or [k / 78 for k in range(1, 13)]
     frames = tuple(FrameWeight(0.5 * k, weight) for k, weight in enumerate(weights))
     clip = Clip(name, Path(f"/clips/{name}.mp4"), "test", name, (f"caption of {name}",))
-    return Hit(rank, clip, 0.5 - rank / 10, 3.0 - rank, frames, ranks)
+    return Hit(rank, clip, 0.5 - rank / 10, 3.0 - rank, frames, 5.5, ranks)
 
 
 RESULT = SearchResult(
