@@ -3,6 +3,7 @@
 import argparse
 import html
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio read
 
 import gradio as gr
 
-from dits.errors import DitsError
+from dits.errors import DitsError, require
 from ui.loading import EngineLoader
 from ui.results import (
     METHOD_NAMES,
@@ -51,14 +52,39 @@ class Settings:
     port: int | None = None
 
 
-def build_app(loader: EngineLoader) -> gr.Blocks:
-    """The page and its endpoints over an engine that may still be loading."""
+class Handlers:
+    """What the page's events and the API call, over an engine that may still be loading."""
 
-    def show(query: str, method: Method, top: int) -> tuple[str, str]:
-        results = _shown_errors(lambda: loader.engine().search_all(query, int(top)))
+    def __init__(self, loader: EngineLoader) -> None:
+        self.loader = loader
+
+    def show(self, query: str, method: Method, top: int) -> tuple[str, str]:
+        """The ranking, and the comparison of the methods, as HTML."""
+        results = _shown_errors(lambda: self.loader.engine().search_all(_text(query), _count(top)))
         return results_html(results[method]), comparison_html(results, method)
 
-    def search(query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
+    def show_first(self, query: str, method: Method, top: int) -> tuple[Any, Any]:
+        """The ranking of what the query box holds when loading ends, if it ended well and anything is there."""
+        try:
+            return self.show(query, method, top)
+        except gr.Error:
+            return gr.skip(), gr.skip()
+
+    def prepare(self) -> Iterator[str]:
+        """Progress until the engine is ready, then what it runs on, or why it does not."""
+        self.loader.start()
+        shown = None
+        while not self.loader.finished:
+            if self.loader.progress != shown:
+                shown = self.loader.progress
+                yield progress_html(*shown)
+            time.sleep(0.3)
+        try:
+            yield status_html(self.loader.engine())
+        except DitsError as error:
+            yield error_html(str(error))
+
+    def search(self, query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
         """Rank the corpus's clips for a sentence.
 
         Args:
@@ -66,24 +92,15 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
             method: What ranks: dits, xpool or mean.
             top: How many results, from 1 to 100.
         """
-        values = _shown_errors(lambda: loader.engine().search(query, method, int(top))).as_dict()
+        values = _shown_errors(lambda: self.loader.engine().search(_text(query), method, _count(top))).as_dict()
         for result in values["results"]:
             result["video"] = file_url(Path(result.pop("path")))
         return values
 
-    def prepare() -> Iterator[tuple[Any, Any, Any]]:
-        """Progress until the engine is ready, then the first example's ranking."""
-        loader.start()
-        while not loader.finished:
-            yield progress_html(*loader.progress), gr.skip(), gr.skip()
-            time.sleep(0.3)
-        try:
-            engine = loader.engine()
-        except DitsError as error:
-            yield error_html(str(error)), gr.skip(), gr.skip()
-            return
-        yield status_html(engine), *show(EXAMPLES[0], "dits", 8)
 
+def build_app(loader: EngineLoader) -> gr.Blocks:
+    """The page and its endpoints."""
+    handle = Handlers(loader)
     with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         gr.Markdown(
             "# Search videos with a sentence\n"
@@ -98,7 +115,6 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
                 min_width=280,
                 max_lines=3,
                 elem_id="query",
-                autofocus=True,
             )
             button = gr.Button("Search", variant="primary", scale=1, min_width=110)
         with gr.Row(elem_classes="examples"):
@@ -112,14 +128,27 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
 
         inputs, outputs = [query, method, top], [results, comparison]
         shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
-        gr.on([query.submit, button.click, method.input, top.release], show, inputs, outputs, **shared)
+        gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
         for example in examples:
             example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
-                show, inputs, outputs, **shared
+                handle.show, inputs, outputs, **shared
             )
-        app.load(prepare, None, [status, results, comparison], api_visibility="private", show_progress="hidden")
-        gr.api(search, api_name="search", concurrency_id="search", concurrency_limit=4)
+        app.load(
+            handle.prepare, None, status, api_visibility="private", show_progress="hidden", concurrency_limit=None
+        ).success(handle.show_first, inputs, outputs, **shared)
+        gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
     return app
+
+
+def _text(value: Any) -> str:
+    require(isinstance(value, str), "The query must be a text.")
+    return value
+
+
+def _count(value: Any) -> int:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    require(whole, "The number of results must be a whole number.")
+    return int(value)
 
 
 def _shown_errors(compute: Any) -> Any:
@@ -127,7 +156,7 @@ def _shown_errors(compute: Any) -> Any:
     try:
         return compute()
     except DitsError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
 
 def launch(settings: Settings, block: bool = True) -> gr.Blocks:
@@ -139,7 +168,7 @@ def launch(settings: Settings, block: bool = True) -> gr.Blocks:
     app.launch(
         server_name=settings.host,
         server_port=settings.port,
-        allowed_paths=[str(loader.media_folder)],
+        allowed_paths=[str(path) for path in loader.media],
         theme=gr.themes.Soft(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
         ),
@@ -160,7 +189,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
     parser.add_argument("--host", help="address to serve on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
-    launch(Settings(**vars(parser.parse_args())))
+    try:
+        launch(Settings(**vars(parser.parse_args())))
+    except (DitsError, OSError, OverflowError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

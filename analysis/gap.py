@@ -7,8 +7,11 @@ closer to that text by construction than the mean of its frames does.
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dits.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ class GapMeasures:
 
 
 def gap_measures(texts: Tensor, videos: Tensor) -> GapMeasures:
-    """All measures of pairs: texts (N, d) and videos (N, d), N at least 2."""
+    """All measures of pairs: texts (N, d) and videos (N, d).
+
+    Raises:
+        InputError: fewer than two texts or two videos differ.
+    """
     t, v = F.normalize(texts.double(), dim=-1), F.normalize(videos.double(), dim=-1)
     difference = v - t
     return GapMeasures(
@@ -56,7 +63,11 @@ def relative_modality_gap(texts: Tensor, videos: Tensor) -> float:
 
 
 def _mean_distance_within(points: Tensor) -> float:
+    """Over pairs of distinct points: a video that several captions share is one point."""
+    points = torch.unique(points, dim=0)
     count = len(points)
+    if count < 2:
+        raise InputError("The modality gap needs at least two different texts and two different videos.")
     cosines = points @ points.T
     mean_cosine = (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
     return float((1 - mean_cosine) / 2)

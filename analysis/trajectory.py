@@ -1,5 +1,6 @@
 """What every step of the sampler does to a corpus's sentences: the gap that is left, and the retrieval it gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,20 +40,24 @@ def step_reports(model: RetrievalModel, texts: Tensor, frames: Tensor, video_of:
     """
     points = model.trajectory(texts)
     videos = mean_pool(frames)[torch.from_numpy(video_of)]
+    scores = _scorer(model, texts, frames)
     lengths = [0.0] + [float(step.norm(dim=-1).mean()) for step in points.diff(dim=0)]
     return [
         StepReport(
             timestep=len(points) - 1 - index,
             gap=gap_measures(point, videos),
             step_length=lengths[index],
-            retrieval=metrics_of(ranks_of(_scores(model, texts, point, frames), video_of)),
+            retrieval=metrics_of(ranks_of(scores(point), video_of)),
         )
         for index, point in enumerate(points)
     ]
 
 
-def _scores(model: RetrievalModel, texts: Tensor, point: Tensor, frames: Tensor) -> np.ndarray:
+def _scorer(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Callable[[Tensor], np.ndarray]:
+    """Scores any point of the texts' trajectory against all videos, which are prepared once."""
     if model.pooling is None:
-        return (F.normalize(point, dim=-1) @ mean_pool(frames).T).numpy()
+        videos = mean_pool(frames)
+        return lambda point: (F.normalize(point, dim=-1) @ videos.T).numpy()
     scorer = ExactScorer(model.pooling)
-    return scorer.scores(texts, point, scorer.prepare(frames)).numpy()
+    prepared = scorer.prepare(frames)
+    return lambda point: scorer.scores(texts, point, prepared).numpy()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.errors import InputError
+from dits.errors import require
 from dits.schedule import linear_schedule
 
 
@@ -44,8 +44,16 @@ class AlignmentConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
-            raise InputError(f"The width {self.dim} cannot be split into {self.heads} attention heads.")
+        require(
+            self.heads >= 1 and self.dim % self.heads == 0,
+            f"The width {self.dim} cannot be split into {self.heads} attention heads.",
+        )
+        require(self.depth >= 0 and self.mlp_ratio > 0, "The network needs a depth from 0 and an MLP ratio above 0.")
+        require(
+            self.timestep_features >= 2 and self.timestep_features % 2 == 0,
+            f"The timestep features must be an even number from 2, not {self.timestep_features}.",
+        )
+        require(0 <= self.dropout < 1, f"The dropout must be from 0 to below 1, not {self.dropout}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,14 @@ class SamplerConfig:
     inference_noise_scale: float = 0.0
     normalise_input: bool = False
     input_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        linear_schedule(self.steps, self.beta_start, self.beta_end)  # refuses what makes no schedule
+        require(
+            self.noise_scale >= 0 and self.inference_noise_scale >= 0,
+            "A noise scale cannot be negative.",
+        )
+        require(self.input_norm > 0, f"The norm of the input must be above 0, not {self.input_norm}.")
 
 
 class DitsSampler(nn.Module):

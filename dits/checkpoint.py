@@ -78,15 +78,6 @@ def save_checkpoint(
         save_file(tensors, temporary, metadata={_HEADER: json.dumps({"format": FORMAT, **asdict(header)})})
 
 
-def read_header(path: Path) -> CheckpointHeader:
-    """The header of a file of weights.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, no checkpoint of ours, or of a newer format.
-    """
-    return _read(path)[0]
-
-
 def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = None) -> Checkpoint:
     """A model from a file of weights, for use with `encoder`.
 
@@ -94,15 +85,18 @@ def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = N
         CheckpointError: the file is missing or damaged, or the weights are for another encoder, method or dimension.
     """
     header, tensors = _read(path)
-    found = header.config.get("method")
+    found = header.config.get("method") if isinstance(header.config, dict) else None
     if method is not None and found != method:
         raise CheckpointError(f"{path} holds weights of the method '{found}', not '{method}': name another file.")
     fingerprint = tensors.pop(_FINGERPRINT, None)
     _check_encoder(path, header, fingerprint, encoder)
     try:
-        model = RetrievalModel(ModelConfig.from_dict(header.config))
+        config = ModelConfig.from_dict(header.config)
+        if {config.pooling.dim, config.network.dim} != {encoder.dim}:
+            raise InputError(f"its width is not {encoder.dim}")
+        model = RetrievalModel(config)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (RuntimeError, InputError) as error:
+    except (RuntimeError, ValueError, InputError) as error:
         raise CheckpointError(f"{path} is damaged: its weights do not fit its own configuration.") from error
     return Checkpoint(model.eval(), header, sha256_of(path))
 
@@ -118,7 +112,7 @@ def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         if version > FORMAT:
             raise CheckpointError(f"{path} was written by a newer version of this program: update it.")
         return CheckpointHeader(**values), tensors
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"The weights in {path} are damaged or were not written by this program: restore the file, "
             "or train new ones."

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,17 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run_command(args)
+        sys.stdout.flush()
         return 0
     except DitsError as error:
         print(f"dits: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
-            "dits: interrupted; what is done is kept, and the same command goes on from there.",
+            "dits: interrupted. Nothing is half-written; run the command again to go on.",
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sources(encode, weights=False)
     encode.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
     encode.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
-    _add_train(command("train", _train_help, "Train the pooling and the sampler, or the bundled encoder."))
+    _add_train(commands.add_parser("train", help="Train the pooling and the sampler, or the bundled encoder."))
     return parser
 
 
@@ -104,10 +107,6 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         if method == "dits":
             add_config_flags(train, SamplerConfig)
             add_config_flags(train, AlignmentConfig, skip=("dim", "dropout"))
-
-
-def _train_help(args: argparse.Namespace) -> None:
-    raise InputError("Say what to train: encoder, xpool or dits.")
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -179,6 +178,7 @@ def _encode(args: argparse.Namespace) -> None:
     from dits.encoders import load_encoder
     from dits.search import open_corpus
 
+    _check_target(args.out)
     corpus = open_corpus(args.corpus, _progress)
     encoder = load_encoder(args.encoder)
     path = args.out or (shipped_path if args.ship else cached_path)(corpus, encoder)
@@ -207,13 +207,14 @@ def _train_method(args: argparse.Namespace) -> None:
     from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data, train
 
+    _check_target(args.out)
     corpus = open_corpus(args.corpus, _progress)
     encoder = load_encoder(args.encoder)
     embeddings = corpus_embeddings(corpus, encoder, _embedding_progress)
     config = config_from(args, TrainingConfig)
     model_config = ModelConfig(
         method=args.method,
-        pooling=config_from(args, PoolingConfig, dim=encoder.dim),
+        pooling=config_from(args, PoolingConfig, dim=encoder.dim, heads=1),
         sampler=config_from(args, SamplerConfig),
         network=config_from(args, AlignmentConfig, dim=encoder.dim, dropout=0.0),
     )
@@ -239,6 +240,17 @@ def _train_method(args: argparse.Namespace) -> None:
     path = args.out or bundled_weights(args.method, encoder.id)
     save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
+
+
+def _check_target(path: Path | None) -> None:
+    """Says before the work, not after it, that its result cannot be written."""
+    from dits.files import make_folder
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write.")
+    make_folder(path.parent)
 
 
 def _methods(names: str) -> list[str]:

@@ -9,6 +9,8 @@ from dits.errors import CorpusError, InputError
 
 SPLITS = ("train", "validation", "test")
 
+FRAMES = 12  # frames of a video that are embedded (DITS paper, section 4.1)
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -106,6 +108,7 @@ def read_clips(path: Path, folder: Path) -> tuple[Clip, ...]:
     A clip's video is `folder/<clip>.mp4`.
 
     Raises:
+        InputError: the file cannot be read, lacks a column or a value, or holds no row.
         CorpusError: a split is unknown, or a clip or a group stands in two splits.
     """
     grouped: dict[str, list[dict[str, str]]] = {}
@@ -122,6 +125,8 @@ def read_clips(path: Path, folder: Path) -> tuple[Clip, ...]:
         if split_of.setdefault(group, split) != split:
             raise CorpusError(f"{path}: the group {group} stands in two splits.")
         clips.append(Clip(clip_id, folder / f"{clip_id}.mp4", split, group, tuple(r["caption"] for r in rows)))
+    if not clips:
+        raise InputError(f"{path} lists no clips: give it rows of clip, group, split, caption.")
     return tuple(clips)
 
 

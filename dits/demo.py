@@ -12,15 +12,17 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dits.corpus import Corpus, read_clips, read_rows
+from dits.corpus import FRAMES, Corpus, read_clips, read_rows
 from dits.errors import CorpusError
 from dits.files import ASSETS, atomic_path, cache_root, make_folder, sha256_of, sha256_of_json, write_json
 from dits.video import sample_frames
@@ -28,16 +30,16 @@ from dits.video import sample_frames
 CAPTIONS = ASSETS / "demo" / "captions.csv"
 SOURCES = ASSETS / "demo" / "sources.csv"
 
-STRIP_FRAMES = 12
 STRIP_HEIGHT = 112
 _ENCODING: dict[str, Any] = {
     "codec": "libx264",
     "crf": "21",
     "preset": "medium",
-    "strip": [STRIP_FRAMES, STRIP_HEIGHT],
+    "strip": [FRAMES, STRIP_HEIGHT],
     "v": 1,
 }
 _STALE_SECONDS = 3600
+_MOST_WORKERS = 8
 
 Progress = Callable[[int, int], None]
 """Called with the number of clips that are ready, and of all."""
@@ -69,13 +71,8 @@ def demo_folder() -> Path:
 
 
 def strip_path(video: Path) -> Path:
-    """The strip of a built clip's frames: STRIP_FRAMES square pictures side by side."""
+    """The strip of a built clip's frames: FRAMES square pictures side by side."""
     return video.with_suffix(".jpg")
-
-
-def unbuilt_clips() -> list[str]:
-    """The ids of the clips that are missing from the cache folder, or damaged."""
-    return [job.clip for job in _jobs() if not _is_built(job)]
 
 
 def build_demo(progress: Progress | None = None, workers: int | None = None) -> Corpus:
@@ -85,7 +82,7 @@ def build_demo(progress: Progress | None = None, workers: int | None = None) -> 
 
     Args:
         progress: told how far the build is, at its start and after every clip; not told when there is nothing to build.
-        workers: processes to build with; all cores by default.
+        workers: processes to build with; by default one a core, up to 8.
 
     Raises:
         CorpusError: a source package is missing or of another release, or a source cannot be read.
@@ -97,7 +94,7 @@ def build_demo(progress: Progress | None = None, workers: int | None = None) -> 
     if todo:
         _report(progress, done, len(jobs))
         _remove_stale(make_folder(demo_folder()))
-        for _ in _build_all(todo, workers or os.cpu_count() or 1):
+        for _ in _build_all(todo, workers or _cores()):
             done += 1
             _report(progress, done, len(jobs))
     return demo_corpus()
@@ -109,17 +106,32 @@ def _jobs() -> list[_Job]:
     return [_Job(row["clip"], row["package"], row["sha256"], folder) for row in rows]
 
 
-def _build_all(jobs: list[_Job], workers: int) -> Iterable[None]:
+def _build_all(jobs: list[_Job], workers: int) -> Iterator[None]:
     workers = min(workers, len(jobs))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
-        futures = [pool.submit(_build, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    waiting = iter(jobs)
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
+            # No more than one job a worker at a time, so that a program that ends waits for those alone.
+            running = {pool.submit(_build, job) for job in islice(waiting, workers)}
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    running |= {pool.submit(_build, job) for job in islice(waiting, 1)}
+                    yield
+    except RuntimeError as error:  # a worker was killed, or the program is ending
+        raise CorpusError(
+            "Building the demo corpus was cut short: start again to go on (from a script, under "
+            "if __name__ == '__main__')."
+        ) from error
+
+
+def _cores() -> int:
+    """The cores that this process may use, 8 at most: more workers would mostly wait for memory."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
 def _ignore_interrupts() -> None:
@@ -207,8 +219,8 @@ def _duration(milliseconds: int) -> int:
 def _draw_strip(video: Path, target: Path) -> None:
     from PIL import Image, ImageOps
 
-    sampled = sample_frames(video, STRIP_FRAMES, size=STRIP_HEIGHT)
-    strip = Image.new("RGB", (STRIP_HEIGHT * STRIP_FRAMES, STRIP_HEIGHT))
+    sampled = sample_frames(video, FRAMES, size=STRIP_HEIGHT)
+    strip = Image.new("RGB", (STRIP_HEIGHT * FRAMES, STRIP_HEIGHT))
     for position, frame in enumerate(sampled.frames):
         square = ImageOps.fit(Image.fromarray(frame), (STRIP_HEIGHT, STRIP_HEIGHT))
         strip.paste(square, (position * STRIP_HEIGHT, 0))
@@ -218,8 +230,9 @@ def _draw_strip(video: Path, target: Path) -> None:
 def _remove_stale(folder: Path) -> None:
     """Removes what a killed build left; files of a build that runs beside this one are younger."""
     for path in folder.glob(".writing-*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # that other build renames its files
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

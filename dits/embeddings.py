@@ -10,13 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dits.corpus import Corpus
+from dits.corpus import FRAMES, Corpus
 from dits.encoders import Encoder
 from dits.errors import CorpusError
 from dits.files import ASSETS, atomic_path, cache_root, sha256_of_json
 from dits.video import sample_frames
-
-FRAMES = 12
 
 Progress = Callable[[int, int], None]
 
@@ -67,6 +65,7 @@ def corpus_embeddings(
         notice: told in a sentence when a file of embeddings is damaged and will be made again.
 
     Raises:
+        CorpusError: a video file is missing.
         VideoError: a video cannot be decoded.
         StorageError: the cache folder cannot be written.
     """
@@ -105,8 +104,16 @@ def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
 
 
 def cached_path(corpus: Corpus, encoder: Encoder) -> Path:
-    """Where the cache folder keeps a corpus's embeddings under an encoder."""
-    return cache_root() / "embeddings" / f"{corpus.name}-{_key(corpus, encoder)}.safetensors"
+    """Where the cache folder keeps the embeddings of a corpus's files, as they are now, under an encoder.
+
+    Raises:
+        CorpusError: a file is missing.
+    """
+    try:
+        files = [[(stat := clip.path.stat()).st_size, stat.st_mtime_ns] for clip in corpus]
+    except OSError as error:
+        raise CorpusError(f"A clip of corpus '{corpus.name}' is missing: there is no file {error.filename}.") from error
+    return cache_root() / "embeddings" / f"{corpus.name}-{_key(corpus, encoder, files)}.safetensors"
 
 
 def save_embeddings(path: Path, corpus: Corpus, embeddings: CorpusEmbeddings) -> None:
@@ -149,5 +156,6 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
     return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames, times)
 
 
-def _key(corpus: Corpus, encoder: Encoder) -> str:
-    return sha256_of_json({"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT})[:12]
+def _key(corpus: Corpus, encoder: Encoder, files: list[list[int]] | None = None) -> str:
+    made_from = {"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT}
+    return sha256_of_json(made_from | ({"files": files} if files else {}))[:12]

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dits.corpus import Corpus
-from dits.errors import EncoderError
-from dits.evaluation import evaluate_scores
+from dits.corpus import FRAMES, Corpus
+from dits.errors import EncoderError, require
+from dits.evaluation import evaluate_scores, selection_key
 from dits.files import atomic_path, cache_root, make_folder, sha256_of_json, write_json
 from dits.losses import symmetric_cross_entropy
 from dits.pooling import mean_pool
@@ -32,7 +32,6 @@ from dits.video import sample_frames
 Report = Callable[[str], None]
 
 IMAGE_SIZE = 260  # what EfficientNet-Lite2 was trained at
-FRAMES = 12
 
 _CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -100,6 +99,13 @@ class EncoderTrainingConfig:
     dropout: float = 0.3
     temperature: float = 20.0
     seed: int = 24
+
+    def __post_init__(self) -> None:
+        require(min(self.crops, self.epochs, self.patience, self.seed) >= 0, "Counts and the seed cannot be negative.")
+        require(self.ridge > 0 and self.temperature > 0, "The ridge and the temperature must be above 0.")
+        require(min(self.projection_rate, self.text_rate) >= 0, "Learning rates cannot be negative.")
+        require(0 <= self.classes <= 1000, f"There are 1,000 classes to draw from, not {self.classes}.")
+        require(0 <= self.dropout < 1, f"The dropout must be from 0 to below 1, not {self.dropout}.")
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class _EncoderTrainer:
             loss = self._epoch(epoch, optimizer)
             record = {"epoch": epoch, **self._validate()}
             report(f"Epoch {epoch}: loss {loss:.3f}, {_line(record)}")
-            if _quality(record) > _quality(best):
+            if selection_key(record) > selection_key(best):
                 best, weights = record, _copy(self.model)
             if epoch - best["epoch"] >= self.config.patience:
                 break
@@ -374,11 +380,6 @@ def _package_folder(module: str) -> Path:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def _quality(record: dict[str, Any]) -> tuple[float, float]:
-    t2v = record["t2v"]
-    return t2v["R@1"] + t2v["R@5"] + t2v["R@10"], -t2v["MnR"]
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ The bundled encoder (assets/encoder) is an OpenCLIP model as well, loaded from i
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ BUNDLED = "bundled"
 BUNDLED_FOLDER = ASSETS / "encoder"
 FINGERPRINT_SENTENCE = "a woman in a red coat walks her dog along the beach"
 
+_TEXTS_AT_ONCE = 128
 _WEIGHTS_NAME = "open_clip_model.safetensors"
 
 
@@ -82,8 +83,8 @@ class OpenClipEncoder:
         self.id = source.id
         self.quick_gelu = source.quick_gelu
         self.device = torch.device(device)
-        self._model: Any = _create_model(source).eval().to(self.device)
-        self._tokenizer = open_clip.get_tokenizer(source.model_name)
+        self._model: Any = _loaded(source, lambda: _create_model(source)).eval().to(self.device)
+        self._tokenizer = _loaded(source, lambda: open_clip.get_tokenizer(source.model_name))
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse two callers at once
         config = open_clip.get_model_preprocess_cfg(self._model)
         self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
@@ -94,8 +95,9 @@ class OpenClipEncoder:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
-        tokens = self._tokenize(list(texts)).to(self.device)
-        return self._model.encode_text(tokens).float().cpu()
+        batches = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
+        tokens = (self._tokenize(list(batch)).to(self.device) for batch in batches)
+        return torch.cat([self._model.encode_text(batch).float().cpu() for batch in tokens])
 
     @torch.inference_mode()
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -130,6 +132,16 @@ class OpenClipEncoder:
                 low = middle + 1
         return None if low == len(units) else joiner.join(units[:low])
 
+    def unknown_share(self, text: str) -> float:
+        """The share of the text's tokens, from 0 to 1, that the encoder has no word for (emoji, other scripts)."""
+        tokenizer: Any = getattr(self._tokenizer, "tokenizer", None)  # OpenCLIP's own tokenizer knows every byte
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if unknown is None:
+            return 0.0
+        special = set(tokenizer.all_special_ids) - {unknown}
+        tokens = [token for token in self._tokens_of(text).tolist() if token not in special]
+        return tokens.count(unknown) / max(1, len(tokens))
+
     def fingerprint(self) -> Tensor:
         """The embedding (d,) of one fixed sentence: tells encoders apart that share a name and shapes."""
         return self.encode_text([FINGERPRINT_SENTENCE])[0]
@@ -143,7 +155,7 @@ class OpenClipEncoder:
             tokens = self._tokenizer(texts)
         if hasattr(getattr(self._model, "text", None), "pooler"):
             # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
-            tokens = tokens[:, : max(1, int((tokens != 0).sum(dim=1).max()))]
+            tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
         return tokens
 
 
@@ -161,7 +173,8 @@ def _resolve(name: str) -> _Source:
 def _local_folder(folder: Path, label: str) -> _Source:
     config_path, weights = folder / "open_clip_config.json", folder / _WEIGHTS_NAME
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))["model_cfg"]
+        config = dict(json.loads(config_path.read_text(encoding="utf-8"))["model_cfg"])
+        text = dict(config["text_cfg"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
             f"{config_path} is missing or no OpenCLIP configuration: name a folder in OpenCLIP's format."
@@ -171,7 +184,9 @@ def _local_folder(folder: Path, label: str) -> _Source:
             f"The encoder's weights are missing: {weights}. Restore the file, or choose another encoder."
         )
     overrides = {}
-    text = config.get("text_cfg", {})
+    if "hf_tokenizer_name" in text and not (folder / "tokenizer.json").is_file():
+        # Without it transformers would go on with a tokenizer that knows no word.
+        raise EncoderError(f"The encoder's tokenizer is missing: {folder / 'tokenizer.json'}. Restore the file.")
     if (folder / str(text.get("hf_model_name", "no text tower here"))).is_dir():
         local = str(folder / text["hf_model_name"])
         overrides["text_cfg"] = {**text, "hf_model_name": local, "hf_model_pretrained": False}
@@ -207,15 +222,20 @@ def _named_model(name: str) -> _Source:
 def _create_model(source: _Source) -> torch.nn.Module:
     import open_clip
 
+    return open_clip.create_model(
+        source.model_name,
+        pretrained=source.pretrained,
+        force_quick_gelu=source.quick_gelu,
+        pretrained_hf=False,
+        require_pretrained=True,
+        **source.overrides,
+    )
+
+
+def _loaded(source: _Source, load: Callable[[], Any]) -> Any:
+    """What `load` returns; any failure as one sentence on the encoder."""
     try:
-        return open_clip.create_model(
-            source.model_name,
-            pretrained=source.pretrained,
-            force_quick_gelu=source.quick_gelu,
-            pretrained_hf=False,
-            require_pretrained=True,
-            **source.overrides,
-        )
+        return load()
     except Exception as error:  # OpenCLIP, safetensors and the hub each raise their own; all mean the same here
         where = source.pretrained if source.pretrained and Path(source.pretrained).exists() else source.model_name
         raise EncoderError(_why_not_loaded(source, where, error)) from error

@@ -9,6 +9,12 @@ class InputError(DitsError):
     """A value, a query or a file that the user gave cannot be used."""
 
 
+def require(condition: bool, message: str) -> None:
+    """Raises InputError with the message unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
 class VideoError(DitsError):
     """A video file cannot be decoded. The message names the file."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -105,6 +106,12 @@ def mean_and_spread(runs: Sequence[Results]) -> tuple[Results, Results]:
         }
 
     return over_runs(fmean), over_runs(lambda values: stdev(values) if len(values) > 1 else 0.0)
+
+
+def selection_key(record: dict[str, Any]) -> tuple[float, float]:
+    """What models are selected by: the sum of the text-to-video recalls at 1, 5 and 10, then the mean rank."""
+    t2v = record["t2v"]
+    return t2v["R@1"] + t2v["R@5"] + t2v["R@10"], -t2v["MnR"]
 
 
 def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:

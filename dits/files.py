@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from safetensors import SafetensorError
 
 from dits.errors import DitsError, StorageError
 
@@ -62,7 +63,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     """Turns the operating system's refusals to write into one sentence.
 
     Raises:
-        StorageError: no permission, a read-only file system, no space, or a file where a folder should be.
+        StorageError: no permission, a read-only file system, no space, a file where a folder should be, or any other.
     """
     try:
         yield
@@ -77,7 +78,9 @@ def storage_errors(folder: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"{folder} is not a folder: remove it, or choose another one.") from error
-        raise
+        raise StorageError(f"Cannot write in {folder}: {(error.strerror or str(error)).lower()}.") from error
+    except SafetensorError as error:  # the system's reason is in its message
+        raise StorageError(f"Cannot write in {folder}: {error}. Is the disk full?") from error
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -49,7 +49,7 @@ class ModelConfig:
                 sampler=SamplerConfig(**values["sampler"]),
                 network=AlignmentConfig(**values["network"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ArithmeticError) as error:
             raise InputError(f"The model configuration cannot be read: {error}.") from error
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.errors import InputError
+from dits.errors import require
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,11 @@ class PoolingConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
-            raise InputError(f"The width {self.dim} cannot be split into {self.heads} attention heads.")
+        require(0 <= self.dropout < 1, f"The dropout must be from 0 to below 1, not {self.dropout}.")
+        require(
+            self.heads >= 1 and self.dim % self.heads == 0,
+            f"The width {self.dim} cannot be split into {self.heads} attention heads.",
+        )
 
 
 def mean_pool(frames: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Search: a sentence in, ranked videos out, with what each score means."""
 
+import os
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from dits.model import METHODS, Gallery, ModelConfig, RetrievalModel
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
+
+_UNREADABLE = "The encoder has no words for most of this query (it reads English): the ranking means little."
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
@@ -166,13 +169,13 @@ class SearchEngine:
 
     def _readable(self, text: str) -> tuple[str, str | None]:
         """The query without control characters and stray spaces, and a notice where a part is not read."""
-        printable = "".join(" " if unicodedata.category(c).startswith("C") else c for c in text[:MAX_QUERY_CHARACTERS])
-        query = " ".join(printable.split())
-        if not query:
+        kept = text.strip()[:MAX_QUERY_CHARACTERS]
+        query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
+        if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
             raise InputError("The query is empty: describe in a sentence what the video shows.")
         cut = self.encoder.cut_text(query)
         if cut is None:
-            return query, None
+            return query, _UNREADABLE if self.encoder.unknown_share(query) >= 0.5 else None
         return query, (
             f"The query is longer than the encoder reads: it was cut after {len(cut.split())} words, "
             f"'{cut[-40:].strip()}'."
@@ -211,14 +214,21 @@ def open_corpus(name: str = "demo", progress: Progress | None = None) -> Corpus:
     if name == "demo":
         return build_demo(lambda done, total: _tell(progress, "Preparing the demo clips", done, total))
     folder = corpus_folder(name)
-    if not (folder / "captions.csv").is_file():
+    if not os.path.isfile(folder / "captions.csv"):
         raise InputError(f"There is no corpus '{name}': use 'demo', or a folder with a captions.csv.")
     return Corpus(folder.name, read_clips(folder / "captions.csv", folder))
 
 
 def corpus_folder(name: str = "demo") -> Path:
-    """The folder that a corpus's videos lie in, or will lie in once it is built."""
-    return demo_folder() if name == "demo" else Path(name).expanduser().resolve()
+    """The folder that a corpus's videos lie in, or will lie in once it is built.
+
+    Raises:
+        InputError: the name is no path.
+    """
+    try:
+        return demo_folder() if name == "demo" else Path(name).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"There is no corpus '{name[:200]}': use 'demo', or a folder with a captions.csv.") from error
 
 
 def load_engine(

@@ -4,6 +4,7 @@ Every epoch draws its randomness from the seed and its own number, and the state
 safetensors; a resumed run is therefore bit for bit the undisturbed one.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings
 from dits.encoders import Encoder
-from dits.errors import CheckpointError, DitsError, InputError
-from dits.evaluation import evaluate_scores
+from dits.errors import CheckpointError, DitsError, InputError, require
+from dits.evaluation import evaluate_scores, selection_key
 from dits.files import atomic_path
 from dits.losses import symmetric_cross_entropy
 from dits.model import ModelConfig, RetrievalModel
@@ -59,8 +60,14 @@ class TrainingConfig:
     seed: int = 24
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise InputError("Training needs at least 1 epoch and a batch size of at least 2.")
+        require(
+            self.epochs >= 1 and self.batch_size >= 2, "Training needs at least 1 epoch and a batch size of at least 2."
+        )
+        rates = (self.learning_rate, self.clip_learning_rate, self.weight_decay)
+        require(min(rates) >= 0, "Learning rates and weight decay cannot be negative.")
+        require(0 <= self.warmup < 1, f"The warm-up must be a share from 0 to below 1, not {self.warmup}.")
+        require(self.clip_norm > 0 and self.patience >= 0, "The clipping norm must be above 0, the patience 0 or more.")
+        require(0 <= self.seed < 2**31, f"The seed must be from 0 to {2**31 - 1}, not {self.seed}.")
 
 
 @dataclass(frozen=True)
@@ -118,9 +125,10 @@ def train(
     if model_config.method == "mean":
         raise InputError("Mean pooling has no weights to train: choose the method xpool or dits.")
     torch.manual_seed(config.seed)
-    trainer = _Trainer(RetrievalModel(model_config), config, data)
+    model = RetrievalModel(model_config)
     if init is not None:
-        _start_from(trainer.model, init)
+        _start_from(model, init)
+    trainer = _Trainer(model, config, data)
     if run is not None:
         trainer.resume(run / _STATE)
     while not trainer.finished:
@@ -144,8 +152,9 @@ def validate(model: RetrievalModel, data: PairData) -> dict[str, dict[str, float
 def batches(video_of: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """One epoch's batches of caption numbers: every caption once, and no video twice in a batch.
 
-    The captions are dealt into rounds that hold each video at most once; a round is cut into near-equal batches, none
-    larger than `batch_size`. Rounds of one video are left out: a pair alone has no negatives.
+    The captions are dealt into rounds that hold each video at most once; a round is cut into near-equal batches of
+    `batch_size` or less, but never of one pair, which would have no negatives: it joins another batch, and a round of
+    one video is left out.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(video_of))
@@ -158,7 +167,8 @@ def batches(video_of: np.ndarray, batch_size: int, seed: int) -> Iterator[np.nda
     for number in sorted(rounds):
         members = rounds[number]
         if len(members) > 1:
-            yield from np.array_split(np.array(members), math.ceil(len(members) / batch_size))
+            count = min(math.ceil(len(members) / batch_size), len(members) // 2)
+            yield from np.array_split(np.array(members), count)
 
 
 class _Trainer:
@@ -168,6 +178,7 @@ class _Trainer:
         self.model = model
         self.config = config
         self.data = data
+        self.start = [parameter.detach().clone() for parameter in model.parameters()]
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -192,7 +203,7 @@ class _Trainer:
 
     def record(self, record: dict[str, Any]) -> None:
         self.history.append(record)
-        if not self.best or _quality(record) > _quality(self.best):
+        if not self.best or selection_key(record) > selection_key(self.best):
             self.best = record
             self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
 
@@ -254,13 +265,11 @@ class _Trainer:
         return batches(self.data.video_of, self.config.batch_size, _epoch_seed(self.config.seed, epoch))
 
     def _key(self) -> dict[str, Any]:
-        """What a resumed run must share with the one it continues."""
-        data = [
-            list(self.data.texts.shape),
-            list(self.data.frames.shape),
-            float(self.data.texts.double().sum()),
-        ]
-        return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": data}
+        """What a resumed run must share with the one it continues: configuration, data and initial weights."""
+        digest = hashlib.sha256()
+        for tensor in (*self.start, self.data.texts, self.data.frames, torch.from_numpy(self.data.video_of)):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
@@ -286,11 +295,6 @@ def _start_from(model: RetrievalModel, init: RetrievalModel) -> None:
         model.sampler.load_state_dict(init.sampler.state_dict())
     with torch.no_grad():
         model.logit_scale.copy_(init.logit_scale)
-
-
-def _quality(record: dict[str, Any]) -> tuple[float, float]:
-    t2v = record["t2v"]
-    return t2v["R@1"] + t2v["R@5"] + t2v["R@10"], -t2v["MnR"]
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

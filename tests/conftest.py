@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -91,30 +92,39 @@ def serve(*arguments, environment=None):
     command = [sys.executable, "app.py", "--port", str(port), *arguments]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}))
     url = f"http://127.0.0.1:{port}/"
-    while process.poll() is None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return process, url
         except OSError:
             continue
-    raise RuntimeError(f"app.py ended with {process.returncode} before it answered")
+    process.kill()
+    raise RuntimeError("app.py did not answer")
+
+
+def first_answer(url):
+    """Asks until the app has loaded; fails as soon as it says anything but that it is not ready."""
+    client = Client(url, verbose=False)
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            return client.predict("warm up", "dits", 1, api_name="/search")
+        except AppError as error:
+            if "Not ready yet" not in str(error) or time.monotonic() > deadline:
+                raise
 
 
 @pytest.fixture(scope="session")
 def app_url(demo):
     """The address of the running app, with everything loaded."""
     process, url = serve()
-    client = Client(url, verbose=False)
-    while True:
-        try:
-            client.predict("warm up", "dits", 1, api_name="/search")
-            break
-        except AppError as error:
-            if "Not ready yet" not in str(error):
-                raise
-    yield url
-    process.terminate()
-    process.wait(timeout=20)
+    try:
+        first_answer(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")

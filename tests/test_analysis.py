@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from analysis.gap import gap_measures, relative_modality_gap
 from analysis.trajectory import step_reports
 from dits.alignment import AlignmentConfig, SamplerConfig
+from dits.errors import InputError
 from dits.evaluation import evaluate_scores
 from dits.model import ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig
@@ -49,6 +50,22 @@ def test_rmg_equals_its_definition_pair_by_pair():
     inside = [np.mean([distance(x[i], x[j]) for i in range(6) for j in range(6) if i != j]) for x in (texts, videos)]
     expected = paired / (paired + sum(inside) / 2)
     assert relative_modality_gap(texts, videos) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_video_with_several_captions_counts_once_within_its_modality():
+    texts, videos = F.normalize(points(6, seed=1), dim=-1), F.normalize(points(3, seed=2), dim=-1)
+    distance = lambda a, b: (1 - float(a @ b)) / 2  # noqa: E731
+    inside = [
+        np.mean([distance(x[i], x[j]) for i in range(len(x)) for j in range(len(x)) if i != j]) for x in (texts, videos)
+    ]
+    paired = np.mean([distance(texts[i], videos[i // 2]) for i in range(6)])
+    expected = paired / (paired + sum(inside) / 2)
+    assert relative_modality_gap(texts, videos.repeat_interleave(2, 0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_refuses_a_single_pair():
+    with pytest.raises(InputError, match="at least two"):
+        gap_measures(points(1), points(1))
 
 
 def test_step_reports_start_at_the_text_and_end_at_what_retrieval_uses():

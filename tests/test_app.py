@@ -1,6 +1,8 @@
 """The app's endpoints, through gradio_client, on the running app."""
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -8,6 +10,8 @@ import urllib.request
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+
+from tests.conftest import REPOSITORY, first_answer, serve
 
 QUERY = "a dog riding a skateboard"
 
@@ -20,7 +24,7 @@ def test_search_answers_as_the_library_does(served, engine):
     assert found["encoder"] == expected["encoder"]
 
 
-def test_results_link_to_playable_files_and_give_away_no_paths(served, app_url):
+def test_results_link_to_playable_files(served, app_url):
     found = served.predict(query=QUERY, top=1, api_name="/search")
     assert "path" not in found["results"][0]
     request = urllib.request.Request(
@@ -52,6 +56,31 @@ def test_search_has_defaults_and_is_the_only_public_endpoint(served):
 def test_bad_input_is_one_sentence(served, arguments, says):
     with pytest.raises(AppError, match=says):
         served.predict(**arguments, api_name="/search")
+
+
+@pytest.mark.parametrize("arguments", [{"query": 5}, {"query": None}, {"query": QUERY, "top": "many"}, {"query": []}])
+def test_values_of_the_wrong_kind_are_one_sentence(served, arguments):
+    with pytest.raises(AppError, match=r"must be a (text|whole number)"):
+        served.predict(**arguments, api_name="/search")
+
+
+def test_a_taken_port_is_one_sentence(app_url):
+    port = app_url.rsplit(":", 1)[1].strip("/")
+    command = [sys.executable, "app.py", "--port", port]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("app.py: Cannot find empty port")
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_weights_are_one_sentence_on_the_page_and_in_the_api(demo, tmp_path):
+    process, url = serve("--weights", str(tmp_path))
+    try:
+        with pytest.raises(AppError, match="The weights are missing: there is no file"):
+            first_answer(url)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def test_method_names_are_not_rendered_as_html(served):

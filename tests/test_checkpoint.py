@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dits.alignment import AlignmentConfig, SamplerConfig
-from dits.checkpoint import CheckpointHeader, load_checkpoint, read_header, save_checkpoint
+from dits.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from dits.encoders import load_encoder
 from dits.errors import CheckpointError
 from dits.model import ModelConfig, RetrievalModel
@@ -46,6 +46,7 @@ def test_weights_come_back_as_they_were(saved, tiny_encoder):
     loaded = load_checkpoint(path, tiny_encoder, "dits")
     assert loaded.model.config == CONFIG
     assert loaded.header.training == {"seed": 3}
+    assert loaded.header.metric == {"t2v": {"R@1": 12.5}}
     texts = torch.randn(4, 32)
     assert torch.equal(loaded.model.align(texts), model.align(texts))
 
@@ -58,10 +59,6 @@ def test_half_precision_is_half_the_size(saved, tmp_path, tiny_encoder):
     texts = torch.randn(4, 32)
     aligned = load_checkpoint(half, tiny_encoder).model.align(texts)
     torch.testing.assert_close(aligned, model.align(texts), atol=0.05, rtol=0.01)
-
-
-def test_header_can_be_read_alone(saved):
-    assert read_header(saved[0]).metric == {"t2v": {"R@1": 12.5}}
 
 
 def test_refuses_another_method(saved, tiny_encoder):
@@ -117,6 +114,21 @@ def test_refuses_a_newer_format(saved, tmp_path, tiny_encoder):
     save_file(tensors, tmp_path / "new.safetensors", metadata={"dits": json.dumps(values)})
     with pytest.raises(CheckpointError, match="newer version"):
         load_checkpoint(tmp_path / "new.safetensors", tiny_encoder)
+
+
+@pytest.mark.parametrize("header", ["5", "[]", "{}", '{"format": 1, "encoder": []}', "not JSON", '{"format": "x"}'])
+def test_refuses_headers_that_make_no_sense(saved, tmp_path, tiny_encoder, header):
+    save_file(load_file(saved[0]), tmp_path / "x.safetensors", metadata={"dits": header})
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "x.safetensors", tiny_encoder)
+
+
+@pytest.mark.parametrize("config", [[], {}, {"method": "dits"}, CONFIG.as_dict() | {"pooling": {"dim": 64}}])
+def test_refuses_configurations_that_make_no_sense(tmp_path, tiny_encoder, config):
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, RetrievalModel(CONFIG), header_for(tiny_encoder, config=config), tiny_encoder.fingerprint())
+    with pytest.raises(CheckpointError, match="do not fit its own configuration"):
+        load_checkpoint(path, tiny_encoder)
 
 
 def test_refuses_weights_that_miss_a_tensor(saved, tmp_path, tiny_encoder):

@@ -56,6 +56,7 @@ def test_training_flags_reach_the_checkpoint(weights, tmp_path):
     with safe_open(tmp_path / "weights" / "dits.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()["dits"])
     assert header["config"]["sampler"]["steps"] == 2
+    assert header["config"]["pooling"]["heads"] == 1  # --heads is the network's
     assert header["config"]["network"] | {"depth": 1, "heads": 4, "dim": 32} == header["config"]["network"]
     assert header["training"]["batch_size"] == 4
     assert header["data"]["selected_on"] == "validation"
@@ -119,6 +120,13 @@ def test_encode_writes_where_it_is_told(cache, sources, tmp_path, capsys):
         (["evaluate", "--method", "magic"], "no method 'magic'"),
         (["evaluate", "--queries", "/nowhere.csv"], "no such file"),
         (["train", "xpool", "--out", "x.safetensors", "--epochs", "0"], "at least 1 epoch"),
+        (["train", "xpool", "--out", "x.safetensors", "--seed", "-1"], "seed must be from 0"),
+        (["train", "xpool", "--out", "x.safetensors", "--learning-rate", "-1"], "cannot be negative"),
+        (["train", "xpool", "--out", "x.safetensors", "--dropout", "2"], "dropout must be from 0"),
+        (["train", "dits", "--out", "x.safetensors", "--heads", "0"], "0 attention heads"),
+        (["train", "dits", "--out", "x.safetensors", "--steps", "-1"], "0 or more"),
+        (["train", "dits", "--out", "x.safetensors", "--timestep-features", "3"], "even number"),
+        (["train", "dits", "--out", "."], "is a folder: name a file"),
         (["demo", "--workers", "0"], "1 or more"),
     ],
 )

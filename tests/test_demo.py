@@ -1,5 +1,6 @@
 """Building a small part of the demo corpus for real: three clips, from the packages to playable files."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 
 from dits import demo
 from dits.errors import CorpusError, StorageError
+from tests.conftest import serve
 
 THREE = 3
 
@@ -27,6 +29,10 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "_build_all", lambda jobs, workers: map(demo._build, jobs))  # in this process
     return demo.demo_folder()
+
+
+def unbuilt():
+    return [job.clip for job in demo._jobs() if not demo._is_built(job)]
 
 
 def names(folder):
@@ -80,9 +86,9 @@ def test_repairs_what_is_damaged_or_gone(small):
     first.write_bytes(first.read_bytes()[:1000])
     demo.strip_path(second).unlink()
     third.with_suffix(".json").write_text("{")
-    assert demo.unbuilt_clips() == [first.stem, second.stem, third.stem]
+    assert unbuilt() == [first.stem, second.stem, third.stem]
     demo.build_demo()
-    assert demo.unbuilt_clips() == []
+    assert unbuilt() == []
 
 
 def test_an_interrupted_build_leaves_nothing_half_written_and_goes_on(small, monkeypatch):
@@ -134,11 +140,9 @@ def test_says_when_the_cache_is_no_folder(small, tmp_path):
         demo.build_demo()
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_says_when_the_disk_is_full(small, monkeypatch):
     def full(source, target, job):
-        with open("/dev/full", "wb") as stream:
-            stream.write(b"x" * 100_000)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(demo, "_encode", full)
     with pytest.raises(StorageError, match="No space left"):
@@ -168,4 +172,16 @@ def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
     built = {path.stem for path in folder.glob("*.json")}
     assert 0 < len(built) < 229
     assert {path.stem for path in folder.glob("*.mp4")} == built
+    assert not list(folder.glob(".writing-*"))
+
+
+def test_ctrl_c_ends_the_app_while_it_builds(tmp_path):
+    """It waits for the clips in work, not for all that are left."""
+    process, _ = serve(environment={"DITS_CACHE": str(tmp_path)})
+    while not list(tmp_path.glob("demo/*/*.json")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
+    folder = next((tmp_path / "demo").iterdir())
+    assert len(list(folder.glob("*.json"))) < 60
     assert not list(folder.glob(".writing-*"))

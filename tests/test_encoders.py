@@ -163,6 +163,43 @@ def test_refuses_missing_and_truncated_weights(tmp_path):
         load_encoder(f"local-dir:{tmp_path}")
 
 
+def test_refuses_a_missing_or_truncated_tokenizer(tmp_path):
+    for path in BUNDLED_FOLDER.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    tokenizer = tmp_path / "tokenizer.json"
+    text = tokenizer.read_text()
+    tokenizer.unlink()
+    with pytest.raises(EncoderError, match="tokenizer is missing"):
+        load_encoder(f"local-dir:{tmp_path}")
+    tokenizer.write_text(text[:1000])
+    with pytest.raises(EncoderError, match="damaged"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("config", ["5", "[]", '{"model_cfg": []}', '{"model_cfg": {"text_cfg": null}}', "{"])
+def test_refuses_configurations_that_make_no_sense(tmp_path, config):
+    write_open_clip_folder(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(config)
+    with pytest.raises(EncoderError, match="no OpenCLIP configuration"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+def test_knows_which_texts_it_cannot_read(tiny_encoder):
+    encoder = load_encoder(device="cpu")
+    assert encoder.unknown_share("a dog") == 0
+    assert encoder.unknown_share("🐶") == 1
+    assert 0 < encoder.unknown_share("a dog 🐶") < 0.5
+    assert tiny_encoder.unknown_share("🐶") == 0  # CLIP's own tokenizer spells it in bytes
+
+
+def test_many_texts_are_embedded_in_batches():
+    encoder = load_encoder(device="cpu")
+    texts = [f"dog number {n}" for n in range(300)]
+    embeddings = encoder.encode_text(texts)
+    assert embeddings.shape == (300, 512)
+    torch.testing.assert_close(embeddings[299:], encoder.encode_text(texts[299:]), atol=1e-4, rtol=1e-4)
+
+
 def test_refuses_weights_of_another_model(tmp_path):
     write_open_clip_folder(tmp_path)
     config = TINY | {"embed_dim": 16}

@@ -42,6 +42,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         (errno.EROFS, "No permission to write in"),
         (errno.ENOSPC, "No space left in"),
         (errno.ENOTDIR, "is not a folder"),
+        (errno.EIO, "Cannot write in .*: input/output error"),
     ],
 )
 def test_refusals_of_the_system_are_one_sentence(tmp_path, code, says):
@@ -49,9 +50,23 @@ def test_refusals_of_the_system_are_one_sentence(tmp_path, code, says):
         raise OSError(code, os.strerror(code))
 
 
-def test_other_errors_of_the_system_pass(tmp_path):
-    with pytest.raises(OSError, match="Input/output"), storage_errors(tmp_path):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+def test_a_full_disk_is_one_sentence_for_safetensors_too(tmp_path):
+    """A limit on the size of files stands for the full disk."""
+    program = (
+        "import resource, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from safetensors.torch import save_file\n"
+        "from dits.files import atomic_path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "try:\n"
+        "    with atomic_path(Path(sys.argv[1]) / 'x.safetensors') as path:\n"
+        "        save_file({'x': torch.zeros(10_000)}, path)\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("StorageError Cannot write in")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_permission_is_refused(tmp_path):

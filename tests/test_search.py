@@ -78,7 +78,7 @@ def test_same_query_same_answer(engine):
     assert engine.search(QUERY).as_dict() == engine.search(f"  {QUERY}\n").as_dict()
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\x00\x07", "\u200b"])
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\x00\x07", "\u200b", " \u200d\u200b "])
 def test_refuses_an_empty_query(engine, text):
     with pytest.raises(InputError, match="query is empty"):
         engine.search(text)
@@ -98,6 +98,16 @@ def test_refuses_an_empty_query(engine, text):
 )
 def test_takes_any_text(engine, text):
     assert len(engine.search(text, top=3).hits) == 3
+
+
+def test_says_when_it_cannot_read_a_query(engine):
+    assert "no words for most of this query" in engine.search("🐶🛹").notice
+    assert engine.search("a dog 🐶 on a skateboard").notice is None
+
+
+def test_joined_emoji_and_new_emoji_are_kept(engine):
+    for text in ("👨\u200d👩\u200d👧", "\U0001fae8"):
+        assert engine.search(text, top=1).query == text
 
 
 def test_says_where_a_long_query_was_cut(engine):

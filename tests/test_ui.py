@@ -48,10 +48,17 @@ def test_even_weights_mark_no_frame():
     assert "All frames count the same" in results_html(even)
 
 
+def test_corpora_without_strips_show_no_broken_pictures(tmp_path):
+    assert "<img" not in results_html(RESULT) + comparison_html({"dits": RESULT}, "dits")
+    clip = replace(RESULT.hits[0].clip, path=tmp_path / "a.mp4")
+    (tmp_path / "a.jpg").touch()
+    assert "a.jpg" in results_html(replace(RESULT, hits=(replace(RESULT.hits[0], clip=clip),)))
+
+
 def test_comparison_shows_what_each_method_gained_and_lost():
     xpool = replace(RESULT, method="xpool", hits=(replace(RESULT.hits[1], rank=1), replace(RESULT.hits[0], rank=4)))
     page = comparison_html({"dits": RESULT, "xpool": xpool}, "dits")
-    changes = re.findall(r'class="change"><b class="(\w+)">(.*?)</b>', page)
+    changes = re.findall(r'class="change"><b class="(\w+)"[^>]*>(.*?)</b>', page)
     assert changes == [("up", "▲1"), ("down", "▼3")]
 
 

@@ -4,14 +4,17 @@ import threading
 from pathlib import Path
 
 from dits.errors import DitsError
-from dits.search import SearchEngine, corpus_folder, load_engine
+from dits.search import SearchEngine, corpus_folder, load_engine, open_corpus
 
 
 class EngineLoader:
-    """One engine for all visitors, loaded once in the background; a failed load is tried again when asked for."""
+    """One engine for all visitors, loaded once in the background; a failed load is tried again when asked for.
+
+    `media` is what the page may serve of the corpus: the demo corpus's folder, or the clips of another one.
+    """
 
     def __init__(self, corpus: str, encoder: str, weights: Path | None) -> None:
-        self.media_folder = corpus_folder(corpus)
+        self.media = [corpus_folder("demo")] if corpus == "demo" else [clip.path for clip in open_corpus(corpus)]
         self.progress: tuple[str, int, int] = ("Starting", 0, 1)
         self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights}
         self._lock = threading.Lock()
@@ -48,8 +51,9 @@ class EngineLoader:
 
     def _load(self) -> None:
         try:
-            self._engine = load_engine(progress=self._told, **self._arguments)  # type: ignore[arg-type]
-            self._engine.search_all("warm up")
+            engine = load_engine(progress=self._told, **self._arguments)  # type: ignore[arg-type]
+            engine.search_all("warm up")
+            self._engine = engine
         except DitsError as error:
             self._error = error
         except Exception as error:  # whatever it is, the page has to say that loading ended

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from dits.demo import STRIP_FRAMES, strip_path
+from dits.demo import strip_path
 from dits.search import Hit, SearchEngine, SearchResult
 
 METHOD_NAMES = {"dits": "DITS", "xpool": "X-Pool", "mean": "Mean pooling"}
@@ -16,13 +16,14 @@ def file_url(path: Path) -> str:
     return "/gradio_api/file=" + quote(str(path))
 
 
-def results_html(result: SearchResult, strips: bool = True) -> str:
+def results_html(result: SearchResult) -> str:
     """A ranking as a grid of playing clips."""
-    cards = "".join(_card(hit, result, strips) for hit in result.hits)
+    cards = "".join(_card(hit, result) for hit in result.hits)
     notice = _notice(result.notice) if result.notice else ""
     title = f"Results for <q>{escape(_shortened(result.query))}</q>, ranked by {METHOD_NAMES[result.method]}"
     return (
-        f'<section class="results" aria-label="Results"><h2>{title}</h2>{notice}<ol class="grid">{cards}</ol>'
+        f'<section class="results" aria-label="Results"><div class="head"><h2 role="status">{title}</h2>'
+        f'<button class="pause" aria-pressed="false">Pause clips</button></div>{notice}<ol class="grid">{cards}</ol>'
         '<dialog class="viewer" aria-label="The clip, larger"><form method="dialog">'
         '<button class="close" aria-label="Close">Close</button></form>'
         "<video muted loop playsinline controls></video><p></p></dialog></section>"
@@ -54,10 +55,9 @@ def status_html(engine: SearchEngine) -> str:
 def progress_html(what: str, done: int, total: int) -> str:
     """A line and a bar: what is being prepared, and how far it is."""
     count = f": {done} of {total}" if total > 1 else ""
-    return (
-        f'<div class="progress" role="status"><p>{escape(what)}{count} …</p>'
-        f'<progress max="{max(total, 1)}"{f" value={done}" if total > 1 else ""}></progress></div>'
-    )
+    value = f' value="{done}"' if total > 1 else ""
+    bar = f'<progress aria-label="{escape(what)}" max="{max(total, 1)}"{value}></progress>'
+    return f'<div class="progress"><p>{escape(what)}{count} …</p>{bar}</div>'
 
 
 def error_html(sentence: str) -> str:
@@ -69,17 +69,17 @@ def _notice(sentence: str) -> str:
     return f'<p class="notice" role="status">{escape(sentence)}</p>'
 
 
-def _card(hit: Hit, result: SearchResult, strips: bool) -> str:
+def _card(hit: Hit, result: SearchResult) -> str:
     url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.captions[0])
-    strip = _strip(hit) if strips and len(hit.frames) == STRIP_FRAMES else ""
+    strip = _strip(hit)
     others = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
     )
     return (
         f'<li class="card" data-id="{escape(hit.clip.id)}">'
         f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
-        f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment">'
-        f'<video src="{url}" autoplay muted loop playsinline preload="auto" tabindex="-1" aria-hidden="true"></video>'
+        f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment, {hit.best_moment:.1f} seconds">'
+        f'<video src="{url}" muted loop playsinline preload="metadata" tabindex="-1" aria-hidden="true"></video>'
         f'<span class="rank">{hit.rank}</span></button>'
         f"{strip}<p class='about'>{caption}</p>{_score(hit, result)}<p class='others'>{others}</p></li>"
     )
@@ -96,8 +96,13 @@ def _strip(hit: Hit) -> str:
         for frame in hit.frames
     )
     label = "All frames count the same" if even else f"The frame at {hit.best_moment:.1f} s counts most"
-    image = escape(file_url(strip_path(hit.clip.path)))
-    return f'<div class="strip" role="img" aria-label="{label}"><img src="{image}" alt="">{cells}</div>'
+    return f'<div class="strip" role="img" aria-label="{label}">{_strip_image(hit)}{cells}</div>'
+
+
+def _strip_image(hit: Hit) -> str:
+    """The strip of frames that the demo build draws; other corpora have none."""
+    path = strip_path(hit.clip.path)
+    return f'<img src="{escape(file_url(path))}" alt="">' if path.is_file() else ""
 
 
 def _score(hit: Hit, result: SearchResult) -> str:
@@ -115,8 +120,7 @@ def _score(hit: Hit, result: SearchResult) -> str:
 
 def _column(result: SearchResult, chosen: str, shown: int) -> str:
     rows = "".join(
-        f'<li><img src="{escape(file_url(strip_path(hit.clip.path)))}" alt="">'
-        f"<span>{escape(hit.clip.captions[0])}</span>"
+        f"<li>{_strip_image(hit)}<span>{escape(hit.clip.captions[0])}</span>"
         f"{_change(hit, chosen) if result.method != chosen else ''}</li>"
         for hit in result.hits[:shown]
     )
@@ -133,8 +137,8 @@ def _place(rank: int, reference: int, invert: bool = False) -> str:
     difference = (rank - reference) if invert else (reference - rank)
     if difference == 0:
         return '<b class="same">=</b>' if invert else f"{rank} <b class='same'>=</b>"
-    arrow, kind = ("▲", "up") if difference > 0 else ("▼", "down")
-    shown = f'<b class="{kind}">{arrow}{abs(difference)}</b>'
+    arrow, kind, said = ("▲", "up", "places higher") if difference > 0 else ("▼", "down", "places lower")
+    shown = f'<b class="{kind}" title="{abs(difference)} {said}">{arrow}{abs(difference)}</b>'
     return shown if invert else f"{rank} {shown}"
 
 

@@ -1,7 +1,9 @@
 """The page in a real headless Chromium, as a visitor uses it."""
 
 import os
+import re
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -33,10 +35,10 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, app_url):
-    """A page on the app that fails its test on any console error or uncaught exception, and reaches no other host."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+@contextmanager
+def visit(browser, app_url, **options):
+    """A page on the app; fails on any console error or uncaught exception, and when it asks another host."""
+    page = browser.new_page(**options)
     problems = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -46,6 +48,12 @@ def page(browser, app_url):
     yield page
     page.close()
     assert problems == []
+
+
+@pytest.fixture
+def page(browser, app_url):
+    with visit(browser, app_url, viewport={"width": 1280, "height": 900}) as page:
+        yield page
 
 
 def local(url, app_url):
@@ -137,10 +145,35 @@ def test_an_empty_query_is_answered_with_a_sentence(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone(browser, app_url, scheme):
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-    page.goto(app_url)
-    expect(page.locator(".card")).to_have_count(8, timeout=60_000)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for box in page.locator(".card").all()[:3]:
-        assert box.bounding_box()["width"] > 150
-    page.close()
+    with visit(browser, app_url, viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for card in page.locator(".card").all()[:3]:
+            assert card.bounding_box()["width"] > 150
+        ink, paper = (
+            page.locator(".card").first.evaluate(f"card => getComputedStyle(card).{name}")
+            for name in ("color", "backgroundColor")
+        )
+        assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
+        assert abs(brightness(ink) - brightness(paper)) > 120
+
+
+def brightness(colour):
+    """From 0 to 255, of a CSS colour."""
+    return sum(float(number) for number in re.findall(r"[\d.]+", colour)[:3]) / 3
+
+
+def test_all_clips_can_be_paused(page):
+    button = page.get_by_role("button", name="Pause clips")
+    video = page.locator(".card video").first
+    expect(video).to_have_js_property("paused", False)
+    button.click()
+    expect(video).to_have_js_property("paused", True)
+    page.get_by_role("button", name="Play clips").click()
+    expect(video).to_have_js_property("paused", False)
+
+
+def test_a_visitor_who_wants_no_motion_gets_still_clips(browser, app_url):
+    with visit(browser, app_url, reduced_motion="reduce") as page:
+        video = page.locator(".card video").first
+        page.wait_for_function("video => video.readyState >= 1", arg=video.element_handle())
+        expect(video).to_have_js_property("paused", True)
