@@ -30,12 +30,12 @@ UI = Path(__file__).resolve().parent / "ui"
 EXAMPLES = (
     "a dog riding a skateboard down a rail",
     "an astronaut riding a horse in space",
-    "cartoon people drinking bubble tea",
+    "two boxers fighting in a ring",
+    "giant waves crashing against cliffs",
+    "a white horse galloping",
+    "people playing chess",
+    "a capybara dancing with sunglasses",
     "someone plays the guitar in a subway station",
-    "a sports car racing through a neon city at night",
-    "a white dragon in a storm",
-    "a chef or a grandmother cooking in a kitchen",
-    "snowboarder jumping in the mountains",
 )
 
 Method = Literal["dits", "xpool", "mean"]
