@@ -4,6 +4,7 @@ The bundled encoder (assets/encoder) is an OpenCLIP model as well, loaded from i
 """
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -240,12 +241,23 @@ def _create_model(source: _Source) -> torch.nn.Module:
 
 
 def _loaded(source: _Source, load: Callable[[], Any]) -> Any:
-    """What `load` returns; any failure as one sentence on the encoder."""
+    """What `load` returns; any failure as one sentence on the encoder, without the log lines that repeat it."""
+    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    root.addFilter(_not_from_open_clip)
+    hub.setLevel(logging.ERROR)  # it warns of every retry
     try:
         return load()
     except Exception as error:  # OpenCLIP, safetensors and the hub each raise their own; all mean the same here
         where = source.pretrained if source.pretrained and Path(source.pretrained).exists() else source.model_name
         raise EncoderError(_why_not_loaded(source, where, error)) from error
+    finally:
+        root.removeFilter(_not_from_open_clip)
+        hub.setLevel(hub_level)
+
+
+def _not_from_open_clip(record: logging.LogRecord) -> bool:
+    return "open_clip" not in record.pathname
 
 
 def _why_not_loaded(source: _Source, where: str, error: Exception) -> str:
@@ -262,4 +274,4 @@ def _why_not_loaded(source: _Source, where: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:160].rstrip(" :.") if lines else type(error).__name__
+    return lines[0].split(". ")[0][:200].rstrip(" :.") if lines else type(error).__name__

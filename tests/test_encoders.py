@@ -208,8 +208,9 @@ def test_refuses_weights_of_another_model(tmp_path):
         load_encoder(f"local-dir:{tmp_path}")
 
 
-def test_says_so_when_the_hub_cannot_be_reached(monkeypatch, tmp_path):
+def test_says_so_when_the_hub_cannot_be_reached(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EncoderError, match=r"could not be downloaded.*FILE\.safetensors"):
         load_encoder("ViT-B-32/laion2b_s34b_b79k")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
