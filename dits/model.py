@@ -54,7 +54,10 @@ class ModelConfig:
 
 
 class Gallery(Protocol):
-    """Videos prepared for scoring: any number of texts can be ranked against them."""
+    """Videos prepared for scoring: any number of texts can be ranked against them.
+
+    Scoring runs where the model lies; texts may come from the CPU, and results return to it.
+    """
 
     def scores(self, texts: Tensor) -> Tensor:
         """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos."""
@@ -92,7 +95,8 @@ class RetrievalModel(nn.Module):
         return xpool_similarity(self.pooling, texts, aligned, frames)
 
     def gallery(self, frames: Tensor) -> Gallery:
-        """The videos (V, F, d) prepared for exact scoring without gradients."""
+        """The videos (V, F, d) prepared for exact scoring without gradients, on the model's device."""
+        frames = frames.to(self.logit_scale.device)
         return _MeanGallery(frames) if self.pooling is None else _XPoolGallery(self, frames)
 
     @torch.no_grad()
@@ -108,29 +112,31 @@ class _MeanGallery:
 
     @torch.inference_mode()
     def scores(self, texts: Tensor) -> Tensor:
-        return F.normalize(texts, dim=-1) @ self._videos.T
+        return (F.normalize(texts.to(self._videos.device), dim=-1) @ self._videos.T).cpu()
 
     def frame_weights(self, text: Tensor) -> Tensor:
         return text.new_full(self._frames.shape[:2], 1 / self._frames.shape[1])
 
     @torch.inference_mode()
     def best_frames(self, text: Tensor) -> Tensor:
-        return (self._frames @ text).argmax(dim=1)
+        return (self._frames @ text.to(self._frames.device)).argmax(dim=1).cpu()
 
 
 class _XPoolGallery:
     def __init__(self, model: RetrievalModel, frames: Tensor) -> None:
         assert model.pooling is not None
         self._model = model
+        self._device = frames.device
         self._scorer = ExactScorer(model.pooling)
         self._videos = self._scorer.prepare(frames)
 
     @torch.inference_mode()
     def scores(self, texts: Tensor) -> Tensor:
-        return self._scorer.scores(texts, self._model.align(texts), self._videos)
+        texts = texts.to(self._device)
+        return self._scorer.scores(texts, self._model.align(texts), self._videos).cpu()
 
     def frame_weights(self, text: Tensor) -> Tensor:
-        return self._scorer.attention(text, self._videos)
+        return self._scorer.attention(text.to(self._device), self._videos).cpu()
 
     def best_frames(self, text: Tensor) -> Tensor:
         return self.frame_weights(text).argmax(dim=1)

@@ -266,7 +266,7 @@ def load_engine(
 
 
 def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None) -> LoadedMethod:
-    """A method with its weights, and the videos (V, F, d) prepared for it.
+    """A method with its weights, and the videos (V, F, d) prepared for it, on the encoder's device.
 
     Raises:
         InputError: there is no such method.
@@ -275,10 +275,10 @@ def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: 
     config = ModelConfig(method=method)
     if method == "mean":
         model = RetrievalModel(config).eval()
-        return LoadedMethod(model, model.gallery(frames), None)
+        return LoadedMethod(model, model.to(encoder.device).gallery(frames), None)
     path = weights / f"{method}.safetensors" if weights else bundled_weights(method, encoder.id)
     checkpoint = load_checkpoint(path, encoder, method)
-    return LoadedMethod(checkpoint.model, checkpoint.model.gallery(frames), checkpoint.sha256)
+    return LoadedMethod(checkpoint.model, checkpoint.model.to(encoder.device).gallery(frames), checkpoint.sha256)
 
 
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
