@@ -159,7 +159,7 @@ def _shown_errors(compute: Any) -> Any:
         raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
 
-def launch(settings: Settings, block: bool = True) -> gr.Blocks:
+def launch(settings: Settings) -> None:
     """Starts loading, then serves the page, which shows the progress."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
@@ -173,12 +173,9 @@ def launch(settings: Settings, block: bool = True) -> gr.Blocks:
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
         ),
         css_paths=[UI / "style.css"],
-        prevent_thread_lock=not block,
-        quiet=not block,
         ssr_mode=False,
         show_error=True,
     )
-    return app
 
 
 def main() -> None:

@@ -25,10 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dits: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "dits: interrupted. Nothing is half-written; run the command again to go on.",
-            file=sys.stderr,
-        )
+        print("dits: interrupted. Nothing is half-written; run the command again.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     demo = command("demo", _demo, "Build the demo corpus in the cache folder, or what is missing of it.")
-    demo.add_argument("--workers", type=int, help="processes to build with (default: all cores)")
+    demo.add_argument("--workers", type=int, help="processes to build with (default: one a core, up to 8)")
 
     search = command("search", _search, "Rank the videos of a corpus for a sentence.")
     search.add_argument("text")
@@ -66,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
     encode = command("encode", _encode, "Embed the videos of a corpus.")
     _add_sources(encode, weights=False)
-    encode.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
-    encode.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+    target = encode.add_mutually_exclusive_group()
+    target.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
+    target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
     _add_train(commands.add_parser("train", help="Train the pooling and the sampler, or the bundled encoder."))
     return parser
 

@@ -109,7 +109,7 @@ def read_clips(path: Path, folder: Path) -> tuple[Clip, ...]:
 
     Raises:
         InputError: the file cannot be read, lacks a column or a value, or holds no row.
-        CorpusError: a split is unknown, or a clip or a group stands in two splits.
+        CorpusError: a clip's name leads out of the folder, a split is unknown, or a clip or a group stands in two.
     """
     grouped: dict[str, list[dict[str, str]]] = {}
     for row in read_rows(path, ("clip", "group", "split", "caption")):
@@ -118,6 +118,8 @@ def read_clips(path: Path, folder: Path) -> tuple[Clip, ...]:
     clips = []
     for clip_id, rows in grouped.items():
         group, split = rows[0]["group"], rows[0]["split"]
+        if Path(clip_id).name != clip_id or clip_id == ".." or "\\" in clip_id:
+            raise CorpusError(f"{path}: the clip '{clip_id}' is no plain file name, without folders.")
         if split not in SPLITS:
             raise CorpusError(f"{path}: the clip {clip_id} has the unknown split '{split}'.")
         if any((row["group"], row["split"]) != (group, split) for row in rows):

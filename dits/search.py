@@ -22,7 +22,7 @@ from dits.model import METHODS, Gallery, ModelConfig, RetrievalModel
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
 
-_UNREADABLE = "The encoder has no words for most of this query (it reads English): the ranking means little."
+_UNREADABLE = "The encoder has no words for most of this query: the ranking means little."
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""

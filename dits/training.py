@@ -118,7 +118,7 @@ def train(
         on_epoch: told every epoch's record.
 
     Raises:
-        InputError: the method has nothing to train, or a batch would hold fewer than two pairs.
+        InputError: the method has nothing to train, or the captions are of fewer than two videos.
         CheckpointError: the state in `run` is damaged or of a run with another configuration.
         DitsError: the loss is no number; the state of the last epoch is kept.
     """
@@ -153,8 +153,7 @@ def batches(video_of: np.ndarray, batch_size: int, seed: int) -> Iterator[np.nda
     """One epoch's batches of caption numbers: every caption once, and no video twice in a batch.
 
     The captions are dealt into rounds that hold each video at most once; a round is cut into near-equal batches of
-    `batch_size` or less, but never of one pair, which would have no negatives: it joins another batch, and a round of
-    one video is left out.
+    `batch_size` or less. A pair alone has no negatives: it joins another batch, and a round of one video is left out.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(video_of))

