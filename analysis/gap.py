@@ -25,6 +25,11 @@ class GapMeasures:
         centroid_distance: distance of the two centroids (Liang et al. 2022).
         rmg: relative modality gap (Schrodi et al. 2024): 0 where pairs coincide, 0.5 where a pair is as far apart as
             two points of one modality.
+        text_cone: mean cosine of two different texts: 0 for a full sphere, towards 1 for a narrow cone (Liang et al.).
+        video_cone: the same of two different videos.
+        text_uniformity: log of the mean of exp(-2 |x - y|^2) over different texts (Wang and Isola 2020); the lower,
+            the more evenly they fill the sphere.
+        video_uniformity: the same of the videos.
     """
 
     cosine: float
@@ -32,6 +37,10 @@ class GapMeasures:
     l2: float
     centroid_distance: float
     rmg: float
+    text_cone: float
+    video_cone: float
+    text_uniformity: float
+    video_uniformity: float
 
 
 def gap_measures(texts: Tensor, videos: Tensor) -> GapMeasures:
@@ -48,6 +57,10 @@ def gap_measures(texts: Tensor, videos: Tensor) -> GapMeasures:
         l2=float(difference.norm(dim=-1).mean()),
         centroid_distance=float(difference.mean(dim=0).norm()),
         rmg=relative_modality_gap(t, v),
+        text_cone=float(_cosines_within(t).mean()),
+        video_cone=float(_cosines_within(v).mean()),
+        text_uniformity=_uniformity(t),
+        video_uniformity=_uniformity(v),
     )
 
 
@@ -63,11 +76,18 @@ def relative_modality_gap(texts: Tensor, videos: Tensor) -> float:
 
 
 def _mean_distance_within(points: Tensor) -> float:
-    """Over pairs of distinct points: a video that several captions share is one point."""
+    return float((1 - _cosines_within(points).mean()) / 2)
+
+
+def _uniformity(points: Tensor) -> float:
+    squared = 2 - 2 * _cosines_within(points)  # |x - y|^2 of unit vectors
+    return float((-2 * squared).exp().mean().log())
+
+
+def _cosines_within(points: Tensor) -> Tensor:
+    """Cosines of pairs of distinct unit points: a video that several captions share is one point."""
     points = torch.unique(points, dim=0)
-    count = len(points)
-    if count < 2:
+    if len(points) < 2:
         raise InputError("The modality gap needs at least two different texts and two different videos.")
-    cosines = points @ points.T
-    mean_cosine = (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
-    return float((1 - mean_cosine) / 2)
+    first, second = torch.triu_indices(len(points), len(points), offset=1)
+    return (points @ points.T)[first, second]

@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     target = encode.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
     target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+    pairs = command("pairs", _pairs, "Gather image-text pairs from installed packages, for training the encoder.")
+    pairs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of shards to write")
+    pairs.add_argument("--sources", help="comma-separated names (default: all of them)")
+    pairs.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR",
+        help="where the Debian packages are: / (default), or a folder they were unpacked into with dpkg -x",
+    )  # fmt: skip
     _add_train(commands.add_parser("train", help="Train the pooling and the sampler, or the bundled encoder."))
     return parser
 
@@ -86,8 +93,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     whats = parser.add_subparsers(required=True, metavar="WHAT")
     encoder = whats.add_parser("encoder", help="the bundled encoder", description=EncoderTrainingConfig.__doc__)
     encoder.set_defaults(run_command=_train_encoder)
-    encoder.add_argument("--corpus", default="demo")
+    encoder.add_argument("--corpus", default="demo", help="whose validation split selects (default demo)")
+    encoder.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="shards, from python -m dits pairs")
     encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    encoder.add_argument("--recipe", type=Path, metavar="FILE.toml", help="settings; flags override them")
+    encoder.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
     add_config_flags(encoder, EncoderTrainingConfig)
     for method in ("xpool", "dits"):
         train = whats.add_parser(method, help=f"{method} on cached embeddings, the encoder frozen")
@@ -184,13 +194,23 @@ def _encode(args: argparse.Namespace) -> None:
     print(f"Embedded {len(corpus)} videos with {encoder.id}: {path}")
 
 
+def _pairs(args: argparse.Namespace) -> None:
+    from dits.pairs.prepare import prepare_pairs
+    from dits.pairs.sources import SOURCES
+
+    names = [name.strip() for name in (args.sources or ",".join(SOURCES)).split(",") if name.strip()]
+    index = prepare_pairs(args.out, names, args.root, lambda line: print(line, file=sys.stderr, flush=True))
+    print(f"Wrote {sum(shard['pairs'] for shard in index['shards'])} pairs to {args.out}")
+
+
 def _train_encoder(args: argparse.Namespace) -> None:
-    from dits.encoder_training import EncoderTrainingConfig, train_encoder
+    from dits.encoder_training import EncoderTrainingConfig, read_recipe, train_encoder
     from dits.search import open_corpus
 
+    recipe = read_recipe(args.recipe) if args.recipe else {}
+    config = config_from(args, EncoderTrainingConfig, recipe)
     corpus = open_corpus(args.corpus, _progress)
-    config = config_from(args, EncoderTrainingConfig)
-    train_encoder(corpus, args.out, config, lambda line: print(line, flush=True))
+    train_encoder(corpus, args.pairs, args.out, config, lambda line: print(line, flush=True), args.run)
     print(f"Wrote the encoder to {args.out}")
 
 

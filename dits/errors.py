@@ -31,5 +31,9 @@ class EncoderError(DitsError):
     """An encoder cannot be found, downloaded or loaded."""
 
 
+class PairsError(DitsError):
+    """A source of training pairs, a picture or a shard is missing, damaged, or of another release."""
+
+
 class StorageError(DitsError):
     """A folder cannot be written: no permission, or no space left."""

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -28,10 +29,12 @@ def add_config_flags(parser: argparse.ArgumentParser, config: type, skip: tuple[
         group.add_argument(flag, **options)
 
 
-def config_from(args: argparse.Namespace, config: type[Config], **fixed: Any) -> Config:
-    """The configuration that the flags describe; fields without a flag given keep their defaults."""
+def config_from(
+    args: argparse.Namespace, config: type[Config], defaults: Mapping[str, Any] | None = None, **fixed: Any
+) -> Config:
+    """The configuration that the flags describe: `fixed` fields first, then flags, `defaults`, the class's own."""
     given = {f.name: getattr(args, f.name, None) for f in fields(config)}  # type: ignore[arg-type]
-    return config(**{name: value for name, value in given.items() if value is not None} | fixed)
+    return config(**{**(defaults or {}), **{name: v for name, v in given.items() if v is not None}, **fixed})
 
 
 def field_docs(config: type) -> dict[str, str]:

@@ -17,3 +17,16 @@ def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor) -> Tensor
     logits = similarities * logit_scale.exp()
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def sigmoid_loss(similarities: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
+    """SigLIP's loss (scalar): every entry of the similarities (B, B) judged on its own (Zhai et al. 2023, Algorithm 1).
+
+    Args:
+        similarities: cosines, texts in rows and videos in columns.
+        logit_scale: logarithm of the temperature factor.
+        logit_bias: added to the scaled cosines.
+    """
+    logits = similarities * logit_scale.exp() + logit_bias
+    signs = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(signs * logits).sum() / len(logits)

@@ -37,6 +37,18 @@ def test_known_values_in_the_plane():
     assert measures.rmg == pytest.approx(0.5)  # every distance, within and across, is 1/2
 
 
+def test_cone_and_uniformity_of_known_points():
+    """Three unit vectors at right angles: cosine 0, squared distance 2; one direction twice is one point."""
+    axes = torch.eye(3)
+    measures = gap_measures(axes, torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [0, 1.0, 0]]))
+    assert measures.text_cone == pytest.approx(0)
+    assert measures.text_uniformity == pytest.approx(-4)
+    assert measures.video_cone == pytest.approx(0)
+    narrow = gap_measures(axes, torch.tensor([[1.0, 0, 0], [0.8, 0.6, 0], [1.0, 0, 0]]))
+    assert narrow.video_cone == pytest.approx(0.8)
+    assert narrow.video_uniformity == pytest.approx(-0.8)
+
+
 def test_mean_squared_distance_follows_from_the_mean_cosine():
     texts, videos = F.normalize(points(seed=1), dim=-1), F.normalize(points(seed=2), dim=-1)
     squared = float(((texts - videos) ** 2).sum(dim=-1).mean())

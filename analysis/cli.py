@@ -1,0 +1,69 @@
+"""The analysis command line: what an encoder's space is worth, in numbers."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from dits.errors import DitsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, or 2 after one sentence on what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    encoder = commands.add_parser("encoder", help="measure an encoder on a corpus: retrieval, zero-shot, gap")
+    encoder.add_argument(
+        "--encoder", action="append", metavar="NAME", help="as for search (default: bundled); several: mean and spread"
+    )
+    encoder.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
+    encoder.add_argument("--pairs", type=Path, metavar="DIR", help="shards with stamps, for the zero-shot test")
+    encoder.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(arguments)
+    try:
+        _encoder(args)
+        return 0
+    except DitsError as error:
+        print(f"analysis: {error}", file=sys.stderr)
+        return 2
+
+
+def _encoder(args: argparse.Namespace) -> None:
+    from analysis.encoder_report import encoder_report
+    from dits.embeddings import corpus_embeddings
+    from dits.encoders import load_encoder
+    from dits.pairs.shards import read_shards
+    from dits.search import open_corpus
+
+    corpus = open_corpus(args.corpus, lambda *_: None)
+    stamps = [pair for pair in read_shards(args.pairs) if pair.source == "stamps"] if args.pairs else None
+    reports = []
+    for name in args.encoder or ["bundled"]:
+        encoder = load_encoder(name)
+        embeddings = corpus_embeddings(corpus, encoder, lambda *_: None)
+        reports.append(encoder_report(encoder, corpus, embeddings, stamps))
+    rows = [_flat(report) for report in reports]
+    summary = {key: (fmean(row[key] for row in rows), _spread([row[key] for row in rows])) for key in rows[0]}
+    if args.json:
+        print(json.dumps({"reports": reports, "mean_and_spread": summary}))
+        return
+    print(f"{', '.join(report['encoder'] for report in reports)}\n\n| measure | value |\n|---|---:|")
+    for key, (mean, spread) in summary.items():
+        print(f"| {key} | {mean:.3f}" + (f" ± {spread:.3f} |" if len(rows) > 1 else " |"))
+
+
+def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    values: dict[str, float] = {}
+    for key, value in report.items():
+        if isinstance(value, dict):
+            values |= _flat(value, f"{prefix}{key} ")
+        elif isinstance(value, (int, float)):
+            values[prefix + key] = float(value)
+    return values
+
+
+def _spread(values: Sequence[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0

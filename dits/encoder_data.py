@@ -1,0 +1,184 @@
+"""What the encoder learns from: pairs as features or pictures, the image tower's classes, and drawing batches of them.
+
+Photographs and drawings are drawn into batches of their own: among each other a drawing and a photograph are told
+apart at a glance, and would teach little.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dits.corpus import FRAMES, Corpus
+from dits.errors import PairsError
+from dits.files import cache_root, sha256_of_json
+from dits.pairs.drawings import HELD_OUT_STAMPS
+from dits.pairs.shards import Pair, encode_picture, read_shards
+from dits.pictures import Augmentation, cached_features, tower_features
+from dits.towers import IMAGE_SIZE
+from dits.video import sample_frames
+
+PHOTOS = ("demo", "left-out", "templates", "wallpapers")
+DRAWINGS = ("stamps", "clipart", "emoji", "words")
+CLASSES = "classes"
+BACKDROPS = "demo"  # whose pictures, blurred, some drawings are put before
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Clips with captions for validation: frame features (V, FRAMES, 1280), captions and each caption's clip."""
+
+    captions: list[str]
+    clip_of: np.ndarray
+    features: Tensor
+    pictures: tuple[bytes, ...]
+
+
+class TrainingPairs:
+    """Pairs with the features of their pictures: (N, views, 1280) float16, and where each pair's pictures begin."""
+
+    def __init__(self, pairs: Sequence[Pair], features: Tensor, balance: float) -> None:
+        """`balance` in 0..1: 0 draws every pair equally often, 1 every source."""
+        self.sources = np.array([pair.source for pair in pairs])
+        self.texts = [pair.texts for pair in pairs]
+        self.pictures = [data for pair in pairs for data in pair.pictures]
+        self.counts = np.array([len(pair.pictures) for pair in pairs], dtype=int)
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.features = features
+        self._balance = balance
+
+    def members(self, sources: Sequence[str]) -> np.ndarray:
+        """The numbers of the pairs of some sources."""
+        return np.flatnonzero(np.isin(self.sources, sources))
+
+    def draw(self, sources: Sequence[str], size: int, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of different pairs of some sources, `size` or as many as there are, balanced by source."""
+        members = self.members(sources)
+        if not len(members):
+            return members
+        _, inverse, counts = np.unique(self.sources[members], return_inverse=True, return_counts=True)
+        weights = counts[inverse] ** -self._balance
+        return rng.choice(members, size=min(size, len(members)), replace=False, p=weights / weights.sum())
+
+    def draw_texts(self, rows: np.ndarray, word_dropout: float, rng: np.random.Generator) -> list[str]:
+        """One text of each pair, of which words are dropped at random (two always stay)."""
+        texts = [self.texts[row][rng.integers(len(self.texts[row]))] for row in rows]
+        return [drop_words(text, word_dropout, rng) for text in texts]
+
+    def draw_pictures(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The number of one picture of each pair."""
+        return self.starts[rows] + rng.integers(self.counts[rows])
+
+    def draw_features(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Features (B, 1280): the mean of two views, of two frames where a pair has several, in float32."""
+        picked = [
+            self.features[self.draw_pictures(rows, rng), rng.integers(self.features.shape[1], size=len(rows))]
+            for _ in range(2)
+        ]
+        return ((picked[0].float() + picked[1].float()) / 2).to(torch.float32)
+
+    def mean_features(self, rows: np.ndarray) -> Tensor:
+        """Features (B, 1280) of each pair's pictures as the encoder sees them, averaged over all views."""
+        means = self.features.float().mean(dim=1)
+        return torch.stack([means[self.starts[row] : self.starts[row] + self.counts[row]].mean(dim=0) for row in rows])
+
+
+@dataclass(frozen=True)
+class ClassPrototypes:
+    """The image tower's ImageNet classes: classifier rows (1000, 1280) as pictures, names and glosses as texts."""
+
+    rows: Tensor
+    texts: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, classifier: Tensor, scale: float) -> "ClassPrototypes":
+        """From the classifier, its rows scaled to the norm that features have."""
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo("imagenet-1k")
+        texts = [(info.index_to_description(i), info.index_to_description(i, detailed=True)) for i in range(1000)]
+        return cls(F.normalize(classifier, dim=-1) * scale, texts)
+
+
+def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
+    """The text without each word with probability `share`; at least two words stay."""
+    words = text.split()
+    if not share or len(words) < 4:
+        return text
+    kept = [word for word, chance in zip(words, rng.random(len(words)), strict=True) if chance >= share]
+    return " ".join(kept) if len(kept) >= 2 else text
+
+
+def load_pairs(folder: Path, sources: Sequence[str]) -> list[Pair]:
+    """The pairs of some sources that may be trained on: everything but the held-out stamps.
+
+    Raises:
+        PairsError: the shards are missing or damaged, or hold nothing of a source that is asked for.
+    """
+    pairs = [pair for pair in read_shards(folder) if pair.source in sources and not is_held_out(pair)]
+    missing = [source for source in sources if source != CLASSES and all(pair.source != source for pair in pairs)]
+    if missing:
+        raise PairsError(f"{folder} holds no pairs of {', '.join(missing)}: prepare them, or train without.")
+    return pairs
+
+
+def is_held_out(pair: Pair) -> bool:
+    """Whether a pair belongs to the stamps that only the zero-shot test sees."""
+    return pair.source == "stamps" and any(
+        pair.group == name or pair.group.startswith(f"{name}/") for name in HELD_OUT_STAMPS
+    )
+
+
+def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, seed: int, progress: Progress) -> Tensor:
+    """Features (N, 1 + crops, 1280) of all pictures, kept in the cache folder, each source by what it is made from."""
+    backdrops = [pair.pictures[0] for pair in pairs if pair.source == BACKDROPS]
+    parts = []
+    for source, members in groupby(pairs, key=lambda pair: pair.source):
+        pictures = [data for pair in members for data in pair.pictures]
+        key = {
+            "pictures": _digest(pictures),
+            "backdrops": _digest(backdrops) if source in DRAWINGS else None,
+            "crops": crops,
+            "seed": seed,
+            "size": IMAGE_SIZE,
+            "v": 1,
+        }
+        path = cache_root() / "encoder-training" / f"{source}-{sha256_of_json(key)[:12]}.safetensors"
+        augment = Augmentation(backdrops, seed)
+        make = partial(tower_features, trunk, pictures, crops, augment, progress)
+        parts.append(cached_features(path, make))
+    return torch.cat(parts)
+
+
+def _digest(pictures: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for data in pictures:
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()
+
+
+def validation_clips(trunk: Any, corpus: Corpus, progress: Progress) -> Captioned:
+    """The clips of a corpus as the encoder sees them."""
+    from PIL import Image
+
+    key = sha256_of_json({"ids": corpus.ids, "name": corpus.name, "size": IMAGE_SIZE, "v": 2})
+    path = cache_root() / "encoder-training" / f"{key[:12]}.safetensors"
+    frames = [sample_frames(clip.path, FRAMES, size=320).frames for clip in corpus]
+    pictures = tuple(encode_picture(Image.fromarray(frame)) for clip in frames for frame in clip)
+    features = cached_features(path, lambda: tower_features(trunk, pictures, 0, None, progress))
+    return Captioned(
+        captions=[caption for clip in corpus for caption in clip.captions],
+        clip_of=np.array([index for index, clip in enumerate(corpus) for _ in clip.captions]),
+        features=features.float().view(len(corpus), FRAMES, -1),
+        pictures=pictures,
+    )
