@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dits.errors import DitsError, InputError
 from dits.flags import add_config_flags, config_from
 from dits.model import METHODS
+
+if TYPE_CHECKING:
+    from dits.encoders import Encoder
+    from dits.training import PairData
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +110,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         target = train.add_mutually_exclusive_group(required=True)
         target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write")
         target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+        train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
+        train.add_argument(
+            "--sources", default="left-out,templates,wallpapers", help="sources of the shards (default: %(default)s)"
+        )
         train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of xpool or dits")
         train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
         train.add_argument("--half", action="store_true", help="write float16")
@@ -236,10 +244,15 @@ def _train_method(args: argparse.Namespace) -> None:
         sampler=config_from(args, SamplerConfig),
         network=config_from(args, AlignmentConfig, dim=encoder.dim, dropout=0.0),
     )
+    data = pair_data(corpus.split("train"), encoder, embeddings)
+    described = {"corpus": args.corpus, "split": "train", "selected_on": "validation"}
+    if args.pairs:
+        data, sources = _with_pairs(data, encoder, args.pairs, args.sources)
+        described["pairs"] = sources
     result = train(
         model_config,
         config,
-        pair_data(corpus.split("train"), encoder, embeddings),
+        data,
         pair_data(corpus.split("validation"), encoder, embeddings),
         init=load_checkpoint(args.init, encoder).model if args.init else None,
         run=args.run,
@@ -251,13 +264,24 @@ def _train_method(args: argparse.Namespace) -> None:
         quick_gelu=encoder.quick_gelu,
         dim=encoder.dim,
         config=model_config.as_dict(),
-        data={"corpus": args.corpus, "split": "train", "selected_on": "validation", "captions": captions},
+        data={**described, "captions": captions},
         training=asdict(config) | {"init": args.init.name if args.init else None},
         metric=result.best,
     )
     path = args.out or bundled_weights(args.method, encoder.id)
     save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
+
+
+def _with_pairs(data: "PairData", encoder: "Encoder", folder: Path, names: str) -> tuple["PairData", str]:
+    """The data joined with the shards' pairs of some sources, and what to say of them."""
+    from dits.encoder_data import load_pairs
+    from dits.pair_embeddings import joined, pair_data_of
+
+    sources = tuple(name.strip() for name in names.split(",") if name.strip())
+    pairs = load_pairs(folder, sources)
+    more = pair_data_of(pairs, encoder, lambda done, total: _progress("Embedding the pairs", done, total))
+    return joined(data, more), f"{len(pairs)} of {', '.join(sources)}"
 
 
 def _check_target(path: Path | None) -> None:

@@ -101,13 +101,14 @@ class ClassPrototypes:
     texts: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, classifier: Tensor, scale: float) -> "ClassPrototypes":
-        """From the classifier, its rows scaled to the norm that features have."""
+    def of(cls, classifier: Tensor, photographs: Tensor) -> "ClassPrototypes":
+        """From the classifier, its rows scaled and moved to where the features (N, 1280) of photographs lie."""
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo("imagenet-1k")
         texts = [(info.index_to_description(i), info.index_to_description(i, detailed=True)) for i in range(1000)]
-        return cls(F.normalize(classifier, dim=-1) * scale, texts)
+        rows = F.normalize(classifier, dim=-1) * photographs.norm(dim=-1).mean()
+        return cls(rows - rows.mean(dim=0) + photographs.mean(dim=0), texts)
 
 
 def drop_words(text: str, share: float, rng: np.random.Generator) -> str:

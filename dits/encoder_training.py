@@ -5,7 +5,6 @@ regression between the frozen towers sets the projections; the contrastive loss 
 as deep as the configuration says, weights averaged along the way, stopped on the validation split.
 """
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -74,7 +73,7 @@ class EncoderTrainingConfig:
         drawings: drawings in a batch.
         classes: ImageNet classes in a batch.
         word_dropout: share of a text's words that are left out at random.
-        dropout: of features before the projections.
+        dropout: of the image tower's features before their projection; half of it of the text tower's.
         loss: softmax (symmetric cross-entropy) or sigmoid (of every pair of a batch on its own).
         temperature: factor on cosines; the sigmoid loss learns its own from there.
         averaging: decay of the moving average of the weights, which is what is validated and kept; 0 averages nothing.
@@ -87,13 +86,13 @@ class EncoderTrainingConfig:
     crops: int = 2
     balance: float = 0.5
     ridge: float = 10.0
-    drawing_weight: float = 0.25
+    drawing_weight: float = 0.1
     class_weight: float = 0.5
     steps: int = 400
     validate_every: int = 20
     patience: int = 0
     warmup: float = 0.1
-    projection_rate: float = 1e-4
+    projection_rate: float = 3e-4
     text_rate: float = 2e-5
     text_layers: int = 6
     image_rate: float = 1e-5
@@ -102,7 +101,7 @@ class EncoderTrainingConfig:
     drawings: int = 64
     classes: int = 64
     word_dropout: float = 0.1
-    dropout: float = 0.3
+    dropout: float = 0.6
     loss: str = "softmax"
     temperature: float = 20.0
     averaging: float = 0.95
@@ -250,7 +249,7 @@ class _EncoderTrainer:
         self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         self.photo_rows = data.members(PHOTOS)
         clips = data.mean_features(self.photo_rows)
-        self.classes = ClassPrototypes.of(classifier, float(clips.norm(dim=-1).mean()))
+        self.classes = ClassPrototypes.of(classifier, clips)
         self._clips = clips
         backdrops = [data.pictures[data.starts[row]] for row in self.photo_rows]
         self.augment = Augmentation(backdrops, config.seed)
@@ -284,27 +283,34 @@ class _EncoderTrainer:
     # --- The projections ---
 
     def set_projections(self) -> None:
-        """The text projection is a random isometry; the image projection regresses images onto their sentences."""
+        """The text projection is a random isometry; the image projection regresses images onto their sentences.
+
+        Both are centred on the photographs and their captions, which spares the space hubs. Drawings and classes have
+        centres of their own in the regression: it learns what tells them apart from each other, not from photographs.
+        """
         c = self.config
         text, image = self.model.text.proj, self.model.visual.head.proj
         isometry = torch.linalg.qr(torch.randn(text.out_features, text.in_features))[0]
         captions, clips, clip_of = self.frozen_training_features()
-        x, y, w = [clips[clip_of]], [captions], [torch.ones(len(captions))]
+        parts = [(clips[clip_of], captions, 1.0)]
         drawings = self.data.members(DRAWINGS)
         if len(drawings):
-            x.append(self.data.mean_features(drawings))
-            y.append(self._text_features([self.data.texts[row][-1] for row in drawings]))
-            w.append(torch.full((len(drawings),), c.drawing_weight))
+            names = self._text_features([self.data.texts[row][-1] for row in drawings])
+            parts.append((self.data.mean_features(drawings), names, c.drawing_weight))
         if CLASSES in c.source_names:
-            for names in zip(*self.classes.texts, strict=True):
-                x.append(self.classes.rows)
-                y.append(self._text_features(list(names)))
-                w.append(torch.full((len(names),), c.class_weight))
-        scale = clips.norm(dim=-1).mean()
-        solution = weighted_ridge(torch.cat(x) / scale, F.normalize(torch.cat(y), dim=-1), torch.cat(w), c.ridge)
+            parts += [
+                (self.classes.rows, self._text_features(list(names)), c.class_weight)
+                for names in zip(*self.classes.texts, strict=True)
+            ]
+        x = torch.cat([features - features.mean(dim=0) for features, _, _ in parts]) / clips.norm(dim=-1).mean()
+        y = torch.cat([texts - texts.mean(dim=0) for _, texts, _ in parts]) / captions.norm(dim=-1).mean()
+        weights = torch.cat([torch.full((len(features),), weight) for features, _, weight in parts])
+        solution = isometry @ weighted_ridge(x, y, weights, c.ridge).T
         with torch.no_grad():
             text.weight.copy_(isometry)
-            image.weight.copy_(isometry @ solution.T)
+            self.model.text.transformer.encoder.layer[-1].output.LayerNorm.bias.sub_(captions.mean(dim=0))
+            image.weight.copy_(solution)
+            image.bias.copy_(-solution @ clips.mean(dim=0))
         self.set_scale()
 
     def set_scale(self) -> None:
@@ -313,7 +319,9 @@ class _EncoderTrainer:
         clips = self._validation_features().mean(dim=1)
         with torch.no_grad():
             for layer, features in ((self.model.text.proj, captions), (self.model.visual.head.proj, clips)):
-                layer.weight.mul_(_TARGET_NORM / layer(features).norm(dim=-1).mean())
+                factor = _TARGET_NORM / layer(features).norm(dim=-1).mean()
+                for parameter in layer.parameters():
+                    parameter.mul_(factor)
 
     # --- Training ---
 
@@ -406,7 +414,7 @@ class _EncoderTrainer:
     def _backward(self, texts: list[str], features: Callable[[], Tensor], weight: float) -> float:
         c = self.config
         with self._autocast():
-            text = self.model.text.proj(F.dropout(self._text_tower(texts), c.dropout))
+            text = self.model.text.proj(F.dropout(self._text_tower(texts), c.dropout / 2))
             image = self.model.visual.head.proj(F.dropout(features().to(self.device), c.dropout))
         cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
         if c.loss == "sigmoid":

@@ -42,7 +42,7 @@ class Augmentation:
 
     def __call__(self, data: bytes) -> Tensor:
         """A random view of an encoded picture."""
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
         if "A" in image.getbands():
             image = self._before_backdrop(image)
         return self._view(_tensor(image.convert("RGB")))
@@ -56,7 +56,7 @@ class Augmentation:
         drawing = drawing.resize(size, Image.Resampling.BICUBIC)
         free = (side - drawing.width, side - drawing.height)
         place = tuple(int(self.rng.integers(0, room + 1)) for room in free)
-        canvas.alpha_composite(drawing, place)  # type: ignore[arg-type]
+        canvas.alpha_composite(drawing, place)
         return canvas
 
     def _backdrop(self, side: int) -> Image.Image:
@@ -66,9 +66,9 @@ class Augmentation:
         if kind < 0.7:
             corners = np.array([self._colour() for _ in range(4)], dtype=np.uint8).reshape(2, 2, 3)
             return Image.fromarray(corners).resize((side, side), Image.Resampling.BICUBIC)
-        photo = flat(Image.open(io.BytesIO(self.backdrops[self.rng.integers(len(self.backdrops))])))
-        blurred = photo.resize((side, side)).filter(ImageFilter.GaussianBlur(float(self.rng.uniform(2, 8))))
-        return blurred
+        chosen = self.backdrops[int(self.rng.integers(len(self.backdrops)))]
+        photo = flat(Image.open(io.BytesIO(chosen)))
+        return photo.resize((side, side)).filter(ImageFilter.GaussianBlur(float(self.rng.uniform(2, 8))))
 
     def _colour(self) -> tuple[int, int, int]:
         red, green, blue = (int(value) for value in self.rng.integers(0, 256, size=3))

@@ -33,6 +33,7 @@ _CONFIG: dict[str, Any] = {
             "timm_model_pretrained": False,
             "timm_pool": "",
             "timm_proj": "linear",
+            "timm_proj_bias": True,
             "image_size": IMAGE_SIZE,
         },
         "text_cfg": {

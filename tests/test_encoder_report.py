@@ -65,7 +65,13 @@ def test_the_command_measures_a_corpus(tiny_folder, tiny_corpus, capsys, tmp_pat
     monkeypatch.setenv("DITS_CACHE", str(tmp_path))
     assert main(["encoder", "--encoder", f"local-dir:{tiny_folder}", "--corpus", str(tiny_corpus)]) == 0
     printed = capsys.readouterr().out
-    for measure in ("validation t2v R@1", "test v2t R@10", "test paraphrase top1", "test gap rmg", "test gap text_cone"):
+    for measure in (
+        "validation t2v R@1",
+        "test v2t R@10",
+        "test paraphrase top1",
+        "test gap rmg",
+        "test gap text_cone",
+    ):
         assert f"| {measure} | " in printed
     assert main(["encoder", "--corpus", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("analysis: ")

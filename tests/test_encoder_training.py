@@ -123,8 +123,8 @@ def test_names_a_missing_package(tmp_path, tiny_corpus, shards, monkeypatch):
 
 
 def test_names_missing_pairs(tmp_path, tiny_corpus, shards, capsys):
+    config = dataclasses.replace(SMALL, sources="demo,stamps")
     with pytest.raises(PairsError, match="holds no pairs of stamps"):
-        config = dataclasses.replace(SMALL, sources="demo,stamps")
         train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", config, print)
     arguments = ["train", "encoder", "--corpus", str(tiny_corpus), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--pairs", str(tmp_path)]) == 2
@@ -158,8 +158,8 @@ def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, shards, monkeypatch
         if name.startswith(expected) and "proj" not in name:
             assert not torch.equal(state[f"weights.{name}"], value.detach())
 
+    other = dataclasses.replace(config, seed=1)
     with pytest.raises(CheckpointError, match="another configuration or other pairs"):
-        other = dataclasses.replace(config, seed=1)
         train_encoder(corpus, shards, tmp_path / "third", other, print, tmp_path / "run")
     resumed = train_encoder(corpus, shards, tmp_path / "second", config, lines.append, tmp_path / "run")
     assert any(line.startswith("Going on after step 2") for line in lines)

@@ -68,10 +68,8 @@ def words(root: Path, release: str) -> Iterator[Pair]:
     folder = root / "usr/share/games/pysiogame/res/images/art4apps"
     for path in sorted(folder.rglob("*.jpg")):
         name, category = _plain(path.stem), _plain(path.parent.name)
-        pictures = (_draw(path),)
-        yield Pair(
-            "words", release, str(path.relative_to(root)), "GPL-3.0-or-later", category, (name, f"{name}, {category}"), pictures
-        )
+        file, texts = str(path.relative_to(root)), (name, f"{name}, {category}")
+        yield Pair("words", release, file, "GPL-3.0-or-later", category, texts, (_draw(path),))
 
 
 def _pair_or_error(fields: tuple[str, str, str, str, str, tuple[str, ...]], path: Path) -> Pair | PairsError:

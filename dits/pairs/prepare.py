@@ -47,8 +47,7 @@ def prepare_pairs(folder: Path, sources: Sequence[str], root: Path, report: Repo
     corpus = build_demo()
     filter_ = _Filter(corpus)
     facts: dict[str, Any] = {"held_out": {"stamps": list(HELD_OUT_STAMPS)}, "sources": filter_.counts}
-    index = write_shards(folder, _gather(sources, root, filter_, report), facts)
-    return index
+    return write_shards(folder, _gather(sources, root, filter_, report), facts)
 
 
 class _Filter:
@@ -110,6 +109,5 @@ def _gather(sources: Sequence[str], root: Path, filter_: _Filter, report: Report
 def _line(name: str, counts: dict[str, Any]) -> str:
     left_out = ", ".join(f"{number} {reason}" for reason, number in counts["left_out"].items()) or "none"
     return (
-        f"{name}: {counts['pairs']} pairs, {counts['pictures']} pictures, {counts['texts']} texts; "
-        f"left out: {left_out}"
+        f"{name}: {counts['pairs']} pairs, {counts['pictures']} pictures, {counts['texts']} texts; left out: {left_out}"
     )
