@@ -8,7 +8,12 @@ XPOOL := --learning-rate 3e-5
 DITS := --learning-rate 1e-5 --noise-scale 0
 SEEDS := 1 2 3 4 5
 
-.PHONY: demo test test-all lint bench weights seeds clean
+# What the encoder, X-Pool and DITS are trained on, and where the Debian packages are that some of it comes from.
+PAIRS := runs/pairs
+ROOT ?= /
+RECIPE ?= assets/recipes/encoder-cpu.toml
+
+.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -27,20 +32,33 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Trains everything that assets/ ships, from the pretrained towers on.
-weights: $(VENV)/.dev
-	$(BIN)/python -m dits train encoder --out assets/encoder
+# Gathers image-text pairs from installed packages (assets/pairs/NOTICE.md names them).
+pairs: $(VENV)/.encoder
+	$(BIN)/python -m dits pairs --out $(PAIRS) --root $(ROOT)
+
+# Trains everything that assets/ ships, from the pretrained towers on. Interrupted, it goes on where it stopped.
+weights: pairs
+	$(BIN)/python -m dits train encoder --recipe $(RECIPE) --pairs $(PAIRS) --out assets/encoder --run runs/encoder
 	$(BIN)/python -m dits encode --ship
-	$(BIN)/python -m dits train xpool $(XPOOL) --ship --half
-	$(BIN)/python -m dits train dits $(DITS) --ship --half
+	$(BIN)/python -m dits train xpool $(XPOOL) --pairs $(PAIRS) --ship --half
+	$(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --ship --half
 
 # The README's table: training repeated with five seeds, then evaluated on the test split.
-seeds: $(VENV)/.dev
+seeds: $(VENV)/.encoder
 	for seed in $(SEEDS); do \
-	  $(BIN)/python -m dits train xpool $(XPOOL) --seed $$seed --out runs/seed-$$seed/xpool.safetensors && \
-	  $(BIN)/python -m dits train dits $(DITS) --seed $$seed --out runs/seed-$$seed/dits.safetensors || exit 1; \
+	  $(BIN)/python -m dits train xpool $(XPOOL) --pairs $(PAIRS) --seed $$seed --out runs/seed-$$seed/xpool.safetensors && \
+	  $(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --seed $$seed --out runs/seed-$$seed/dits.safetensors \
+	  || exit 1; \
 	done
 	$(BIN)/python -m dits evaluate --split test $(foreach seed,$(SEEDS),--weights runs/seed-$(seed))
+
+# The encoder's own table: trained with five seeds, then measured.
+encoder-seeds: $(VENV)/.encoder
+	for seed in $(SEEDS); do \
+	  $(BIN)/python -m dits train encoder --recipe $(RECIPE) --pairs $(PAIRS) --seed $$seed \
+	    --out runs/encoder-$$seed/model --run runs/encoder-$$seed/state || exit 1; \
+	done
+	$(BIN)/python -m analysis encoder --pairs $(PAIRS) $(foreach seed,$(SEEDS),--encoder local-dir:runs/encoder-$(seed)/model)
 
 clean:
 	rm -rf $(VENV)
@@ -54,4 +72,8 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+$(VENV)/.encoder: requirements.txt requirements-dev.txt requirements-encoder.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --requirement requirements-encoder.txt
 	touch $@

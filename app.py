@@ -15,6 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio read
 import gradio as gr
 
 from dits.errors import DitsError, require
+from ui.examples import read_examples
 from ui.loading import EngineLoader
 from ui.results import (
     METHOD_NAMES,
@@ -27,17 +28,6 @@ from ui.results import (
 )
 
 UI = Path(__file__).resolve().parent / "ui"
-EXAMPLES = (
-    "a dog riding a skateboard down a rail",
-    "an astronaut riding a horse in space",
-    "two boxers fighting in a ring",
-    "giant waves crashing against cliffs",
-    "a white horse galloping",
-    "people playing chess",
-    "a capybara dancing with sunglasses",
-    "someone plays the guitar in a subway station",
-)
-
 Method = Literal["dits", "xpool", "mean"]
 
 
@@ -101,6 +91,8 @@ class Handlers:
 def build_app(loader: EngineLoader) -> gr.Blocks:
     """The page and its endpoints."""
     handle = Handlers(loader)
+    kinds = read_examples()
+    first = [examples[0].query for examples in kinds.values()]
     with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         gr.Markdown(
             "# Search videos with a sentence\n"
@@ -109,7 +101,7 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
         )
         with gr.Row(equal_height=True):
             query = gr.Textbox(
-                EXAMPLES[0],
+                first[0],
                 label="What should the clip show?",
                 scale=5,
                 min_width=280,
@@ -118,7 +110,12 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
             )
             button = gr.Button("Search", variant="primary", scale=1, min_width=110)
         with gr.Row(elem_classes="examples"):
-            examples = [gr.Button(text, size="sm", variant="secondary") for text in EXAMPLES]
+            buttons = [gr.Button(text, size="sm", variant="secondary") for text in first]
+        with gr.Accordion("More to try", open=False, elem_id="more"):
+            for kind, examples in kinds.items():
+                with gr.Row(elem_classes="examples kind"):
+                    gr.Markdown(f"**{kind}**", container=False)
+                    buttons += [gr.Button(e.query, size="sm", variant="secondary") for e in examples[1:]]
         with gr.Row():
             method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
             top = gr.Slider(1, 24, value=8, step=1, label="Results")
@@ -129,7 +126,7 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
         inputs, outputs = [query, method, top], [results, comparison]
         shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
         gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
-        for example in examples:
+        for example in buttons:
             example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
                 handle.show, inputs, outputs, **shared
             )

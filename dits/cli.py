@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     target = encode.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
     target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+    quantize = command("quantize", _quantize, "Write an encoder with its matrices in eight bits: half the size.")
+    quantize.add_argument("folder", type=Path, help="an encoder in OpenCLIP's folder format")
+    quantize.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     pairs = command("pairs", _pairs, "Gather image-text pairs from installed packages, for training the encoder.")
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of shards to write")
     pairs.add_argument("--sources", help="comma-separated names (default: all of them)")
@@ -90,7 +93,7 @@ def _add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     from dits.alignment import AlignmentConfig, SamplerConfig
-    from dits.encoder_training import EncoderTrainingConfig
+    from dits.encoder_config import EncoderTrainingConfig
     from dits.pooling import PoolingConfig
     from dits.training import TrainingConfig
 
@@ -202,6 +205,13 @@ def _encode(args: argparse.Namespace) -> None:
     print(f"Embedded {len(corpus)} videos with {encoder.id}: {path}")
 
 
+def _quantize(args: argparse.Namespace) -> None:
+    from dits.quantization import quantize_folder
+
+    size = quantize_folder(args.folder, args.out)
+    print(f"Wrote {size / 1e6:.1f} MB to {args.out}: use it as --encoder local-dir:{args.out}")
+
+
 def _pairs(args: argparse.Namespace) -> None:
     from dits.pairs.prepare import prepare_pairs
     from dits.pairs.sources import SOURCES
@@ -212,7 +222,8 @@ def _pairs(args: argparse.Namespace) -> None:
 
 
 def _train_encoder(args: argparse.Namespace) -> None:
-    from dits.encoder_training import EncoderTrainingConfig, read_recipe, train_encoder
+    from dits.encoder_config import EncoderTrainingConfig, read_recipe
+    from dits.encoder_training import train_encoder
     from dits.search import open_corpus
 
     recipe = read_recipe(args.recipe) if args.recipe else {}

@@ -33,6 +33,8 @@ BACKDROPS = "demo"  # whose pictures, blurred, some drawings are put before
 
 Progress = Callable[[int, int], None]
 
+_VIEWS_SEED = 24  # of the views whose features are kept: the same for every seed of training
+
 
 @dataclass(frozen=True)
 class Captioned:
@@ -140,7 +142,7 @@ def is_held_out(pair: Pair) -> bool:
     )
 
 
-def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, seed: int, progress: Progress) -> Tensor:
+def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, progress: Progress) -> Tensor:
     """Features (N, 1 + crops, 1280) of all pictures, kept in the cache folder, each source by what it is made from."""
     backdrops = [pair.pictures[0] for pair in pairs if pair.source == BACKDROPS]
     parts = []
@@ -150,12 +152,12 @@ def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, seed: int, prog
             "pictures": _digest(pictures),
             "backdrops": _digest(backdrops) if source in DRAWINGS else None,
             "crops": crops,
-            "seed": seed,
+            "seed": _VIEWS_SEED,
             "size": IMAGE_SIZE,
             "v": 1,
         }
         path = cache_root() / "encoder-training" / f"{source}-{sha256_of_json(key)[:12]}.safetensors"
-        augment = Augmentation(backdrops, seed)
+        augment = Augmentation(backdrops, _VIEWS_SEED)
         make = partial(tower_features, trunk, pictures, crops, augment, progress)
         parts.append(cached_features(path, make))
     return torch.cat(parts)

@@ -8,7 +8,7 @@ as deep as the configuration says, weights averaged along the way, stopped on th
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dits.corpus import Corpus
+from dits.encoder_config import EncoderTrainingConfig
 from dits.encoder_data import (
     CLASSES,
     DRAWINGS,
@@ -30,130 +31,21 @@ from dits.encoder_data import (
     validation_clips,
 )
 from dits.encoder_state import EncoderState
-from dits.errors import DitsError, InputError, require
+from dits.errors import DitsError, require
 from dits.evaluation import evaluate_scores, selection_key
-from dits.files import ASSETS, sha256_of, write_json
+from dits.files import sha256_of, write_json
 from dits.losses import sigmoid_loss, symmetric_cross_entropy
 from dits.pairs.shards import INDEX
-from dits.pairs.sources import SOURCES
 from dits.pictures import Augmentation, normalise, plain_view
 from dits.pooling import mean_pool
+from dits.ridge import kernel_ridge_floor, weighted_ridge
 from dits.towers import image_stages, pretrained_model, write_model
 from dits.training import warmup_cosine
 
 Report = Callable[[str], None]
 
-RECIPE = ASSETS / "recipes" / "encoder-cpu.toml"
-
 _TARGET_NORM = 10.0  # about what CLIP's projected embeddings have; the sampler's noise schedule meets magnitudes
 _STATE = "encoder-state.safetensors"
-
-
-@dataclass(frozen=True)
-class EncoderTrainingConfig:
-    """How the bundled encoder is trained; chosen on the validation split.
-
-    Attributes:
-        sources: names of sources of pairs, separated by commas; "classes" are the image tower's ImageNet classes.
-        crops: random views of every picture that frozen features are kept of, besides the plain one.
-        balance: from 0 (every pair is drawn equally often) to 1 (every source is).
-        ridge: strength of the ridge regression that sets the projections.
-        drawing_weight: weight of a drawing against a photograph, in regression and loss.
-        class_weight: weight of an ImageNet class against a photograph, in regression and loss.
-        steps: optimiser steps, at most.
-        validate_every: steps between validations, and between states written for resuming.
-        patience: validations without a better result before training stops; 0 never stops.
-        warmup: share of the steps over which rates rise; then they fall along half a cosine.
-        projection_rate: learning rate of the projections.
-        text_rate: learning rate of the text tower.
-        text_layers: layers of the text tower that are tuned, from the last; 0 leaves it frozen.
-        image_rate: learning rate of the image tower.
-        image_stages: stages of the image tower that are tuned, from the last; 0 leaves it frozen, 9 tunes all.
-        photographs: photographs and clips in a batch.
-        drawings: drawings in a batch.
-        classes: ImageNet classes in a batch.
-        word_dropout: share of a text's words that are left out at random.
-        dropout: of the image tower's features before their projection; half of it of the text tower's.
-        loss: softmax (symmetric cross-entropy) or sigmoid (of every pair of a batch on its own).
-        temperature: factor on cosines; the sigmoid loss learns its own from there.
-        averaging: decay of the moving average of the weights, which is what is validated and kept; 0 averages nothing.
-        precision: fp32 or bf16 (autocast).
-        device: auto, cpu or cuda.
-        seed: of everything random.
-    """
-
-    sources: str = "demo,left-out,templates,wallpapers,stamps,clipart,emoji,words,classes"
-    crops: int = 2
-    balance: float = 0.5
-    ridge: float = 10.0
-    drawing_weight: float = 0.1
-    class_weight: float = 0.5
-    steps: int = 400
-    validate_every: int = 20
-    patience: int = 0
-    warmup: float = 0.1
-    projection_rate: float = 3e-4
-    text_rate: float = 2e-5
-    text_layers: int = 6
-    image_rate: float = 1e-5
-    image_stages: int = 0
-    photographs: int = 192
-    drawings: int = 64
-    classes: int = 64
-    word_dropout: float = 0.1
-    dropout: float = 0.6
-    loss: str = "softmax"
-    temperature: float = 20.0
-    averaging: float = 0.95
-    precision: str = "fp32"
-    device: str = "auto"
-    seed: int = 24
-
-    def __post_init__(self) -> None:
-        counts = (self.crops, self.steps, self.patience, self.seed, self.text_layers, self.drawings, self.classes)
-        require(min(counts) >= 0 and self.validate_every >= 1, "Counts and the seed cannot be negative.")
-        require(self.photographs >= 2, "A batch needs at least two photographs.")
-        require(self.ridge > 0 and self.temperature > 0, "The ridge and the temperature must be above 0.")
-        rates = (self.projection_rate, self.text_rate, self.image_rate, self.drawing_weight, self.class_weight)
-        require(min(rates) >= 0, "Learning rates and weights cannot be negative.")
-        require(self.classes <= 1000, f"There are 1,000 classes to draw from, not {self.classes}.")
-        shares = (self.dropout, self.word_dropout, self.averaging, self.warmup)
-        require(all(0 <= share < 1 for share in shares), "Dropout, averaging and warm-up are from 0 to below 1.")
-        require(0 <= self.balance <= 1, f"The balance is from 0 to 1, not {self.balance}.")
-        require(0 <= self.image_stages <= 9, f"The image tower has 9 stages to tune, not {self.image_stages}.")
-        for name, choices in (
-            ("loss", ("softmax", "sigmoid")), ("precision", ("fp32", "bf16")), ("device", ("auto", "cpu", "cuda")),
-        ):  # fmt: skip
-            require(getattr(self, name) in choices, f"The {name} is one of {', '.join(choices)}.")
-        known = (*SOURCES, CLASSES)
-        unknown = [name for name in self.source_names if name not in known]
-        require(not unknown, f"There is no source '{', '.join(unknown)}': choose from {', '.join(known)}.")
-        require(any(name in PHOTOS for name in self.source_names), "Training needs a source of photographs or clips.")
-
-    @property
-    def source_names(self) -> tuple[str, ...]:
-        """The sources, as a tuple."""
-        return tuple(name.strip() for name in self.sources.split(",") if name.strip())
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The settings of a recipe, a TOML file of the configuration's fields.
-
-    Raises:
-        InputError: it cannot be read, or names what is no setting or has the wrong type.
-    """
-    import tomllib
-
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read the recipe {path}: {str(error).lower()}.") from error
-    types: dict[str, Any] = {field.name: field.type for field in fields(EncoderTrainingConfig)}
-    for name, value in settings.items():
-        require(name in types, f"{path} sets '{name}', which is no setting: choose from {', '.join(types)}.")
-        fits = isinstance(value, (int, float) if types[name] is float else types[name]) and not isinstance(value, bool)
-        require(fits, f"{path}: {name} must be of type {types[name].__name__}, not {value!r}.")
-    return settings
 
 
 def train_encoder(
@@ -180,17 +72,18 @@ def train_encoder(
     torch.manual_seed(config.seed)
     loaded = load_pairs(pairs, config.source_names)
     model, classifier = pretrained_model(folder)
-    trunk: Any = model.visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+    device = _device(config.device)
+    trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
 
     def progress(done: int, total: int) -> None:
         if done == total or done // 32 % 30 == 0:
             report(f"Pictures through the pretrained image tower: {done}/{total}")
 
-    features = pair_features(trunk, loaded, config.crops, config.seed, progress)
+    features = pair_features(trunk, loaded, config.crops, progress)
     data = TrainingPairs(loaded, features, config.balance)
     validation = validation_clips(trunk, corpus.split("validation"), progress)
     trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
-    floor = kernel_ridge_floor(*trainer.frozen_training_features(), *trainer.frozen_validation_features())
+    floor = kernel_ridge_floor(*trainer.mean_training_features(), *trainer.frozen_validation_features())
     report(f"Kernel ridge map between the frozen towers: {_line(floor)}")
     best = trainer.run(report, run / _STATE if run else None, {"pairs": sha256_of(pairs / INDEX)})
     write_model(model.cpu(), folder)
@@ -204,34 +97,6 @@ def train_encoder(
     return summary
 
 
-def kernel_ridge_floor(
-    train_texts: Tensor, train_images: Tensor, train_clip_of: np.ndarray,
-    texts: Tensor, images: Tensor, clip_of: np.ndarray,
-) -> dict[str, Any]:  # fmt: skip
-    """The floor: kernel ridge regression from frozen text features to frozen image features, and the reverse.
-
-    The better of both directions and of a grid of settings, on the very data it is judged on: a generous floor.
-    Texts are (N, 384), images (V, 1280), one per clip.
-    """
-    from sklearn.kernel_ridge import KernelRidge
-
-    unit = [F.normalize(x, dim=-1).numpy() for x in (train_texts, train_images, texts, images)]
-    t, v, test_t, test_v = unit[0], unit[1][train_clip_of], unit[2], unit[3]
-    mean_t, mean_v = t.mean(axis=0), unit[1].mean(axis=0)
-    results = []
-    for gamma in (0.25, 0.5, 1.0, 2.0, 4.0):
-        for alpha in (0.03, 0.1, 0.3, 1.0, 3.0):
-            forward = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(t, v - mean_v)
-            backward = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(v, t - mean_t)
-            for a, b in (
-                (forward.predict(test_t), test_v - mean_v),
-                (test_t - mean_t, backward.predict(test_v)),
-            ):
-                scores = F.normalize(torch.tensor(a), dim=-1) @ F.normalize(torch.tensor(b), dim=-1).T
-                results.append(evaluate_scores(scores, clip_of))
-    return max(results, key=lambda result: result["t2v"]["R@1"])
-
-
 class _EncoderTrainer:
     """The model in training: what is tuned, its moving average, and the validation of that average."""
 
@@ -241,16 +106,18 @@ class _EncoderTrainer:
     ) -> None:  # fmt: skip
         import open_clip
 
-        wanted = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        require(wanted != "cuda" or torch.cuda.is_available(), "There is no CUDA device here: train on the CPU.")
-        self.device = torch.device(wanted)
-        self.model: Any = model.to(self.device)
+        self.device = _device(config.device)
+        self.model: Any = model
         self.config, self.data, self.validation = config, data, validation
         self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         self.photo_rows = data.members(PHOTOS)
         clips = data.mean_features(self.photo_rows)
         self.classes = ClassPrototypes.of(classifier, clips)
         self._clips = clips
+        counts = [len(texts) for texts in data.texts]
+        self.frozen_texts = list(self._text_features([t for texts in data.texts for t in texts]).split(counts))
+        class_texts = self._text_features([text for names in self.classes.texts for text in names])
+        self.frozen_class_texts = class_texts.view(len(self.classes.texts), 2, -1)
         backdrops = [data.pictures[data.starts[row]] for row in self.photo_rows]
         self.augment = Augmentation(backdrops, config.seed)
 
@@ -258,8 +125,14 @@ class _EncoderTrainer:
 
     def frozen_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
         """Text features (N, 384) and picture features (P, 1280) of the photographs, and each text's picture."""
-        texts = [(text, n) for n, row in enumerate(self.photo_rows) for text in self.data.texts[row]]
-        return self._text_features([text for text, _ in texts]), self._clips, np.array([n for _, n in texts])
+        captions = [self.frozen_texts[row] for row in self.photo_rows]
+        clip_of = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
+        return torch.cat(captions), self._clips, clip_of
+
+    def mean_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The same with one text a photograph, the mean of its texts' features."""
+        captions = torch.stack([self.frozen_texts[row].mean(dim=0) for row in self.photo_rows])
+        return captions, self._clips, np.arange(len(captions))
 
     def frozen_validation_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
         """The same of the validation clips: (N, 384), (V, 1280), and each text's clip."""
@@ -295,20 +168,20 @@ class _EncoderTrainer:
         parts = [(clips[clip_of], captions, 1.0)]
         drawings = self.data.members(DRAWINGS)
         if len(drawings):
-            names = self._text_features([self.data.texts[row][-1] for row in drawings])
+            names = torch.stack([self.frozen_texts[row][-1] for row in drawings])
             parts.append((self.data.mean_features(drawings), names, c.drawing_weight))
         if CLASSES in c.source_names:
-            parts += [
-                (self.classes.rows, self._text_features(list(names)), c.class_weight)
-                for names in zip(*self.classes.texts, strict=True)
-            ]
+            parts += [(self.classes.rows, self.frozen_class_texts[:, n], c.class_weight) for n in range(2)]
         x = torch.cat([features - features.mean(dim=0) for features, _, _ in parts]) / clips.norm(dim=-1).mean()
         y = torch.cat([texts - texts.mean(dim=0) for _, texts, _ in parts]) / captions.norm(dim=-1).mean()
         weights = torch.cat([torch.full((len(features),), weight) for features, _, weight in parts])
         solution = isometry @ weighted_ridge(x, y, weights, c.ridge).T
         with torch.no_grad():
             text.weight.copy_(isometry)
-            self.model.text.transformer.encoder.layer[-1].output.LayerNorm.bias.sub_(captions.mean(dim=0))
+            centre = captions.mean(dim=0)
+            self.model.text.transformer.encoder.layer[-1].output.LayerNorm.bias.sub_(centre.to(self.device))
+            self.frozen_texts = [features - centre for features in self.frozen_texts]
+            self.frozen_class_texts = self.frozen_class_texts - centre
             image.weight.copy_(solution)
             image.bias.copy_(-solution @ clips.mean(dim=0))
         self.set_scale()
@@ -329,12 +202,15 @@ class _EncoderTrainer:
         """Sets the projections, tunes, and leaves the best validated average in the model. Returns its record."""
         c = self.config
         self.set_projections()
+        report(f"Ridge regression: {_line(self._validate())}")
+        self.tune_projections()
+        first = {"step": 0, **self._validate()}
+        report(f"Projections tuned, towers frozen: {_line(first)}")
         state = EncoderState(self.model, self._parameters(), c.averaging, {"config": asdict(c), **key})
         if path is not None and state.resume(path):
             report(f"Going on after step {state.step} of the run in {path.parent}.")
         else:
-            state.record({"step": 0, **self._validate()}, selection_key)
-            report(f"Ridge regression: {_line(state.best)}")
+            state.record(first, selection_key)
         while state.step < c.steps and not self._waited_enough(state):
             loss = self._step(state)
             if state.step % c.validate_every == 0 or state.step == c.steps:
@@ -347,6 +223,54 @@ class _EncoderTrainer:
         state.load_best()
         self.set_scale()
         return state.best
+
+    def tune_projections(self) -> None:
+        """Tunes the projections on frozen towers' features; the weights' average over the second half is kept."""
+        c = self.config
+        layers = (self.model.text.proj, self.model.visual.head.proj)
+        parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        self.model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.AdamW(parameters, lr=c.projection_rate, weight_decay=0.01)
+        mean = [torch.zeros_like(parameter) for parameter in parameters]
+        for step in range(c.projection_steps):
+            rng = np.random.default_rng((c.seed, 1, step))
+            torch.manual_seed(c.seed * 100_003 + 50_000 + step)
+            optimizer.zero_grad()
+            for sources, size, weight in self._parts():
+                rows = self.data.draw(sources, 4 * size, rng)
+                if len(rows) > 1 and weight:
+                    features = self.data.draw_features(rows, rng)
+                    self._backward(self._frozen_texts(rows, rng), features, weight)
+            if self._uses_classes:
+                drawn = rng.choice(len(self.classes.texts), size=min(1000, 4 * c.classes), replace=False)
+                texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
+                self._backward(texts, self.classes.rows[drawn], c.class_weight)
+            optimizer.step()
+            if step >= c.projection_steps // 2:
+                for total, parameter in zip(mean, parameters, strict=True):
+                    total += parameter.detach() / (c.projection_steps - c.projection_steps // 2)
+        if c.projection_steps:
+            with torch.no_grad():
+                for total, parameter in zip(mean, parameters, strict=True):
+                    parameter.copy_(total)
+
+    def _frozen_texts(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Features (B, 384) of one text of each pair."""
+        return torch.stack([self.frozen_texts[row][rng.integers(len(self.frozen_texts[row]))] for row in rows])
+
+    def _parts(self) -> list[tuple[list[str], int, float]]:
+        """What a batch is drawn from besides classes: sources, how many, and their weight."""
+        c = self.config
+        return [
+            ([s for s in PHOTOS if s in c.source_names], c.photographs, 1.0),
+            ([s for s in DRAWINGS if s in c.source_names], c.drawings, c.drawing_weight),
+        ]
+
+    @property
+    def _uses_classes(self) -> bool:
+        return bool(self.config.classes and self.config.class_weight and CLASSES in self.config.source_names)
 
     def _waited_enough(self, state: EncoderState) -> bool:
         patience = self.config.patience * self.config.validate_every
@@ -383,18 +307,17 @@ class _EncoderTrainer:
         rng = np.random.default_rng((c.seed, state.step))
         torch.manual_seed(c.seed * 100_003 + state.step)
         self.augment.rng = rng
-        parts = [(PHOTOS, c.photographs, 1.0), (DRAWINGS, c.drawings, c.drawing_weight)]
         state.optimizer.zero_grad()
         total = 0.0
-        for sources, size, weight in parts:
-            rows = self.data.draw([s for s in sources if s in c.source_names], size, rng)
+        for sources, size, weight in self._parts():
+            rows = self.data.draw(sources, size, rng)
             if len(rows) > 1 and weight:
                 texts = self.data.draw_texts(rows, c.word_dropout, rng)
                 total += self._backward(texts, self._picture_features(rows, rng), weight)
-        if c.classes and CLASSES in c.source_names and c.class_weight:
+        if self._uses_classes:
             drawn = rng.choice(len(self.classes.texts), size=c.classes, replace=False)
             names = [self.classes.texts[i][rng.integers(2)] for i in drawn]
-            total += self._backward(names, lambda: self.classes.rows[torch.from_numpy(drawn)], c.class_weight)
+            total += self._backward(names, self.classes.rows[drawn], c.class_weight)
         if not math.isfinite(total):
             raise DitsError(
                 f"The loss is no number at step {state.step + 1}: lower the learning rates. "
@@ -403,19 +326,20 @@ class _EncoderTrainer:
         state.update(warmup_cosine(state.step, c.steps, c.warmup))
         return total
 
-    def _picture_features(self, rows: np.ndarray, rng: np.random.Generator) -> Callable[[], Tensor]:
-        """Makes the features of one draw: kept ones for a frozen tower, fresh views through a tuned one."""
+    def _picture_features(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Features (B, 1280) of one draw: kept ones for a frozen tower, fresh views through a tuned one."""
         if not self.config.image_stages:
-            features = self.data.draw_features(rows, rng)
-            return lambda: features
+            return self.data.draw_features(rows, rng)
         views = torch.stack([self.augment(self.data.pictures[n]) for n in self.data.draw_pictures(rows, rng)])
-        return lambda: self._image_tower(views)
+        with self._autocast():
+            return self._image_tower(views)
 
-    def _backward(self, texts: list[str], features: Callable[[], Tensor], weight: float) -> float:
+    def _backward(self, texts: list[str] | Tensor, features: Tensor, weight: float) -> float:
         c = self.config
         with self._autocast():
-            text = self.model.text.proj(F.dropout(self._text_tower(texts), c.dropout / 2))
-            image = self.model.visual.head.proj(F.dropout(features().to(self.device), c.dropout))
+            text_features = texts.to(self.device) if isinstance(texts, Tensor) else self._text_tower(texts)
+            text = self.model.text.proj(F.dropout(text_features, c.dropout / 2))
+            image = self.model.visual.head.proj(F.dropout(features.to(self.device), c.dropout))
         cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
         if c.loss == "sigmoid":
             loss = sigmoid_loss(cosines, self.model.logit_scale, self.model.logit_bias)
@@ -447,11 +371,10 @@ class _EncoderTrainer:
         return features.view(self.validation.features.shape)
 
 
-def weighted_ridge(x: Tensor, y: Tensor, weights: Tensor, strength: float) -> Tensor:
-    """argmin_B sum_n w_n |y_n - x_n B|^2 + strength |B|^2, in float64."""
-    x64, y64, w64 = x.double(), y.double(), weights.double()[:, None]
-    eye = torch.eye(x.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(x64.T @ (w64 * x64) + strength * eye, x64.T @ (w64 * y64)).float()
+def _device(name: str) -> torch.device:
+    wanted = name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    require(wanted != "cuda" or torch.cuda.is_available(), "There is no CUDA device here: train with --device cpu.")
+    return torch.device(wanted)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dits.errors import EncoderError
 from dits.files import ASSETS, sha256_of
+from dits.quantization import dequantize, is_quantized
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = ASSETS / "encoder"
@@ -229,7 +230,15 @@ def _named_model(name: str) -> _Source:
 
 def _create_model(source: _Source) -> torch.nn.Module:
     import open_clip
+    from safetensors.torch import load_file
 
+    weights = Path(source.model_name.removeprefix("local-dir:")) / _WEIGHTS_NAME
+    if source.model_name.startswith("local-dir:") and is_quantized(weights):
+        model = open_clip.create_model(
+            source.model_name, load_weights=False, force_quick_gelu=source.quick_gelu, **source.overrides
+        )
+        model.load_state_dict(dequantize(load_file(weights)))
+        return model
     return open_clip.create_model(
         source.model_name,
         pretrained=source.pretrained,

@@ -19,7 +19,7 @@ from dits.towers import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD
 Progress = Callable[[int, int], None]
 
 _BATCH = 32
-_AT_ONCE = 8  # through the tower: on a CPU, few images with their channels last stay in the cache
+_AT_ONCE = 8  # through the tower on a CPU: few images with their channels last stay in the cache
 _LEAST_SHARE = 0.55  # a drawing covers at least this share of its square's side
 
 
@@ -101,6 +101,7 @@ def tower_features(
 ) -> Tensor:
     """Features (N, 1 + crops, 1280) of the image tower before its projection, in float16; the plain view first."""
     rows: list[Tensor] = []
+    device = next(trunk.parameters()).device
     torch.manual_seed(augment.generator_seed if augment else 0)
     for start in range(0, len(pictures), _BATCH):
         batch = pictures[start : start + _BATCH]
@@ -108,8 +109,9 @@ def tower_features(
         for _ in range(crops):
             assert augment is not None
             views += [augment(data) for data in batch]
-        chunks = [normalise(torch.stack(views[i : i + _AT_ONCE])) for i in range(0, len(views), _AT_ONCE)]
-        features = torch.cat([trunk(chunk.contiguous(memory_format=torch.channels_last)) for chunk in chunks])
+        chunks = torch.stack(views).split(_AT_ONCE if device.type == "cpu" else len(views))
+        images = (normalise(chunk.to(device)).contiguous(memory_format=torch.channels_last) for chunk in chunks)
+        features = torch.cat([trunk(batch).cpu() for batch in images])
         rows.append(features.view(1 + crops, len(batch), -1).transpose(0, 1).half())
         progress(min(start + _BATCH, len(pictures)), len(pictures))
     return torch.cat(rows)

@@ -8,18 +8,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dits.cli import main
-from dits.encoder_training import (
-    EncoderTrainingConfig,
-    kernel_ridge_floor,
-    read_recipe,
-    train_encoder,
-    weighted_ridge,
-)
+from dits.encoder_config import EncoderTrainingConfig, read_recipe
+from dits.encoder_training import train_encoder
 from dits.encoders import load_encoder
 from dits.errors import CheckpointError, EncoderError, InputError, PairsError
 from dits.files import ASSETS
 from dits.losses import sigmoid_loss
 from dits.pairs.shards import Pair, encode_picture, write_shards
+from dits.ridge import kernel_ridge_floor, weighted_ridge
 from dits.search import open_corpus
 from dits.towers import WEIGHTS, image_stages, pretrained_model
 
