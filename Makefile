@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # How the shipped weights are trained; chosen on the validation split.
-XPOOL := --learning-rate 3e-5
-DITS := --learning-rate 1e-5 --noise-scale 0
-SEEDS := 1 2 3 4 5
+XPOOL := --learning-rate 3e-5 --epochs 1
+DITS := --learning-rate 3e-6 --epochs 1 --noise-scale 0
+SEEDS := 1 2 3 4 24
 
 # What the encoder, X-Pool and DITS are trained on, and where the Debian packages are that some of it comes from.
 PAIRS := runs/pairs
@@ -39,16 +39,17 @@ pairs: $(VENV)/.encoder
 # Trains everything that assets/ ships, from the pretrained towers on. Interrupted, it goes on where it stopped.
 weights: pairs
 	$(BIN)/python -m dits train encoder --recipe $(RECIPE) --pairs $(PAIRS) --out assets/encoder --run runs/encoder
+	rm -rf assets/weights assets/demo/embeddings-*.safetensors  # of the encoder before
 	$(BIN)/python -m dits encode --ship
 	$(BIN)/python -m dits train xpool $(XPOOL) --pairs $(PAIRS) --ship --half
-	$(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --ship --half
+	$(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --ship --half --init assets/weights/*/xpool.safetensors
 
 # The README's table: training repeated with five seeds, then evaluated on the test split.
 seeds: $(VENV)/.encoder
 	for seed in $(SEEDS); do \
 	  $(BIN)/python -m dits train xpool $(XPOOL) --pairs $(PAIRS) --seed $$seed --out runs/seed-$$seed/xpool.safetensors && \
 	  $(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --seed $$seed --out runs/seed-$$seed/dits.safetensors \
-	  || exit 1; \
+	    --init runs/seed-$$seed/xpool.safetensors || exit 1; \
 	done
 	$(BIN)/python -m dits evaluate --split test $(foreach seed,$(SEEDS),--weights runs/seed-$(seed))
 

@@ -45,6 +45,7 @@ from dits.training import warmup_cosine
 Report = Callable[[str], None]
 
 _TARGET_NORM = 10.0  # about what CLIP's projected embeddings have; the sampler's noise schedule meets magnitudes
+_LOSS_RATE = 1e-2  # of the sigmoid loss's scale and bias
 _STATE = "encoder-state.safetensors"
 
 
@@ -120,6 +121,10 @@ class _EncoderTrainer:
         self.frozen_class_texts = class_texts.view(len(self.classes.texts), 2, -1)
         backdrops = [data.pictures[data.starts[row]] for row in self.photo_rows]
         self.augment = Augmentation(backdrops, config.seed)
+        self.loss_parameters: dict[str, nn.Parameter] = {}
+        if config.loss == "sigmoid":
+            start = {"scale": math.log(config.temperature), "bias": -config.temperature / 2}
+            self.loss_parameters = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in start.items()}
 
     # --- The towers before their projections ---
 
@@ -232,7 +237,10 @@ class _EncoderTrainer:
         self.model.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        optimizer = torch.optim.AdamW(parameters, lr=c.projection_rate, weight_decay=0.01)
+        groups: list[dict[str, Any]] = [{"params": parameters}]
+        if self.loss_parameters:
+            groups.append({"params": list(self.loss_parameters.values()), "lr": _LOSS_RATE})
+        optimizer = torch.optim.AdamW(groups, lr=c.projection_rate, weight_decay=0.01)
         mean = [torch.zeros_like(parameter) for parameter in parameters]
         for step in range(c.projection_steps):
             rng = np.random.default_rng((c.seed, 1, step))
@@ -292,11 +300,8 @@ class _EncoderTrainer:
             modules.setdefault(c.image_rate, []).extend(module for stage in stages for module in stage)
         chosen = {id(p): rate for rate, group in modules.items() for module in group for p in module.parameters()}
         named = [(name, p) for name, p in self.model.named_parameters() if id(p) in chosen and chosen[id(p)] > 0]
-        if c.loss == "sigmoid":
-            self.model.logit_bias = nn.Parameter(torch.tensor(-c.temperature / 2, device=self.device))
-            self.model.logit_scale.data.fill_(math.log(c.temperature))
-            named += [("logit_bias", self.model.logit_bias), ("logit_scale", self.model.logit_scale)]
-            chosen |= {id(p): 1e-2 for _, p in named[-2:]}
+        named += self.loss_parameters.items()
+        chosen |= {id(p): _LOSS_RATE for p in self.loss_parameters.values()}
         for _, parameter in named:
             parameter.requires_grad_(True)
         rates = sorted({chosen[id(p)] for _, p in named})
@@ -342,7 +347,7 @@ class _EncoderTrainer:
             image = self.model.visual.head.proj(F.dropout(features.to(self.device), c.dropout))
         cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
         if c.loss == "sigmoid":
-            loss = sigmoid_loss(cosines, self.model.logit_scale, self.model.logit_bias)
+            loss = sigmoid_loss(cosines, self.loss_parameters["scale"], self.loss_parameters["bias"])
         else:
             loss = symmetric_cross_entropy(cosines, torch.tensor(math.log(c.temperature), device=self.device))
         (weight * loss).backward()
