@@ -242,27 +242,33 @@ class _EncoderTrainer:
             groups.append({"params": list(self.loss_parameters.values()), "lr": _LOSS_RATE})
         optimizer = torch.optim.AdamW(groups, lr=c.projection_rate, weight_decay=0.01)
         mean = [torch.zeros_like(parameter) for parameter in parameters]
+        kept = c.projection_steps - c.projection_steps // 2
         for step in range(c.projection_steps):
-            rng = np.random.default_rng((c.seed, 1, step))
-            torch.manual_seed(c.seed * 100_003 + 50_000 + step)
             optimizer.zero_grad()
-            for sources, size, weight in self._parts():
-                rows = self.data.draw(sources, 4 * size, rng)
-                if len(rows) > 1 and weight:
-                    features = self.data.draw_features(rows, rng)
-                    self._backward(self._frozen_texts(rows, rng), features, weight)
-            if self._uses_classes:
-                drawn = rng.choice(len(self.classes.texts), size=min(1000, 4 * c.classes), replace=False)
-                texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
-                self._backward(texts, self.classes.rows[drawn], c.class_weight)
+            self._backward_frozen(step)
             optimizer.step()
-            if step >= c.projection_steps // 2:
+            if step >= c.projection_steps - kept:
                 for total, parameter in zip(mean, parameters, strict=True):
-                    total += parameter.detach() / (c.projection_steps - c.projection_steps // 2)
+                    total += parameter.detach() / kept
         if c.projection_steps:
             with torch.no_grad():
                 for total, parameter in zip(mean, parameters, strict=True):
                     parameter.copy_(total)
+
+    def _backward_frozen(self, step: int) -> None:
+        """Gradients of one batch of frozen features, four times as large as the towers' batches."""
+        c = self.config
+        rng = np.random.default_rng((c.seed, 1, step))
+        torch.manual_seed(c.seed * 100_003 + 50_000 + step)
+        for sources, size, weight in self._parts():
+            rows = self.data.draw(sources, 4 * size, rng)
+            if len(rows) > 1 and weight:
+                features = self.data.draw_features(rows, rng)
+                self._backward(self._frozen_texts(rows, rng), features, weight)
+        if self._uses_classes:
+            drawn = rng.choice(len(self.classes.texts), size=min(1000, 4 * c.classes), replace=False)
+            texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
+            self._backward(texts, self.classes.rows[drawn], c.class_weight)
 
     def _frozen_texts(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Features (B, 384) of one text of each pair."""

@@ -24,7 +24,9 @@ def advance(state, steps, validate_every=2):
         state.update(0.5)
         if state.step % validate_every == 0:
             with state.averaged():
-                state.record({"step": state.step, "value": float(state.model.weight.detach().sum())}, lambda r: (r["value"],))
+                state.record(
+                    {"step": state.step, "value": float(state.model.weight.detach().sum())}, lambda r: (r["value"],)
+                )
 
 
 def test_the_average_follows_its_definition():
