@@ -4,7 +4,6 @@ Photographs and drawings are drawn into batches of their own: among each other a
 apart at a glance, and would teach little.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from dits.corpus import FRAMES, Corpus
 from dits.errors import PairsError
 from dits.files import cache_root, sha256_of_json
 from dits.pairs.drawings import HELD_OUT_STAMPS
-from dits.pairs.shards import Pair, encode_picture, read_shards
+from dits.pairs.shards import Pair, encode_picture, pictures_digest, read_shards
 from dits.pictures import Augmentation, cached_features, tower_features
 from dits.towers import IMAGE_SIZE
 from dits.video import sample_frames
@@ -87,7 +86,7 @@ class TrainingPairs:
             self.features[self.draw_pictures(rows, rng), rng.integers(self.features.shape[1], size=len(rows))]
             for _ in range(2)
         ]
-        return ((picked[0].float() + picked[1].float()) / 2).to(torch.float32)
+        return (picked[0].float() + picked[1].float()) / 2
 
     def mean_features(self, rows: np.ndarray) -> Tensor:
         """Features (B, 1280) of each pair's pictures as the encoder sees them, averaged over all views."""
@@ -149,8 +148,8 @@ def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, progress: Progr
     for source, members in groupby(pairs, key=lambda pair: pair.source):
         pictures = [data for pair in members for data in pair.pictures]
         key = {
-            "pictures": _digest(pictures),
-            "backdrops": _digest(backdrops) if source in DRAWINGS else None,
+            "pictures": pictures_digest(pictures),
+            "backdrops": pictures_digest(backdrops) if source in DRAWINGS else None,
             "crops": crops,
             "seed": _VIEWS_SEED,
             "size": IMAGE_SIZE,
@@ -163,21 +162,14 @@ def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, progress: Progr
     return torch.cat(parts)
 
 
-def _digest(pictures: Sequence[bytes]) -> str:
-    digest = hashlib.sha256()
-    for data in pictures:
-        digest.update(hashlib.sha256(data).digest())
-    return digest.hexdigest()
-
-
 def validation_clips(trunk: Any, corpus: Corpus, progress: Progress) -> Captioned:
     """The clips of a corpus as the encoder sees them."""
     from PIL import Image
 
-    key = sha256_of_json({"ids": corpus.ids, "name": corpus.name, "size": IMAGE_SIZE, "v": 2})
+    frames = (frame for clip in corpus for frame in sample_frames(clip.path, FRAMES, size=320).frames)
+    pictures = tuple(encode_picture(Image.fromarray(frame)) for frame in frames)
+    key = sha256_of_json({"pictures": pictures_digest(pictures), "size": IMAGE_SIZE, "v": 3})
     path = cache_root() / "encoder-training" / f"{key[:12]}.safetensors"
-    frames = [sample_frames(clip.path, FRAMES, size=320).frames for clip in corpus]
-    pictures = tuple(encode_picture(Image.fromarray(frame)) for clip in frames for frame in clip)
     features = cached_features(path, lambda: tower_features(trunk, pictures, 0, None, progress))
     return Captioned(
         captions=[caption for clip in corpus for caption in clip.captions],

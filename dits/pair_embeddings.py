@@ -1,6 +1,5 @@
 """Gathered pairs as training data for pooling and sampler: a still is a clip of one frame."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from dits.corpus import FRAMES
 from dits.encoders import Encoder
 from dits.files import atomic_path, cache_root, sha256_of_json
 from dits.pairs.near_duplicates import flat
-from dits.pairs.shards import Pair, open_picture
+from dits.pairs.shards import Pair, open_picture, pictures_digest
 from dits.training import PairData
 
 _AT_ONCE = 24
@@ -47,10 +46,7 @@ def joined(first: PairData, second: PairData) -> PairData:
 def _picture_embeddings(pairs: Sequence[Pair], encoder: Encoder, progress: Progress | None) -> Tensor:
     """Embeddings (N, d) of all pictures, in order."""
     pictures = [data for pair in pairs for data in pair.pictures]
-    digest = hashlib.sha256()
-    for data in pictures:
-        digest.update(hashlib.sha256(data).digest())
-    key = sha256_of_json({"encoder": encoder.id, "pictures": digest.hexdigest(), "v": 1})
+    key = sha256_of_json({"encoder": encoder.id, "pictures": pictures_digest(pictures), "v": 1})
     path = cache_root() / "pair-embeddings" / f"{key[:12]}.safetensors"
     if not path.is_file():
         embeddings = _embed(pictures, encoder, progress)

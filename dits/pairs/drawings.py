@@ -14,7 +14,7 @@ from dits.errors import PairsError
 from dits.pairs.shards import PICTURE_SIDE, Pair, encode_picture, open_picture
 
 HELD_OUT_STAMPS = ("animals/birds", "food/fruit", "food/vegetables", "clothes/hats", "household/tools", "hobbies/music")
-"""Categories of stamps that no training sees: the zero-shot test (dits.encoder_measures)."""
+"""Categories of stamps that no training sees: the zero-shot test (analysis.encoder_report)."""
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _RDF_OLD = "{http://www.w3.org/TR/1999/REC-rdf-syntax-ns#}"

@@ -24,8 +24,8 @@ def prepare_pairs(folder: Path, sources: Sequence[str], root: Path, report: Repo
     """Gathers the sources' pairs into shards in `folder`, and returns the index with what was counted.
 
     Everything that shows a validation or test clip of the demo corpus is left out: files made by the same template,
-    and pictures close to one of the clips' frames by perceptual hash (dits.pairs.near_duplicates). What the held-out
-    stamps show is left out of nothing but the stamps: they are kept, marked, for the zero-shot test.
+    and pictures close to one of the clips' frames by perceptual hash (dits.pairs.near_duplicates). The stamps that
+    the zero-shot test needs are written too; it is training that leaves them out (dits.encoder_data).
 
     Args:
         folder: where the shards go.
@@ -63,7 +63,7 @@ class _Filter:
 
     def keeps(self, pair: Pair) -> bool:
         """Whether the pair may be trained on; counts it either way."""
-        counts = self._counts(pair.source)
+        counts = self.counts_of(pair.source)
         reason = self._reason(pair)
         if reason:
             counts["left_out"][reason] += 1
@@ -76,9 +76,10 @@ class _Filter:
 
     def malformed(self, source: str) -> None:
         """Counts a file of a source that cannot be read."""
-        self._counts(source)["left_out"]["malformed"] += 1
+        self.counts_of(source)["left_out"]["malformed"] += 1
 
-    def _counts(self, source: str) -> dict[str, Any]:
+    def counts_of(self, source: str) -> dict[str, Any]:
+        """What is counted of a source, from nothing on."""
         return self.counts.setdefault(
             source, {"pairs": 0, "pictures": 0, "texts": 0, "left_out": Counter(), "packages": {}}
         )
@@ -103,7 +104,7 @@ def _gather(sources: Sequence[str], root: Path, filter_: _Filter, report: Report
                 filter_.malformed(name)
             elif filter_.keeps(found):
                 yield found
-        report(_line(name, filter_.counts[name]))
+        report(_line(name, filter_.counts_of(name)))
 
 
 def _line(name: str, counts: dict[str, Any]) -> str:

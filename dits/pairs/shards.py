@@ -5,6 +5,7 @@ A pair is a member `<key>.json` (texts, source, licence, where it came from) wit
 shard with its checksum, and what preparation counted.
 """
 
+import hashlib
 import io
 import json
 import tarfile
@@ -17,7 +18,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from dits.errors import PairsError
-from dits.files import atomic_path, make_folder, sha256_of, storage_errors, write_json
+from dits.files import atomic_path, make_folder, sha256_of, write_json
 
 FORMAT = "dits-pairs"
 VERSION = 1
@@ -117,8 +118,7 @@ def read_shards(folder: Path) -> Iterator[Pair]:
         path = folder / shard["name"]
         if not path.is_file() or sha256_of(path) != shard["sha256"]:
             raise PairsError(f"{path} is missing or changed since it was written: make the pairs again.")
-        with storage_errors(folder), tarfile.open(path) as archive:
-            yield from _pairs_of(archive, path)
+        yield from _pairs_of(path)
 
 
 def encode_picture(image: Image.Image) -> bytes:
@@ -153,6 +153,14 @@ def open_picture(data: bytes | Path, name: str) -> Image.Image:
         raise PairsError(f"{name} cannot be read as a picture: replace it, or leave it out.") from error
 
 
+def pictures_digest(pictures: Iterable[bytes]) -> str:
+    """SHA-256 of a sequence of encoded pictures: what things that are made from them are named by."""
+    digest = hashlib.sha256()
+    for data in pictures:
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()
+
+
 def _add(archive: tarfile.TarFile, key: str, pair: Pair) -> None:
     record = {name: value for name, value in asdict(pair).items() if name != "pictures"}
     members = [(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())]
@@ -163,23 +171,24 @@ def _add(archive: tarfile.TarFile, key: str, pair: Pair) -> None:
         archive.addfile(member, io.BytesIO(data))
 
 
-def _pairs_of(archive: tarfile.TarFile, path: Path) -> Iterator[Pair]:
+def _pairs_of(path: Path) -> Iterator[Pair]:
     record: dict[str, Any] | None = None
     pictures: list[bytes] = []
     try:
-        for member in archive:
-            data = archive.extractfile(member)
-            if data is None:
-                raise PairsError(f"{path} holds something other than files: {member.name}.")
-            if not member.name.endswith(".json"):
-                pictures.append(data.read())
-                continue
-            if record is not None:
-                yield _pair(record, pictures)
-            record, pictures = json.loads(data.read()), []
+        with tarfile.open(path) as archive:
+            for member in archive:
+                data = archive.extractfile(member)
+                if data is None:
+                    raise PairsError(f"{path} holds something other than files: {member.name}.")
+                if not member.name.endswith(".json"):
+                    pictures.append(data.read())
+                    continue
+                if record is not None:
+                    yield _pair(record, pictures)
+                record, pictures = json.loads(data.read()), []
         if record is not None:
             yield _pair(record, pictures)
-    except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
+    except (tarfile.TarError, OSError, ValueError, TypeError, KeyError) as error:
         raise PairsError(f"{path} is damaged: make the pairs again with python -m dits pairs.") from error
 
 

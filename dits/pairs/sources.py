@@ -175,4 +175,4 @@ SOURCES = {
         lambda root: drawings.words(root, debian_release("pysiogame", root)),
     ),
 }
-"""Every source of pictures, by name. The image tower's ImageNet classes are no pictures; see dits.pairs.classes."""
+"""Every source of pictures, by name. The image tower's ImageNet classes are no pictures; see dits.encoder_data."""
