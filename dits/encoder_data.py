@@ -33,6 +33,7 @@ BACKDROPS = "demo"  # whose pictures, blurred, some drawings are put before
 Progress = Callable[[int, int], None]
 
 _VIEWS_SEED = 24  # of the views whose features are kept: the same for every seed of training
+_PICTURES_IN_A_PART = 512
 
 
 @dataclass(frozen=True)
@@ -142,23 +143,31 @@ def is_held_out(pair: Pair) -> bool:
 
 
 def pair_features(trunk: Any, pairs: Sequence[Pair], crops: int, progress: Progress) -> Tensor:
-    """Features (N, 1 + crops, 1280) of all pictures, kept in the cache folder, each source by what it is made from."""
+    """Features (N, 1 + crops, 1280) of all pictures, kept in the cache folder in parts named by what they show.
+
+    A part is a minute's work on two cores: that is what an interruption loses.
+    """
     backdrops = [pair.pictures[0] for pair in pairs if pair.source == BACKDROPS]
-    parts = []
+    backdrops_digest = pictures_digest(backdrops)
+    total = sum(len(pair.pictures) for pair in pairs)
+    parts: list[Tensor] = []
     for source, members in groupby(pairs, key=lambda pair: pair.source):
         pictures = [data for pair in members for data in pair.pictures]
-        key = {
-            "pictures": pictures_digest(pictures),
-            "backdrops": pictures_digest(backdrops) if source in DRAWINGS else None,
-            "crops": crops,
-            "seed": _VIEWS_SEED,
-            "size": IMAGE_SIZE,
-            "v": 1,
-        }
-        path = cache_root() / "encoder-training" / f"{source}-{sha256_of_json(key)[:12]}.safetensors"
-        augment = Augmentation(backdrops, _VIEWS_SEED)
-        make = partial(tower_features, trunk, pictures, crops, augment, progress)
-        parts.append(cached_features(path, make))
+        for start in range(0, len(pictures), _PICTURES_IN_A_PART):
+            part = pictures[start : start + _PICTURES_IN_A_PART]
+            key = {
+                "pictures": pictures_digest(part),
+                "backdrops": backdrops_digest if source in DRAWINGS else None,
+                "crops": crops,
+                "seed": _VIEWS_SEED,
+                "size": IMAGE_SIZE,
+                "v": 2,
+            }
+            done = sum(len(rows) for rows in parts)
+            path = cache_root() / "encoder-training" / f"{source}-{sha256_of_json(key)[:12]}.safetensors"
+            augment = Augmentation(backdrops, _VIEWS_SEED)
+            report = partial(_report_further, progress, done, total)
+            parts.append(cached_features(path, partial(tower_features, trunk, part, crops, augment, report)))
     return torch.cat(parts)
 
 
@@ -177,3 +186,8 @@ def validation_clips(trunk: Any, corpus: Corpus, progress: Progress) -> Captione
         features=features.float().view(len(corpus), FRAMES, -1),
         pictures=pictures,
     )
+
+
+def _report_further(progress: Progress, before: int, total: int, done: int, _part: int) -> None:
+    """Progress of a part, told as progress of the whole."""
+    progress(before + done, total)

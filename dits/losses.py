@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor) -> Tensor:
+def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor, ignored: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy (scalar) of a batch's similarities (B, B), text j and video j being the pair.
 
     Both directions are averaged, as in X-Pool's code; Equation 2 of the paper as printed sums them.
@@ -13,8 +13,11 @@ def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor) -> Tensor
     Args:
         similarities: cosines, texts in rows and videos in columns.
         logit_scale: logarithm of the temperature factor, as CLIP keeps it.
+        ignored: (B, B) marks what is no negative, such as another caption of the same video; never the diagonal.
     """
     logits = similarities * logit_scale.exp()
+    if ignored is not None:
+        logits = logits.masked_fill(ignored, -torch.inf)
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 

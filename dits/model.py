@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dits.alignment import AlignmentConfig, DitsSampler, SamplerConfig
 from dits.errors import InputError
+from dits.losses import symmetric_cross_entropy
 from dits.pooling import PoolingConfig, XPool, mean_pool, xpool_similarity
 from dits.scoring import ExactScorer
 
@@ -93,6 +94,13 @@ class RetrievalModel(nn.Module):
         if self.pooling is None:
             return F.normalize(aligned, dim=-1) @ mean_pool(frames).T
         return xpool_similarity(self.pooling, texts, aligned, frames)
+
+    def loss(self, texts: Tensor, frames: Tensor, ignored: Tensor | None = None) -> Tensor:
+        """The training loss (scalar) of a batch of pairs: texts (B, d) and their videos' frames (B, F, d).
+
+        `ignored` (B, B) marks pairs of a text and a video that are no negatives.
+        """
+        return symmetric_cross_entropy(self.similarity(texts, frames), self.logit_scale, ignored)
 
     def gallery(self, frames: Tensor) -> Gallery:
         """The videos (V, F, d) prepared for exact scoring without gradients, on the model's device."""

@@ -24,7 +24,6 @@ from dits.encoders import Encoder
 from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
 from dits.files import atomic_path
-from dits.losses import symmetric_cross_entropy
 from dits.model import ModelConfig, RetrievalModel
 
 _STATE = "state.safetensors"
@@ -242,7 +241,7 @@ class _Trainer:
         self._set_learning_rates((self.epoch - 1) * self.steps_per_epoch + index)
         texts = self.data.texts[torch.from_numpy(rows)]
         frames = self.data.frames[torch.from_numpy(self.data.video_of[rows])]
-        loss = symmetric_cross_entropy(self.model.similarity(texts, frames), self.model.logit_scale)
+        loss = self.model.loss(texts, frames)
         if not torch.isfinite(loss):
             raise DitsError(
                 f"The loss is no number at step {index + 1} of epoch {self.epoch}: lower the learning rate or the "

@@ -1,0 +1,81 @@
+"""What the commands share: the flags that name corpus, encoder and weights, and how progress is shown."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dits.errors import InputError
+from dits.model import METHODS
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(
+    commands: "Commands", name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """Adds a command that `run` carries out, with one sentence of help."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run_command=run)
+    return parser
+
+
+def add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
+    """Adds the flags that name a corpus, an encoder and, where `weights`, a folder of trained weights."""
+    parser.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
+    parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
+    if weights:
+        parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with xpool and dits.safetensors")
+
+
+def method_names(names: str) -> list[str]:
+    """The methods of a comma-separated list.
+
+    Raises:
+        InputError: one is unknown, or there is none.
+    """
+    methods = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"There is no method '{', '.join(unknown)}': choose from {', '.join(METHODS)}.")
+    return methods
+
+
+def check_target(path: Path | None) -> None:
+    """Says before the work, not after it, that its result cannot be written.
+
+    Raises:
+        InputError: the path is a folder.
+        StorageError: its folder cannot be written.
+    """
+    from dits.files import make_folder
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write.")
+    make_folder(path.parent)
+
+
+def show_notices(notices: Sequence[str]) -> None:
+    """Sentences that are no results, on the error stream."""
+    for notice in notices:
+        print(f"dits: {notice}", file=sys.stderr)
+
+
+def show_embedding(done: int, total: int) -> None:
+    """Progress of embedding clips."""
+    show_progress("Embedding the clips", done, total)
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """A line on a terminal that is drawn over; elsewhere a line every tenth."""
+    if total <= 1:
+        return
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+    elif done == total or done % max(1, total // 10) == 0:
+        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
