@@ -5,7 +5,7 @@ sentence is compared, which catches encoders that share a name and shapes but no
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from dits.encoders import OpenClipEncoder
 from dits.errors import CheckpointError, InputError
 from dits.files import ASSETS, atomic_path, sha256_of
-from dits.model import ModelConfig, RetrievalModel
+from dits.model import METHODS, ModelConfig, RetrievalModel
 
-FORMAT = 1
+FORMAT = 2
 
 _FINGERPRINT = "encoder.fingerprint"
 _HEADER = "dits"
@@ -92,7 +92,8 @@ def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = N
     _check_encoder(path, header, fingerprint, encoder)
     try:
         config = ModelConfig.from_dict(header.config)
-        if {config.pooling.dim, config.network.dim} != {encoder.dim}:
+        widths = {config.pooling.dim} | ({config.network.dim} if "network" in METHODS[config.method].parts else set())
+        if widths != {encoder.dim}:
             raise InputError(f"its width is not {encoder.dim}")
         model = RetrievalModel(config)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -111,12 +112,23 @@ def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         version = values.pop("format")
         if version > FORMAT:
             raise CheckpointError(f"{path} was written by a newer version of this program: update it.")
-        return CheckpointHeader(**values), tensors
+        header = CheckpointHeader(**values)
+        return _from_first_format(header, tensors) if version == 1 else (header, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"The weights in {path} are damaged or were not written by this program: restore the file, "
             "or train new ones."
         ) from error
+
+
+def _from_first_format(
+    header: CheckpointHeader, tensors: dict[str, Tensor]
+) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """What the first format called sampler and dropout has other names since there are more alignments than one."""
+    config = {name: dict(section) if isinstance(section, dict) else section for name, section in header.config.items()}
+    config["network"]["block_dropout"] = config["network"].pop("dropout")
+    renamed = {name.replace("sampler.", "alignment.", 1): value for name, value in tensors.items()}
+    return replace(header, config=config), renamed
 
 
 def _check_encoder(path: Path, header: CheckpointHeader, fingerprint: Tensor | None, encoder: OpenClipEncoder) -> None:

@@ -77,7 +77,7 @@ def train_encoder(
     trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
 
     def progress(done: int, total: int) -> None:
-        if done == total or done % 512 == 0:
+        if done == total or done % 512 < 32:  # about every part
             report(f"Pictures through the pretrained image tower: {done}/{total}")
 
     features = pair_features(trunk, loaded, config.crops, progress)

@@ -1,40 +1,84 @@
-"""Retrieval models: mean pooling, X-Pool and DITS, as one module with a method."""
+"""Retrieval models: an encoder's embeddings, a pooling and an alignment, as one module with a method."""
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.alignment import AlignmentConfig, DitsSampler, SamplerConfig
+from dits.alignment import Alignment, MeanShift, ResidualMLP
+from dits.baselines import (
+    DiffusionAlignment,
+    DiffusionConfig,
+    FixedPrior,
+    PriorConfig,
+    StochasticConfig,
+    StochasticText,
+)
 from dits.errors import InputError
+from dits.gallery import Gallery, MeanGallery, PairwiseGallery, XPoolGallery
 from dits.losses import symmetric_cross_entropy
-from dits.pooling import PoolingConfig, XPool, mean_pool, xpool_similarity
-from dits.scoring import ExactScorer
+from dits.network import AlignmentConfig
+from dits.pooling import PoolingConfig, XPool, mean_pool
+from dits.sampler import DitsSampler, SamplerConfig
 
-METHODS = ("mean", "xpool", "dits")
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the registry.
+
+    Attributes:
+        title: as tables print it.
+        parts: the sections of `ModelConfig` that it reads, besides `pooling`.
+        source: where it is described.
+    """
+
+    title: str
+    parts: tuple[str, ...]
+    source: str
+
+
+METHODS = {
+    "mean": Method("Mean pooling", (), "CLIP4Clip's meanP (Luo et al. 2021)"),
+    "xpool": Method("X-Pool", (), "Gorti et al. 2022"),
+    "tmass": Method("T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended"),
+    "prior": Method("Fixed prior", ("prior",), "DITS paper, section 3.1 and Table 4"),
+    "diffusion": Method("Diffusion-based alignment", ("diffusion", "network"), "DITS paper, section 3.2 and Table 4"),
+    "dits": Method("DITS", ("sampler", "network"), "DITS paper, section 3.3"),
+    "mlp": Method("Residual MLP", ("network",), "control of ours: one step of the same size"),
+    "shift": Method("Mean shift", (), "control of ours: the mean gap added (Liang et al. 2022)"),
+}
+"""Every method that can be trained and evaluated, by name."""
+
+SEARCH_METHODS = ("mean", "xpool", "dits")
+"""The methods that the app offers and the repository ships weights of."""
 
 _MAX_LOGIT_SCALE = math.log(100)
+_PAIRS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a retrieval model is made of. `mean` uses none of the parts, `xpool` the pooling, `dits` all."""
+    """What a retrieval model is made of. A method reads the pooling and the parts that the registry names."""
 
     method: str = "dits"
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     network: AlignmentConfig = field(default_factory=AlignmentConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    stochastic: StochasticConfig = field(default_factory=StochasticConfig)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as JSON values; `from_dict` reads it back."""
-        return asdict(self)
+        """The configuration of the parts that the method reads, as JSON values; `from_dict` reads it back."""
+        parts = ("pooling", *METHODS[self.method].parts)
+        return {"method": self.method} | {part: asdict(getattr(self, part)) for part in parts}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
@@ -44,30 +88,21 @@ class ModelConfig:
             InputError: an entry is unknown or of the wrong kind.
         """
         try:
-            return cls(
-                method=values["method"],
-                pooling=PoolingConfig(**values["pooling"]),
-                sampler=SamplerConfig(**values["sampler"]),
-                network=AlignmentConfig(**values["network"]),
-            )
-        except (KeyError, TypeError, ArithmeticError) as error:
+            names = ("pooling", *METHODS[values["method"]].parts) if values["method"] in METHODS else ()
+            return cls(method=values["method"], **{name: PARTS[name](**values[name]) for name in names})
+        except (AttributeError, KeyError, TypeError, ArithmeticError) as error:
             raise InputError(f"The model configuration cannot be read: {error}.") from error
 
 
-class Gallery(Protocol):
-    """Videos prepared for scoring: any number of texts can be ranked against them.
-
-    Scoring runs where the model lies; texts may come from the CPU, and results return to it.
-    """
-
-    def scores(self, texts: Tensor) -> Tensor:
-        """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos."""
-
-    def frame_weights(self, text: Tensor) -> Tensor:
-        """How much each frame counts in each video for one text (d,): (V, F), summing to 1 over F."""
-
-    def best_frames(self, text: Tensor) -> Tensor:
-        """The frame (V,) of each video that one text (d,) matches best."""
+PARTS: dict[str, Any] = {
+    "pooling": PoolingConfig,
+    "sampler": SamplerConfig,
+    "network": AlignmentConfig,
+    "diffusion": DiffusionConfig,
+    "prior": PriorConfig,
+    "stochastic": StochasticConfig,
+}
+"""The sections of `ModelConfig`."""
 
 
 class RetrievalModel(nn.Module):
@@ -77,35 +112,79 @@ class RetrievalModel(nn.Module):
         super().__init__()
         self.config = config
         self.logit_scale = nn.Parameter(torch.tensor(_MAX_LOGIT_SCALE))
-        self.pooling = XPool(config.pooling) if config.method != "mean" else None
-        self.sampler = DitsSampler(config.sampler, config.network) if config.method == "dits" else None
+        self.pooling = None if config.method == "mean" or config.pooling.kind == "mean" else XPool(config.pooling)
+        self.alignment = _alignment(config)
 
     def align(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The embeddings (T, d) that stand for the texts (T, d) in the cosine: v_0 under DITS."""
-        return texts if self.sampler is None else self.sampler.sample(texts, generator)
+        """The embeddings (T, d) that stand for the texts (T, d) in the cosine: v_0 under DITS.
+
+        Raises:
+            InputError: the method has none, because it looks at text and video together.
+        """
+        if self.alignment.pairwise:
+            raise InputError("This method moves every pair of text and video: a text alone has no aligned embedding.")
+        return self.alignment.sample(texts, generator)
 
     def trajectory(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The sampler's points (T' + 1, T, d) for texts (T, d), v_{T'} first; without a sampler the texts alone."""
-        return texts[None] if self.sampler is None else self.sampler.trajectory(texts, generator)
+        """The points (S + 1, T, d) from texts (T, d) to their aligned embeddings; without a way the texts alone.
+
+        Raises:
+            InputError: as `align` does.
+        """
+        if type(self.alignment) is Alignment:
+            return texts[None]
+        if self.alignment.pairwise:
+            raise InputError("This method moves every pair of text and video: a text alone has no trajectory.")
+        return self.alignment.trajectory(texts, generator)
 
     def similarity(self, texts: Tensor, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Cosines (T, V) of texts (T, d) and videos' frames (V, F, d), with gradients: what training uses."""
-        aligned = self.align(texts, generator)
-        if self.pooling is None:
-            return F.normalize(aligned, dim=-1) @ mean_pool(frames).T
-        return xpool_similarity(self.pooling, texts, aligned, frames)
+        """Cosines (T, V) of texts (T, d) and videos' frames (V, F, d): the plain definition, with gradients."""
+        return self.alignment.pair_cosines(texts, self.pooled(texts, frames), frames, generator)
 
-    def loss(self, texts: Tensor, frames: Tensor, ignored: Tensor | None = None) -> Tensor:
+    def pooled(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """Videos (V, F, d) pooled by each text (T, d): (T, V, d); by mean pooling (1, V, d), the same for all."""
+        if self.pooling is None:
+            return mean_pool(frames)[None]
+        by_aligned = self.config.pooling.attend_with == "aligned"
+        return self.pooling(self.align(texts) if by_aligned else texts, frames)
+
+    def loss(
+        self, texts: Tensor, frames: Tensor, ignored: Tensor | None = None, objective: str = "contrastive"
+    ) -> Tensor:
         """The training loss (scalar) of a batch of pairs: texts (B, d) and their videos' frames (B, F, d).
 
-        `ignored` (B, B) marks pairs of a text and a video that are no negatives.
+        Args:
+            ignored: (B, B) marks pairs of a text and a video that are no negatives.
+            objective: "contrastive" (Equation 2), or "l2" or "l1" between the aligned text and its video as it is
+                pooled, scaled to the text's norm, since only directions count in the cosine (Equation 6, Table 7). No
+                gradient reaches the video then.
+
+        Raises:
+            InputError: the method has no aligned embedding of a text alone to regress.
         """
-        return symmetric_cross_entropy(self.similarity(texts, frames), self.logit_scale, ignored)
+        if objective == "contrastive":
+            parts = self.alignment.training_cosines(texts, self.pooled(texts, frames), frames)
+            losses = [weight * symmetric_cross_entropy(cos, self.logit_scale, ignored) for weight, cos in parts]
+            return torch.stack(losses).sum()
+        if self.alignment.pairwise:
+            raise InputError("The l1 and l2 objectives need a method that moves the text alone.")
+        targets = self.own_videos(texts, frames) * texts.norm(dim=-1, keepdim=True)
+        return self.alignment.regression_loss(texts, targets.detach(), {"l1": 1, "l2": 2}[objective])
+
+    def own_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """Unit embeddings (B, d) of each text's own video (B, F, d), as that text pools it."""
+        if self.pooling is None:
+            return mean_pool(frames)
+        blocks = zip(texts.split(_PAIRS_AT_ONCE), frames.split(_PAIRS_AT_ONCE), strict=True)
+        own = [self.pooling(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
+        return F.normalize(torch.cat(own), dim=-1)
 
     def gallery(self, frames: Tensor) -> Gallery:
-        """The videos (V, F, d) prepared for exact scoring without gradients, on the model's device."""
+        """The videos (V, F, d) prepared for scoring without gradients, on the model's device."""
         frames = frames.to(self.logit_scale.device)
-        return _MeanGallery(frames) if self.pooling is None else _XPoolGallery(self, frames)
+        if self.alignment.pairwise:
+            return PairwiseGallery(self, frames)
+        return MeanGallery(self, frames) if self.pooling is None else XPoolGallery(self, frames)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -113,38 +192,19 @@ class RetrievalModel(nn.Module):
         self.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
 
 
-class _MeanGallery:
-    def __init__(self, frames: Tensor) -> None:
-        self._videos = mean_pool(frames)
-        self._frames = F.normalize(frames, dim=-1)
-
-    @torch.inference_mode()
-    def scores(self, texts: Tensor) -> Tensor:
-        return (F.normalize(texts.to(self._videos.device), dim=-1) @ self._videos.T).cpu()
-
-    def frame_weights(self, text: Tensor) -> Tensor:
-        return text.new_full(self._frames.shape[:2], 1 / self._frames.shape[1])
-
-    @torch.inference_mode()
-    def best_frames(self, text: Tensor) -> Tensor:
-        return (self._frames @ text.to(self._frames.device)).argmax(dim=1).cpu()
-
-
-class _XPoolGallery:
-    def __init__(self, model: RetrievalModel, frames: Tensor) -> None:
-        assert model.pooling is not None
-        self._model = model
-        self._device = frames.device
-        self._scorer = ExactScorer(model.pooling)
-        self._videos = self._scorer.prepare(frames)
-
-    @torch.inference_mode()
-    def scores(self, texts: Tensor) -> Tensor:
-        texts = texts.to(self._device)
-        return self._scorer.scores(texts, self._model.align(texts), self._videos).cpu()
-
-    def frame_weights(self, text: Tensor) -> Tensor:
-        return self._scorer.attention(text.to(self._device), self._videos).cpu()
-
-    def best_frames(self, text: Tensor) -> Tensor:
-        return self.frame_weights(text).argmax(dim=1)
+def _alignment(config: ModelConfig) -> Alignment:
+    match config.method:
+        case "dits":
+            return DitsSampler(config.sampler, config.network)
+        case "diffusion":
+            return DiffusionAlignment(config.diffusion, config.network)
+        case "mlp":
+            return ResidualMLP(config.network)
+        case "tmass":
+            return StochasticText(config.stochastic, config.pooling.dim)
+        case "prior":
+            return FixedPrior(config.prior)
+        case "shift":
+            return MeanShift(config.pooling.dim)
+        case _:
+            return Alignment()

@@ -19,16 +19,25 @@ class PoolingConfig:
     """X-Pool's pooling. Defaults are those of its code (layer6ai-labs/xpool).
 
     Attributes:
+        kind: "xpool", or "mean" for a method's alignment on mean-pooled videos (not in the paper).
+        attend_with: "text" pools with the original text, "aligned" with v_0 (not stated; the code of T-MASS, by the
+            same authors, pools with the text).
         dim: width of the embeddings.
         heads: attention heads (1).
         dropout: on the linear branch only (0.3; 0.4 on MSR-VTT 7k, and by T-MASS on DiDeMo).
     """
 
+    kind: str = "xpool"
+    attend_with: str = "text"
     dim: int = 512
     heads: int = 1
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
+        require(self.kind in ("xpool", "mean"), f"The kind of pooling is xpool or mean, not '{self.kind}'.")
+        require(
+            self.attend_with in ("text", "aligned"), f"Pooling attends with text or aligned, not '{self.attend_with}'."
+        )
         require(0 <= self.dropout < 1, f"The dropout must be from 0 to below 1, not {self.dropout}.")
         require(
             self.heads >= 1 and self.dim % self.heads == 0,

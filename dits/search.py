@@ -17,7 +17,7 @@ from dits.demo import build_demo, demo_folder
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
 from dits.errors import InputError
-from dits.model import METHODS, Gallery, ModelConfig, RetrievalModel
+from dits.model import SEARCH_METHODS, Gallery, ModelConfig, RetrievalModel
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
@@ -234,7 +234,7 @@ def corpus_folder(name: str = "demo") -> Path:
 def load_engine(
     corpus: str = "demo",
     encoder: str = BUNDLED,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = SEARCH_METHODS,
     weights: Path | None = None,
     progress: Progress | None = None,
 ) -> SearchEngine:

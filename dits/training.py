@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dits.alignment import one_of
 from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings
 from dits.encoders import Encoder
@@ -45,6 +46,10 @@ class TrainingConfig:
         warmup: share of all steps in which the rate rises linearly, before a half cosine to zero (0.1).
         clip_norm: gradients are clipped to this norm (1.0 in the baselines' code).
         patience: epochs without a better validation result before training stops; 0 never stops early.
+        objective: "contrastive" (Equation 2), or "l2" or "l1" on the aligned text with its video fixed (Equation 6 and
+            Table 7), which leave pooling and temperature as they are.
+        mask_duplicates: take no video as a negative whose caption in the batch is the same sentence (the baselines
+            do not care).
         seed: of initialisation, batches, dropout and noise (24).
     """
 
@@ -56,9 +61,12 @@ class TrainingConfig:
     warmup: float = 0.1
     clip_norm: float = 1.0
     patience: int = 0
+    objective: str = "contrastive"
+    mask_duplicates: bool = False
     seed: int = 24
 
     def __post_init__(self) -> None:
+        one_of("objective", self.objective, ("contrastive", "l2", "l1"))
         require(
             self.epochs >= 1 and self.batch_size >= 2, "Training needs at least 1 epoch and a batch size of at least 2."
         )
@@ -112,7 +120,7 @@ def train(
     Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank.
 
     Args:
-        init: a trained model whose pooling (and sampler, if it has one) training starts from.
+        init: a trained model whose pooling (and alignment, if it is of the same method) training starts from.
         run: a folder for the state after every epoch; a run found there is resumed.
         on_epoch: told every epoch's record.
 
@@ -122,7 +130,7 @@ def train(
         DitsError: the loss is no number; the state of the last epoch is kept.
     """
     if model_config.method == "mean":
-        raise InputError("Mean pooling has no weights to train: choose the method xpool or dits.")
+        raise InputError("Mean pooling has no weights to train: choose another method.")
     torch.manual_seed(config.seed)
     model = RetrievalModel(model_config)
     if init is not None:
@@ -132,6 +140,7 @@ def train(
         trainer.resume(run / _STATE)
     while not trainer.finished:
         loss = trainer.run_epoch()
+        _fit(trainer.model, data)
         record = {"epoch": trainer.epoch, "loss": loss, **validate(trainer.model, validation)}
         trainer.record(record)
         if run is not None:
@@ -177,6 +186,9 @@ class _Trainer:
         self.config = config
         self.data = data
         self.start = [parameter.detach().clone() for parameter in model.parameters()]
+        if config.objective != "contrastive":  # what the objective does not reach must not decay either
+            model.requires_grad_(False)
+            model.alignment.requires_grad_(True)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -208,7 +220,7 @@ class _Trainer:
     def save(self, path: Path) -> None:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._trained():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = value
         header = {"key": self._key(), "epoch": self.epoch, "best": self.best, "history": self.history}
@@ -230,7 +242,7 @@ class _Trainer:
                 )
             self.model.load_state_dict(_with_prefix(tensors, "model."))
             self.best_weights = _with_prefix(tensors, "best.")
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._trained():
                 state = {k: tensors[f"optimizer.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
                 self.optimizer.state[parameter] = state
             self.epoch, self.best, self.history = header["epoch"], header["best"], header["history"]
@@ -241,7 +253,8 @@ class _Trainer:
         self._set_learning_rates((self.epoch - 1) * self.steps_per_epoch + index)
         texts = self.data.texts[torch.from_numpy(rows)]
         frames = self.data.frames[torch.from_numpy(self.data.video_of[rows])]
-        loss = self.model.loss(texts, frames)
+        ignored = _same_sentences(texts) if self.config.mask_duplicates else None
+        loss = self.model.loss(texts, frames, ignored, self.config.objective)
         if not torch.isfinite(loss):
             raise DitsError(
                 f"The loss is no number at step {index + 1} of epoch {self.epoch}: lower the learning rate or the "
@@ -253,6 +266,9 @@ class _Trainer:
         self.optimizer.step()
         self.model.clamp_logit_scale()
         return loss.item()
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def _set_learning_rates(self, step: int) -> None:
         factor = warmup_cosine(step, self.config.epochs * self.steps_per_epoch, self.config.warmup)
@@ -280,19 +296,38 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
 
 def _parameter_groups(model: RetrievalModel, config: TrainingConfig) -> list[dict[str, Any]]:
     """CLIP's own parameters at their low rate, everything else at the other."""
-    clip = [model.logit_scale]
-    rest = [p for name, p in model.named_parameters() if name != "logit_scale"]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    clip = [p for name, p in trained if name == "logit_scale"]
+    rest = [p for name, p in trained if name != "logit_scale"]
     groups = ((clip, config.clip_learning_rate), (rest, config.learning_rate))
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in groups]
+    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in groups if parameters]
 
 
 def _start_from(model: RetrievalModel, init: RetrievalModel) -> None:
+    """Takes over the pooling where both have one, the alignment where both have the same, and the temperature."""
     if model.pooling is not None and init.pooling is not None:
         model.pooling.load_state_dict(init.pooling.state_dict())
-    if model.sampler is not None and init.sampler is not None:
-        model.sampler.load_state_dict(init.sampler.state_dict())
+    if model.config.method == init.config.method:
+        try:
+            model.alignment.load_state_dict(init.alignment.state_dict())
+        except RuntimeError as error:
+            raise InputError("The weights to start from are of another size or condition than the model.") from error
     with torch.no_grad():
         model.logit_scale.copy_(init.logit_scale)
+
+
+@torch.no_grad()
+def _fit(model: RetrievalModel, data: PairData) -> None:
+    """Sets what the alignment fits by arithmetic, from all captions and their videos."""
+    if model.alignment.fitted:
+        model.eval()
+        model.alignment.fit(data.texts, model.own_videos(data.texts, data.frames[torch.from_numpy(data.video_of)]))
+
+
+def _same_sentences(texts: Tensor) -> Tensor:
+    """(B, B) marks different rows of equal texts: the same sentence has the same embedding."""
+    same = (texts[:, None] == texts[None]).all(dim=-1)
+    return same & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dits.alignment import AlignmentConfig, AlignmentNetwork, DitsSampler, SamplerConfig, timestep_features
 from dits.errors import InputError
+from dits.network import AlignmentConfig, AlignmentNetwork, timestep_features
+from dits.sampler import DitsSampler, SamplerConfig
 
 SMALL = AlignmentConfig(dim=32, depth=2, heads=4, timestep_features=16)
 

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 
 from analysis.gap import gap_measures, relative_modality_gap
 from analysis.trajectory import step_reports
-from dits.alignment import AlignmentConfig, SamplerConfig
 from dits.errors import InputError
 from dits.evaluation import evaluate_scores
 from dits.model import ModelConfig, RetrievalModel
+from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
 
 
 def points(count=12, dim=8, seed=0):

@@ -6,12 +6,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dits.alignment import AlignmentConfig, SamplerConfig
 from dits.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from dits.encoders import load_encoder
 from dits.errors import CheckpointError
 from dits.model import ModelConfig, RetrievalModel
+from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
 from tests.conftest import write_open_clip_folder
 
 CONFIG = ModelConfig(

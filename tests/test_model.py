@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from dits.alignment import AlignmentConfig, SamplerConfig
 from dits.errors import InputError
 from dits.model import ModelConfig, RetrievalModel
+from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
 
 
 def model_for(method):

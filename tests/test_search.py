@@ -18,7 +18,7 @@ def test_scores_are_those_of_the_plain_definition(engine):
     model = engine.methods["dits"].model
     text = engine.encoder.encode_text([QUERY])
     with torch.no_grad():
-        aligned = model.sampler.trajectory(text)[-1]
+        aligned = model.trajectory(text)[-1]
         scores = xpool_similarity(model.pooling, text, aligned, engine.embeddings.frames)[0]
     order = torch.argsort(scores, descending=True)[:100]
     assert [hit.clip.id for hit in result.hits] == [engine.corpus.ids[i] for i in order]

@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dits.alignment import AlignmentConfig, SamplerConfig
 from dits.errors import CheckpointError, DitsError, InputError
 from dits.losses import symmetric_cross_entropy
 from dits.model import ModelConfig
+from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
 from dits.training import PairData, TrainingConfig, batches, train, warmup_cosine
 
 DIM = 32

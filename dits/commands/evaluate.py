@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits.commands.common import add_command, add_sources, method_names, show_embedding, show_notices, show_progress
-from dits.model import METHODS
+from dits.model import SEARCH_METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
@@ -18,7 +18,7 @@ def add(commands: "Commands") -> None:
     add_sources(evaluate, weights=False)
     evaluate.add_argument("--split", default="test", help="train, validation, test (default) or all")
     evaluate.add_argument("--queries", type=Path, metavar="FILE.csv", help="columns video_id, caption")
-    evaluate.add_argument("--method", default=",".join(METHODS), help="comma-separated (default: all)")
+    evaluate.add_argument("--method", default=",".join(SEARCH_METHODS), help="comma-separated (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument(
         "--weights", type=Path, metavar="DIR", action="append", help="as for search; several: mean and spread over them"

@@ -16,7 +16,7 @@ def add(commands: "Commands") -> None:
     search = add_command(commands, "search", _search, "Rank the videos of a corpus for a sentence.")
     search.add_argument("text")
     add_sources(search)
-    search.add_argument("--method", choices=METHODS, default="dits")
+    search.add_argument("--method", choices=tuple(METHODS), default="dits")
     search.add_argument("--top", type=int, default=5, help="how many results (default 5)")
     search.add_argument("--json", action="store_true", help="print JSON")
 

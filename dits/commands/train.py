@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from dits.training import PairData
 
 
+_NO_FLAGS = {"pooling": ("dim", "heads"), "network": ("dim",)}
+"""Fields that are no flags, by part: the encoder decides the width, and --heads is the network's."""
+
+
 def add(commands: "Commands") -> None:
     """Adds the command, with a subcommand for everything that can be trained."""
-    from dits.alignment import AlignmentConfig, SamplerConfig
     from dits.commands import encoder
-    from dits.pooling import PoolingConfig
+    from dits.model import METHODS, PARTS
     from dits.training import TrainingConfig
 
     text = "Train the pooling and the sampler, or the bundled encoder."
     whats = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     encoder.add_training(whats)
-    for method in ("xpool", "dits"):
-        train = whats.add_parser(method, help=f"{method} on cached embeddings, the encoder frozen")
+    for method in (name for name in METHODS if name != "mean"):
+        description = f"{METHODS[method].title}: {METHODS[method].source}."
+        train = whats.add_parser(method, help=description, description=description)
         train.set_defaults(run_command=_train_method, method=method)
         add_sources(train, weights=False)
         target = train.add_mutually_exclusive_group(required=True)
@@ -37,25 +41,21 @@ def add(commands: "Commands") -> None:
         train.add_argument(
             "--sources", default="left-out,templates,wallpapers", help="sources of the shards (default: %(default)s)"
         )
-        train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of xpool or dits")
+        train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of any method")
         train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
         train.add_argument("--half", action="store_true", help="write float16")
         train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
         add_config_flags(train, TrainingConfig)
-        add_config_flags(train, PoolingConfig, skip=("dim", "heads"))
-        if method == "dits":
-            add_config_flags(train, SamplerConfig)
-            add_config_flags(train, AlignmentConfig, skip=("dim", "dropout"))
+        for part in ("pooling", *METHODS[method].parts):
+            add_config_flags(train, PARTS[part], skip=_NO_FLAGS.get(part, ()))
 
 
 def _train_method(args: argparse.Namespace) -> None:
-    from dits.alignment import AlignmentConfig, SamplerConfig
     from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
-    from dits.model import ModelConfig
-    from dits.pooling import PoolingConfig
+    from dits.model import METHODS, PARTS, ModelConfig
     from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data, train
 
@@ -64,12 +64,11 @@ def _train_method(args: argparse.Namespace) -> None:
     encoder = load_encoder(args.encoder)
     embeddings = corpus_embeddings(corpus, encoder, show_embedding)
     config = config_from(args, TrainingConfig)
-    model_config = ModelConfig(
-        method=args.method,
-        pooling=config_from(args, PoolingConfig, dim=encoder.dim, heads=1),
-        sampler=config_from(args, SamplerConfig),
-        network=config_from(args, AlignmentConfig, dim=encoder.dim, dropout=0.0),
-    )
+    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": encoder.dim, "heads": 1}, "network": {"dim": encoder.dim}}
+    parts = {
+        part: config_from(args, PARTS[part], **fixed.get(part, {})) for part in ("pooling", *METHODS[args.method].parts)
+    }
+    model_config = ModelConfig(args.method, **parts)
     data = pair_data(corpus.split("train"), encoder, embeddings)
     described = {"corpus": args.corpus, "split": "train", "selected_on": "validation"}
     if args.pairs:
