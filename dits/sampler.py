@@ -154,7 +154,8 @@ class DitsSampler(Alignment):
     ) -> Iterator[Tensor]:
         config = self.config
         scale = config.noise_scale if self.training else config.inference_noise_scale
-        point = normal_like(start, source) if config.start == "gaussian" else start
+        drawn = start[..., :1, :] if video is not None else start  # a text meets the same noise with every video
+        point = normal_like(drawn, source).expand_as(start) if config.start == "gaussian" else start
         yield point
         if not config.steps:
             return
@@ -166,7 +167,7 @@ class DitsSampler(Alignment):
             modulation = shared[k] if shared is not None else self.network.modulation(timesteps[k : k + 1], condition)
             point = point - self.chi[k] * self.network.move(point, modulation)
             if scale and i > 1:
-                point = point + scale * self.lam[k] * normal_like(point, source)
+                point = point + scale * self.lam[k] * normal_like(drawn, source)
             yield point
 
     def _condition(self, text: Tensor, video: Tensor | None) -> Tensor | None:
