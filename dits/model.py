@@ -75,6 +75,10 @@ class ModelConfig:
         if self.method not in METHODS:
             raise InputError(f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
 
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Every section as a dictionary, whether the method reads it or not."""
+        return {name: asdict(getattr(self, name)) for name in PARTS}
+
     def as_dict(self) -> dict[str, Any]:
         """The configuration of the parts that the method reads, as JSON values; `from_dict` reads it back."""
         parts = ("pooling", *METHODS[self.method].parts)

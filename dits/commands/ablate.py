@@ -1,0 +1,79 @@
+"""`ablate`: the paper's ablations and our controls as a grid over several seeds, with a report."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dits.commands.common import add_command, add_sources, show_embedding, show_notices, show_progress
+from dits.errors import InputError, require
+from dits.flags import add_config_flags, config_from
+
+if TYPE_CHECKING:
+    from dits.commands.common import Commands
+
+
+def add(commands: "Commands") -> None:
+    """Adds the command."""
+    from dits.ablation_tables import TABLES
+    from dits.network import AlignmentConfig
+    from dits.training import TrainingConfig
+
+    ablate = add_command(
+        commands, "ablate", _ablate, "Train and measure the tables of the paper's ablations, with several seeds."
+    )
+    add_sources(ablate, weights=False)
+    ablate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results and report")
+    ablate.add_argument("--tables", default=",".join(TABLES), help="comma-separated (default: %(default)s)")
+    ablate.add_argument("--seeds", default="1,2,3,4,24", help="comma-separated (default: %(default)s)")
+    ablate.add_argument("--split", default="test", help="the split that is measured at the end (default: test)")
+    add_config_flags(ablate, TrainingConfig, skip=("seed", "objective"))
+    add_config_flags(ablate, AlignmentConfig, skip=("dim",))
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from dits.ablation import Splits, run_grid
+    from dits.ablation_report import About, write_report
+    from dits.ablation_tables import TABLES
+    from dits.embeddings import corpus_embeddings
+    from dits.encoders import load_encoder
+    from dits.files import make_folder
+    from dits.model import ModelConfig
+    from dits.network import AlignmentConfig
+    from dits.pooling import PoolingConfig
+    from dits.search import open_corpus
+    from dits.training import TrainingConfig, pair_data
+
+    names = [name.strip() for name in args.tables.split(",") if name.strip()]
+    for name in names:
+        require(name in TABLES, f"There is no table '{name}': choose from {', '.join(TABLES)}.")
+    tables = [TABLES[name] for name in names]
+    seeds = _seeds(args.seeds)
+    training = config_from(args, TrainingConfig)
+    make_folder(args.out)
+    corpus = open_corpus(args.corpus, show_progress)
+    encoder = load_encoder(args.encoder)
+    notices: list[str] = []
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
+    show_notices(notices)
+    splits = Splits(
+        *(pair_data(corpus.split(name), encoder, embeddings) for name in ("train", "validation", args.split))
+    )
+    base = ModelConfig(
+        pooling=PoolingConfig(dim=encoder.dim), network=config_from(args, AlignmentConfig, dim=encoder.dim)
+    )
+    results = run_grid(
+        tables, splits, base, training, seeds, args.out, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    about = About(args.corpus, args.split, encoder.id, shlex.join(["python", "-m", "dits", *sys.argv[1:]]))
+    print(f"Wrote {write_report(args.out, tables, results, splits, training, seeds, about)}")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"The seeds are whole numbers separated by commas, not '{text}'.") from error
+    require(len(set(seeds)) == len(seeds) > 0, "Name at least one seed, and each one once.")
+    return seeds

@@ -1,0 +1,200 @@
+"""The ablation grid: what it trains, what it keeps, and what its report says."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dits.ablation import Splits, run_grid
+from dits.ablation_report import About, write_report
+from dits.ablation_tables import DITS, TABLES, XPOOL, Row, Table, Variant
+from dits.cli import main
+from dits.errors import StorageError
+from dits.evaluation import metrics_of, ranks_of
+from dits.model import METHODS, ModelConfig
+from dits.network import AlignmentConfig
+from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
+from dits.training import PairData, TrainingConfig, train
+
+DIM = 16
+BASE = ModelConfig(
+    pooling=PoolingConfig(dim=DIM),
+    sampler=SamplerConfig(),
+    network=AlignmentConfig(dim=DIM, depth=1, heads=4, timestep_features=16),
+)
+TRAINING = TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, seed=99)
+
+
+def pairs(videos, seed):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(videos, DIM, generator=generator)
+    video_of = np.repeat(np.arange(videos), 2)
+    texts = centres[video_of] + 2 * F.normalize(torch.ones(DIM), dim=0)
+    texts = texts + torch.randn(2 * videos, DIM, generator=generator)
+    return PairData(texts, centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator), video_of)
+
+
+SPLITS = Splits(pairs(12, 0), pairs(6, 1), pairs(9, 2))
+
+
+def grid(tmp_path, tables, seeds=(1, 2), report=lambda line: None):
+    return run_grid(tables, SPLITS, BASE, TRAINING, seeds, tmp_path, report)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_the_paper_trains_end_to_end(name, tmp_path):
+    results = grid(tmp_path, [TABLES[name]], seeds=(1,))
+    assert results.failures == {}
+    for row in TABLES[name].rows:
+        (outcome,) = results.outcomes[row.variant.key]
+        assert outcome.t2v_ranks.shape == (18,)
+        assert outcome.v2t_ranks.shape == (9,)
+        assert np.isfinite(outcome.t2v_ranks).all()
+
+
+def test_the_paper_numbers_are_those_of_its_tables():
+    """Spot checks against Tables 1, 4, 5 to 7, and the pairs of rows that the paper prints alike."""
+    paper = {(name, row.label): row.paper for name, table in TABLES.items() for row in table.rows}
+    assert [row.paper[0] for row in TABLES["steps"].rows] == [46.9, 49.2, 49.6, 51.9, 51.1, 47.0, 32.5, 0.2]
+    assert [row.paper[0] for row in TABLES["condition"].rows] == [50.1, 42.3, 23.1, 40.9]
+    assert paper["methods", "Fixed prior, variance 1.0"] == (28.0, 61.9, 74.7, 3.0, 19.7)
+    assert paper["loss", "Diffusion, L1"] == (30.9, 59.5, 68.4, 4.0, 40.6)
+    assert paper["direction", "from the video to the text (t - v)"] == paper["encoder", "DITS, encoder fixed"]
+    assert {variant.method for table in TABLES.values() for variant in (r.variant for r in table.rows)} == set(METHODS)
+
+
+def test_a_row_is_what_training_it_alone_gives(tmp_path):
+    variant = Variant("dits", {"sampler.steps": 3, "sampler.noise_scale": 0.0})
+    results = grid(tmp_path, [Table("one", "here", (Row("row", variant),))], seeds=(5,))
+    config = ModelConfig(
+        "dits",
+        BASE.pooling,
+        SamplerConfig(steps=3, noise_scale=0.0, inference_seed=5),
+        BASE.network,
+    )
+    alone = train(
+        config, TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, seed=5), SPLITS.train, SPLITS.validation
+    )
+    scores = alone.model.gallery(SPLITS.test.frames).scores(SPLITS.test.texts).numpy()
+    (outcome,) = results.outcomes[variant.key]
+    assert outcome.validation == alone.best
+    np.testing.assert_array_equal(outcome.t2v_ranks, ranks_of(scores, SPLITS.test.video_of))
+
+
+def test_fine_tuning_starts_from_what_pretraining_gave(tmp_path):
+    """With a rate of zero the second stage leaves the first as it is, pooling and diffusion network both."""
+    still = {"learning_rate": 0.0, "clip_learning_rate": 0.0, "weight_decay": 0.0}
+    first = Variant("diffusion", {}, {"objective": "l2"}, XPOOL)
+    second = Variant("diffusion", {}, still, first)
+    table = Table("stages", "here", (Row("pretrained", first), Row("then nothing", second)))
+    results = grid(tmp_path, [table], seeds=(3,))
+    ranks = [results.outcomes[variant.key][0].t2v_ranks for variant in (first, second)]
+    np.testing.assert_array_equal(*ranks)
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
+    table = Table("two", "here", (Row("a", XPOOL), Row("b", DITS)))
+    lines = []
+
+    def stop_after_two(line):
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grid(tmp_path, [table], report=stop_after_two)
+    resumed = []
+    results = grid(tmp_path, [table], report=resumed.append)
+    assert len(resumed) == 2  # of four runs two were kept
+    undisturbed = grid(tmp_path / "again", [table])
+    for key, runs in undisturbed.outcomes.items():
+        for a, b in zip(runs, results.outcomes[key], strict=True):
+            np.testing.assert_array_equal(a.t2v_ranks, b.t2v_ranks)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    table = Table("one", "here", (Row("mean", Variant("mean")),))
+    grid(tmp_path, [table], seeds=(1,))
+    (file,) = (tmp_path / "runs").glob("*.json")
+    file.write_text("{}")
+    with pytest.raises(StorageError, match="no result of this grid"):
+        grid(tmp_path, [table], seeds=(1,))
+
+
+def test_a_variant_that_fails_does_not_end_the_grid(tmp_path):
+    broken = Variant("dits", {}, {"learning_rate": float("inf")})
+    table = Table("mixed", "here", (Row("X-Pool", XPOOL), Row("broken", broken)))
+    results = grid(tmp_path, [table], seeds=(1,))
+    assert XPOOL.key in results.outcomes
+    assert "no number" in results.failures[broken.key]
+    about = About("demo", "test", "an encoder", "a command")
+    text = write_report(tmp_path, [table], results, SPLITS, TRAINING, (1,), about).read_text()
+    assert "| broken | failed: The loss is no number" in text
+
+
+def report_of(tmp_path, corpus):
+    table = TABLES["methods"]
+    results = grid(tmp_path, [table])
+    path = write_report(
+        tmp_path, [table], results, SPLITS, TRAINING, (1, 2), About(corpus, "test", "enc", "the command")
+    )
+    return results, path.read_text()
+
+
+def test_the_report_has_mean_spread_and_interval_of_every_row(tmp_path):
+    results, text = report_of(tmp_path, "demo")
+    assert "`the command`" in text
+    assert "paper: R@1" not in text  # the paper's data are others
+    runs = results.outcomes[DITS.key]
+    r1 = [metrics_of(run.t2v_ranks).r1 for run in runs]
+    spread = abs(r1[0] - r1[1]) / 2**0.5
+    row = next(line for line in text.splitlines() if line.startswith("| DITS |"))
+    assert row.startswith(f"| DITS | {sum(r1) / 2:.1f} ± {spread:.1f} |")
+    first = [metrics_of(run.t2v_ranks).r1 for run in results.outcomes[XPOOL.key]]
+    assert f"{(sum(r1) - sum(first)) / 2:+.1f} [" in row
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * len(TABLES["methods"].rows)
+    assert float(next(r for r in rows if r["row"] == "DITS" and r["seed"] == "2")["R@1"]) == pytest.approx(
+        r1[1], abs=1e-3
+    )
+    assert (tmp_path / "figure.svg").read_text().count("<path") > 10
+
+
+def test_on_msrvtt_the_papers_numbers_stand_beside_ours(tmp_path):
+    _, text = report_of(tmp_path, "msrvtt:somewhere")
+    row = next(line for line in text.splitlines() if line.startswith("| DITS |"))
+    assert row.endswith("| 51.9 | 75.7 | 84.6 | 1.0 | 11.6 |")
+
+
+def test_the_command_writes_a_report(tiny_corpus, tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    command = ["ablate", "--corpus", str(tiny_corpus), "--encoder", f"local-dir:{tiny_folder}", "--out", str(out)]
+    command += [
+        "--tables",
+        "encoder",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--depth",
+        "1",
+        "--heads",
+        "4",
+    ]
+    assert main(command) == 0
+    assert "DITS, encoder fixed" in (out / "report.md").read_text()
+    runs = [json.loads(path.read_text()) for path in (out / "runs").glob("*.json")]
+    assert len(runs) == 2
+    assert main([*command[:-8], "--tables", "magic"]) == 2
+    assert main([*command, "--seeds", "1,1"]) == 2
+    errors = capsys.readouterr().err
+    assert "no table 'magic'" in errors
+    assert "each one once" in errors
