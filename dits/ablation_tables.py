@@ -32,9 +32,9 @@ class Variant:
         for name, value in self.settings.items():
             section, _, entry = name.partition(".")
             sections[section][entry] = value
-        for section in sections.values():
-            if "inference_seed" in section:
-                section["inference_seed"] = seed
+        for fields in sections.values():
+            if "inference_seed" in fields:
+                fields["inference_seed"] = seed
         return ModelConfig(self.method, **{name: PARTS[name](**values) for name, values in sections.items()})
 
     @property

@@ -11,20 +11,27 @@ from torch import Tensor
 from dits.corpus import Query
 from dits.errors import InputError
 
+RECALLS_AT = (1, 5, 10, 50)
+METRIC_NAMES = (*(f"R@{k}" for k in RECALLS_AT), "MdR", "MnR")
+
+PostProcessing = Callable[[np.ndarray], np.ndarray]
+"""Scores (queries, candidates) to scores of the same shape, of which only the order within a row counts."""
+
 
 @dataclass(frozen=True)
 class Metrics:
-    """Retrieval metrics: recall at 1, 5 and 10 in percent; median and mean rank, counted from 1."""
+    """Retrieval metrics: recall at 1, 5, 10 and 50 in percent; median and mean rank, counted from 1."""
 
     r1: float
     r5: float
     r10: float
+    r50: float
     mdr: float
     mnr: float
 
     def as_dict(self) -> dict[str, float]:
         """The metrics under the names that papers print."""
-        return dict(zip(("R@1", "R@5", "R@10", "MdR", "MnR"), asdict(self).values(), strict=True))
+        return dict(zip(METRIC_NAMES, asdict(self).values(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     if np.isnan(scores).any():
         raise InputError("Some scores are not numbers (NaN): the weights or the embeddings are damaged.")
     own = scores[np.arange(len(scores)), targets][:, None]
-    above = (scores > own).sum(axis=1)
-    tied = (scores == own).sum(axis=1)
+    above = np.count_nonzero(scores > own, axis=1)
+    tied = np.count_nonzero(scores == own, axis=1)
     return above + (tied + 1) / 2
 
 
@@ -78,15 +85,17 @@ def video_to_text_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     A video counts as found when any of its captions leads, as in X-Pool's evaluation: for a video, the captions of
     every video are reduced to their best score, and its own group is ranked. Videos without captions take no part.
     """
-    captioned = np.unique(targets)
-    best = np.stack([scores[targets == video][:, captioned].max(axis=0) for video in captioned])  # (groups, videos)
+    captioned, counts = np.unique(targets, return_counts=True)
+    grouped = scores[np.argsort(targets, kind="stable")]
+    starts = np.cumsum(counts) - counts
+    best = np.maximum.reduceat(grouped, starts, axis=0)[:, captioned]  # (groups, videos)
     return ranks_of(best.T, np.arange(len(captioned)))
 
 
 def metrics_of(ranks: np.ndarray) -> Metrics:
     """Metrics of ranks counted from 1."""
-    recall = [100.0 * float(np.mean(ranks <= k)) for k in (1, 5, 10)]
-    return Metrics(recall[0], recall[1], recall[2], float(np.median(ranks)), float(np.mean(ranks)))
+    r1, r5, r10, r50 = (100.0 * float(np.mean(ranks <= k)) for k in RECALLS_AT)
+    return Metrics(r1, r5, r10, r50, mdr=float(np.median(ranks)), mnr=float(np.mean(ranks)))
 
 
 Results = dict[str, dict[str, dict[str, float]]]
@@ -114,10 +123,23 @@ def selection_key(record: dict[str, Any]) -> tuple[float, float]:
     return t2v["R@1"] + t2v["R@5"] + t2v["R@10"], -t2v["MnR"]
 
 
+def ranks_both_ways(
+    scores: Tensor | np.ndarray,
+    targets: np.ndarray,
+    post_t2v: PostProcessing | None = None,
+    post_v2t: PostProcessing | None = None,
+) -> dict[str, np.ndarray]:
+    """Ranks of scores (texts, videos): "t2v" one per text, "v2t" one per captioned video in the gallery's order.
+
+    Post-processing sees the queries in rows: the scores as they are for "t2v", transposed for "v2t".
+    """
+    matrix = np.asarray(scores)
+    by_text = post_t2v(matrix) if post_t2v else matrix
+    by_video = post_v2t(matrix.T).T if post_v2t else matrix
+    return {"t2v": ranks_of(by_text, targets), "v2t": video_to_text_ranks(by_video, targets)}
+
+
 def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:
     """Both directions' metrics of scores (texts, videos), `targets` (texts,) naming each text's video."""
-    matrix = np.asarray(scores)
-    return {
-        "t2v": metrics_of(ranks_of(matrix, targets)).as_dict(),
-        "v2t": metrics_of(video_to_text_ranks(matrix, targets)).as_dict(),
-    }
+    ranks = ranks_both_ways(scores, targets)
+    return {direction: metrics_of(values).as_dict() for direction, values in ranks.items()}

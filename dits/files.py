@@ -1,11 +1,12 @@
 """Files: where things live, and writing them whole or not at all."""
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,24 @@ def write_json(target: Path, value: Any) -> None:
     """
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes rows under their column names as CSV in UTF-8, whole or not at all.
+
+    Text with commas, quotes or line breaks is quoted. Half a surrogate pair, which UTF-8 has no bytes for, is written
+    as its escape.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    with (
+        atomic_path(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def sha256_of(path: Path) -> str:

@@ -56,7 +56,7 @@ SEARCH_METHODS = ("mean", "xpool", "dits")
 """The methods that the app offers and the repository ships weights of."""
 
 _MAX_LOGIT_SCALE = math.log(100)
-_PAIRS_AT_ONCE = 64
+_PAIRS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class RetrievalModel(nn.Module):
         if self.pooling is None:
             return mean_pool(frames)
         blocks = zip(texts.split(_PAIRS_AT_ONCE), frames.split(_PAIRS_AT_ONCE), strict=True)
-        own = [self.pooling(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
+        own = [self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
         return F.normalize(torch.cat(own), dim=-1)
 
     def gallery(self, frames: Tensor) -> Gallery:

@@ -49,13 +49,13 @@ def test_permuting_gallery_and_queries_changes_nothing():
 
 def test_metrics_of_known_ranks():
     metrics = metrics_of(np.array([1, 2, 5, 6, 11])).as_dict()
-    assert metrics == {"R@1": 20, "R@5": 60, "R@10": 80, "MdR": 5, "MnR": 5}
+    assert metrics == {"R@1": 20, "R@5": 60, "R@10": 80, "R@50": 100, "MdR": 5, "MnR": 5}
 
 
 def test_perfect_and_worst_scores():
     targets = np.arange(20)
     perfect = evaluate_scores(torch.eye(20), targets)
-    assert perfect["t2v"] == perfect["v2t"] == {"R@1": 100, "R@5": 100, "R@10": 100, "MdR": 1, "MnR": 1}
+    assert perfect["t2v"] == perfect["v2t"] == {"R@1": 100, "R@5": 100, "R@10": 100, "R@50": 100, "MdR": 1, "MnR": 1}
     assert evaluate_scores(-torch.eye(20), targets)["t2v"]["MnR"] == 20
 
 
