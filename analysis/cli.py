@@ -1,4 +1,4 @@
-"""The analysis command line: what an encoder's space is worth, in numbers."""
+"""The analysis command line: what an encoder's space is worth, and what each source of its pairs adds, in numbers."""
 
 import argparse
 import json
@@ -22,9 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     encoder.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
     encoder.add_argument("--pairs", type=Path, metavar="DIR", help="shards with stamps, for the zero-shot test")
     encoder.add_argument("--json", action="store_true", help="print JSON")
+    encoder.set_defaults(run=_encoder)
+    sources = commands.add_parser("sources", help="what each source of pairs adds to the bundled encoder")
+    sources.add_argument("--corpus", default="demo", help="whose validation split measures (default demo)")
+    sources.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="shards, from python -m dits pairs")
+    sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="how the encoder is trained")
+    sources.add_argument("--seeds", default="1,2,3", help="comma-separated (default: %(default)s)")
+    sources.set_defaults(run=_sources)
     args = parser.parse_args(arguments)
     try:
-        _encoder(args)
+        args.run(args)
         return 0
     except DitsError as error:
         print(f"analysis: {error}", file=sys.stderr)
@@ -53,6 +60,19 @@ def _encoder(args: argparse.Namespace) -> None:
     print(f"{', '.join(report['encoder'] for report in reports)}\n\n| measure | value |\n|---|---:|")
     for key, (mean, spread) in summary.items():
         print(f"| {key} | {mean:.3f}" + (f" ± {spread:.3f} |" if len(rows) > 1 else " |"))
+
+
+def _sources(args: argparse.Namespace) -> None:
+    from analysis.source_report import source_table, table
+    from dits.encoder_config import EncoderTrainingConfig, read_recipe
+    from dits.flags import whole_numbers
+    from dits.search import open_corpus
+
+    seeds = whole_numbers(args.seeds, "seeds")
+    config = EncoderTrainingConfig(**read_recipe(args.recipe))
+    corpus = open_corpus(args.corpus, lambda *_: None)
+    rows = source_table(corpus, args.pairs, config, seeds, lambda line: print(line, file=sys.stderr, flush=True))
+    print(table(rows))
 
 
 def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from dits.errors import InputError
+
 Config = TypeVar("Config")
 
 
@@ -35,6 +37,21 @@ def config_from(
     """The configuration that the flags describe: `fixed` fields first, then flags, `defaults`, the class's own."""
     given = {f.name: getattr(args, f.name, None) for f in fields(config)}  # type: ignore[arg-type]
     return config(**{**(defaults or {}), **{name: v for name, v in given.items() if v is not None}, **fixed})
+
+
+def whole_numbers(text: str, name: str) -> list[int]:
+    """The different whole numbers of a comma-separated list.
+
+    Raises:
+        InputError: one is no whole number, one stands twice, or there is none.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"The {name} are whole numbers separated by commas, not '{text}'.") from error
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"Name each of the {name} once, not '{text}'.")
+    return numbers
 
 
 def field_docs(config: type) -> dict[str, str]:

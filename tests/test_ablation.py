@@ -197,4 +197,4 @@ def test_the_command_writes_a_report(tiny_corpus, tiny_folder, tmp_path, monkeyp
     assert main([*command, "--seeds", "1,1"]) == 2
     errors = capsys.readouterr().err
     assert "no table 'magic'" in errors
-    assert "each one once" in errors
+    assert "each of the seeds once" in errors

@@ -7,6 +7,7 @@ from PIL import Image
 
 from analysis.cli import main
 from analysis.encoder_report import CATEGORY_NAMES, paraphrase_agreement, zero_shot
+from analysis.source_report import selections, table
 from dits.errors import PairsError
 from dits.pairs.drawings import HELD_OUT_STAMPS
 from dits.pairs.shards import Pair
@@ -75,3 +76,22 @@ def test_the_command_measures_a_corpus(tiny_folder, tiny_corpus, capsys, tmp_pat
         assert f"| {measure} | " in printed
     assert main(["encoder", "--corpus", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("analysis: ")
+
+
+def test_sources_are_compared_together_growing_and_each_left_out():
+    names = [label for label, _ in selections(("demo", "templates", "emoji", "classes"))]
+    assert names == [
+        "all", "demo", "demo, templates", "all but demo", "all but templates", "all but emoji", "all but classes",
+    ]  # fmt: skip
+    assert dict(selections(("demo", "templates", "emoji")))["all but demo"] == ["templates", "emoji"]
+    assert [label for label, _ in selections(("demo", "emoji"))] == [
+        "all",
+        "demo",
+        "all but emoji",
+    ]  # needs a photograph
+
+
+def test_the_table_of_sources_prints_mean_and_spread():
+    text = table([("all", [(50.0, 1.25), (80.0, 0.0), (90.0, 2.0), (60.0, 0.5)])])
+    assert text.splitlines()[0] == "| sources | R@1 | R@5 | R@10 | video to text R@1 |"
+    assert text.splitlines()[2] == "| all | 50.0 ± 1.2 | 80.0 ± 0.0 | 90.0 ± 2.0 | 60.0 ± 0.5 |"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dits.commands.common import add_command, add_sources, show_embedding, show_notices, show_progress
-from dits.errors import InputError, require
-from dits.flags import add_config_flags, config_from
+from dits.errors import require
+from dits.flags import add_config_flags, config_from, whole_numbers
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
@@ -49,7 +49,7 @@ def _ablate(args: argparse.Namespace) -> None:
     for name in names:
         require(name in TABLES, f"There is no table '{name}': choose from {', '.join(TABLES)}.")
     tables = [TABLES[name] for name in names]
-    seeds = _seeds(args.seeds)
+    seeds = whole_numbers(args.seeds, "seeds")
     training = config_from(args, TrainingConfig)
     make_folder(args.out)
     corpus = open_corpus(args.corpus, show_progress)
@@ -68,12 +68,3 @@ def _ablate(args: argparse.Namespace) -> None:
     )
     about = About(args.corpus, args.split, encoder.id, shlex.join(["python", "-m", "dits", *sys.argv[1:]]))
     print(f"Wrote {write_report(args.out, tables, results, splits, training, seeds, about)}")
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(seed) for seed in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"The seeds are whole numbers separated by commas, not '{text}'.") from error
-    require(len(set(seeds)) == len(seeds) > 0, "Name at least one seed, and each one once.")
-    return seeds
