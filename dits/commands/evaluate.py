@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits.commands.common import add_command, add_sources, method_names, show_embedding, show_notices, show_progress
+from dits.commands.common import add_command, add_sources, method_names, named_corpus, show_embedding, show_notices
 from dits.model import METHODS
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.evaluation import evaluate_scores, match_queries, mean_and_spread
-    from dits.search import load_method, open_corpus
+    from dits.search import load_method
 
     methods = method_names(args.method)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = named_corpus(args)
     gallery = corpus.split(args.split)
     queries = read_queries(args.queries) if args.queries else gallery.queries()
     matched = match_queries(queries, gallery.ids)
