@@ -45,7 +45,7 @@ def _encoder(args: argparse.Namespace) -> None:
     from dits.pairs.shards import read_shards
     from dits.search import open_corpus
 
-    corpus = open_corpus(args.corpus, lambda *_: None)
+    corpus = open_corpus(args.corpus, notice=lambda sentence: print(f"analysis: {sentence}", file=sys.stderr))
     stamps = [pair for pair in read_shards(args.pairs) if pair.source == "stamps"] if args.pairs else None
     reports = []
     for name in args.encoder or ["bundled"]:

@@ -1,21 +1,21 @@
-"""The command line: build the demo corpus, search, evaluate, train, embed."""
+"""The command line: build the demo corpus, check data, search, evaluate, train, embed."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from dits.commands import ablate, corpus, encoder, evaluate, search, train
+from dits.commands import ablate, corpus, data, encoder, evaluate, search, train
 from dits.errors import DitsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, or 2 after one sentence on what is wrong, or 130 when interrupted."""
+    """Runs a command; returns its exit code, or 2 after one sentence on what is wrong, or 130 when interrupted."""
     args = _parser().parse_args(arguments)
     try:
-        args.run_command(args)
+        code: int = args.run_command(args) or 0
         sys.stdout.flush()
-        return 0
+        return code
     except DitsError as error:
         print(f"dits: {error}", file=sys.stderr)
         return 2
@@ -30,6 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (corpus, search, evaluate, encoder, train, ablate):
+    for module in (corpus, data, search, evaluate, encoder, train, ablate):
         module.add(commands)
     return parser

@@ -1,8 +1,8 @@
 """A corpus: videos with captions and splits, on disk."""
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dits.errors import CorpusError, InputError
@@ -14,13 +14,25 @@ FRAMES = 12  # frames of a video that are embedded (DITS paper, section 4.1)
 
 @dataclass(frozen=True)
 class Clip:
-    """One video. `group` names the scene: near-duplicates share it, and a group never spans two splits."""
+    """One video, or a part of one.
+
+    Attributes:
+        id: its name, unique in the corpus.
+        path: its file.
+        split: "train", "validation" or "test".
+        group: names the scene: near-duplicates share it, and a group never spans two splits.
+        captions: what it shows, in sentences.
+        start: where it begins in the file, in seconds; None is the file's beginning.
+        end: where it ends in the file, in seconds; None, or anything past the file's end, is that end.
+    """
 
     id: str
     path: Path
     split: str
     group: str
     captions: tuple[str, ...]
+    start: float | None = None
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,10 +45,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named, ordered set of clips."""
+    """A named, ordered set of clips. `absent` says, by split, why none of its clips is here, where that is known."""
 
     name: str
     clips: tuple[Clip, ...]
+    absent: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def split(self, split: str) -> "Corpus":
         """The clips of one split; "all" gives every clip.
@@ -48,7 +61,7 @@ class Corpus:
             raise InputError(f"There is no split '{split}': choose one of {', '.join((*SPLITS, 'all'))}.")
         clips = tuple(clip for clip in self.clips if split in ("all", clip.split))
         if not clips:
-            raise InputError(f"The {split} split of corpus '{self.name}' is empty.")
+            raise InputError(self.absent.get(split, f"The {split} split of corpus '{self.name}' is empty."))
         return Corpus(self.name, clips)
 
     def queries(self) -> list[Query]:
@@ -67,11 +80,11 @@ class Corpus:
         return len(self.clips)
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have `columns`, each with text in every one of them.
+def read_rows(path: Path, columns: tuple[str, ...], may_be_empty: Collection[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file that must have `columns`, each with text in every one that may not be empty.
 
     Raises:
-        InputError: the file is missing, not UTF-8, lacks a column, or a row lacks a value.
+        InputError: the file is missing, not UTF-8, lacks a column, or a row lacks a value or has too many.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -81,10 +94,12 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
                 raise InputError(f"{path} has no column '{missing[0]}': its first line must name {', '.join(columns)}.")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error)
+        reason = "it is not UTF-8 text: save it as UTF-8" if isinstance(error, UnicodeDecodeError) else _reason(error)
         raise InputError(f"Cannot read {path}: {reason}.") from error
     for number, row in enumerate(rows, start=2):
-        empty = [column for column in columns if not (row[column] or "").strip()]
+        if any(row.pop(None, [])):  # cells beyond the header's
+            raise InputError(f"{path}, row {number}: more cells than columns: quote a text that has a comma.")
+        empty = [column for column in columns if column not in may_be_empty and not (row[column] or "").strip()]
         if empty:
             raise InputError(f"{path}, row {number}: the column '{empty[0]}' is empty.")
     return rows

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -90,7 +91,7 @@ def embed_corpus(corpus: Corpus, encoder: Encoder, progress: Progress | None = N
     """
     frames, times = [], []
     for done, clip in enumerate(corpus, start=1):
-        sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size)
+        sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size, start=clip.start, end=clip.end)
         frames.append(encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0])
         times.append(torch.from_numpy(sampled.times))
         if progress:
@@ -157,5 +158,8 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
 
 
 def _key(corpus: Corpus, encoder: Encoder, files: list[list[int]] | None = None) -> str:
-    made_from = {"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT}
+    made_from: dict[str, Any] = {"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT}
+    parts = [[clip.start, clip.end] for clip in corpus]
+    if any(part != [None, None] for part in parts):
+        made_from["parts"] = parts
     return sha256_of_json(made_from | ({"files": files} if files else {}))[:12]

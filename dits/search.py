@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dits.checkpoint import bundled_weights, load_checkpoint
 from dits.corpus import Clip, Corpus, read_clips
+from dits.datasets import DATASETS, LoadedDataset, load_dataset, load_table
 from dits.demo import build_demo, demo_folder
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
@@ -203,19 +204,40 @@ class SearchEngine:
         )
 
 
-def open_corpus(name: str = "demo", progress: Progress | None = None) -> Corpus:
-    """The demo corpus, built where it is not yet, or a folder with captions.csv and its clips as `<clip>.mp4`.
+def open_corpus(
+    name: str = "demo",
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
+    strict: bool = False,
+) -> Corpus:
+    """A corpus by its name.
+
+    Args:
+        name: "demo", which is built where it is not yet; a folder with captions.csv and its clips as `<clip>.mp4`;
+            "NAME:FOLDER" for a benchmark (see `dits.datasets.DATASETS`); or a CSV file (see
+            `dits.datasets.load_table`).
+        progress: told how far the demo corpus is built.
+        notice: told in sentences what is missing or peculiar in a benchmark or a CSV file.
+        strict: raise where a video is missing, instead of telling.
 
     Raises:
-        InputError: there is no such folder, or its captions.csv cannot be read.
+        InputError: there is no such corpus, or its captions cannot be read.
         CorpusError: the corpus is inconsistent.
         StorageError: the cache folder cannot be written.
     """
     if name == "demo":
         return build_demo(lambda done, total: _tell(progress, "Preparing the demo clips", done, total))
+    loaded = _dataset(name, strict)
+    if loaded:
+        for sentence in loaded.notices if notice else ():
+            notice(sentence)
+        return loaded.corpus
     folder = corpus_folder(name)
     if not os.path.isfile(folder / "captions.csv"):
-        raise InputError(f"There is no corpus '{name}': use 'demo', or a folder with a captions.csv.")
+        raise InputError(
+            f"There is no corpus '{name}': use 'demo', a folder with a captions.csv, a CSV file, or NAME:FOLDER for "
+            "one of the benchmarks that python -m dits data list names."
+        )
     return Corpus(folder.name, read_clips(folder / "captions.csv", folder))
 
 
@@ -231,12 +253,22 @@ def corpus_folder(name: str = "demo") -> Path:
         raise InputError(f"There is no corpus '{name[:200]}': use 'demo', or a folder with a captions.csv.") from error
 
 
+def _dataset(name: str, strict: bool) -> LoadedDataset | None:
+    dataset, colon, root = name.partition(":")
+    if colon and dataset in DATASETS:
+        return load_dataset(dataset, corpus_folder(root), strict=strict)
+    if name.lower().endswith(".csv") and not os.path.isdir(name):
+        return load_table(corpus_folder(name), strict=strict)
+    return None
+
+
 def load_engine(
     corpus: str = "demo",
     encoder: str = BUNDLED,
     methods: Sequence[str] = SEARCH_METHODS,
     weights: Path | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
 ) -> SearchEngine:
     """Loads everything that search needs.
 
@@ -246,14 +278,15 @@ def load_engine(
         methods: which of "mean", "xpool" and "dits" to load.
         weights: a folder with <method>.safetensors; by default the shipped weights for the encoder.
         progress: told what is being done.
+        strict: see `open_corpus`.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
     """
-    opened = open_corpus(corpus, progress)
+    notices: list[str] = []
+    opened = open_corpus(corpus, progress, notices.append, strict)
     _tell(progress, "Loading the encoder", 0, 1)
     loaded_encoder = load_encoder(encoder)
-    notices: list[str] = []
     embeddings = corpus_embeddings(
         opened,
         loaded_encoder,

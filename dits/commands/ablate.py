@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.commands.common import add_command, add_sources, show_embedding, show_notices, show_progress
+from dits.commands.common import add_command, add_sources, named_corpus, show_embedding, show_notices
 from dits.errors import require
 from dits.flags import add_config_flags, config_from, whole_numbers
 
@@ -42,7 +42,6 @@ def _ablate(args: argparse.Namespace) -> None:
     from dits.model import ModelConfig
     from dits.network import AlignmentConfig
     from dits.pooling import PoolingConfig
-    from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data
 
     names = [name.strip() for name in args.tables.split(",") if name.strip()]
@@ -52,7 +51,7 @@ def _ablate(args: argparse.Namespace) -> None:
     seeds = whole_numbers(args.seeds, "seeds")
     training = config_from(args, TrainingConfig)
     make_folder(args.out)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = named_corpus(args)
     encoder = load_encoder(args.encoder)
     notices: list[str] = []
     embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)

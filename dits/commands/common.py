@@ -10,13 +10,15 @@ from dits.errors import InputError
 from dits.model import METHODS
 
 if TYPE_CHECKING:
+    from dits.corpus import Corpus
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_command(
-    commands: "Commands", name: str, run: Callable[[argparse.Namespace], None], text: str
+    commands: "Commands", name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
-    """Adds a command that `run` carries out, with one sentence of help."""
+    """Adds a command that `run` carries out, with one sentence of help. What `run` returns is the exit code."""
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run_command=run)
     return parser
@@ -24,7 +26,12 @@ def add_command(
 
 def add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
     """Adds the flags that name a corpus, an encoder and, where `weights`, a folder of trained weights."""
-    parser.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
+    parser.add_argument(
+        "--corpus", default="demo", metavar="NAME",
+        help="demo (default), a folder with captions.csv, a CSV of videos and captions, or a benchmark as NAME:FOLDER "
+        "(python -m dits data list)",
+    )  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="a missing video is an error, not a notice")
     parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
     if weights:
         parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with xpool and dits.safetensors")
@@ -57,6 +64,17 @@ def check_target(path: Path | None) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write.")
     make_folder(path.parent)
+
+
+def named_corpus(args: argparse.Namespace) -> "Corpus":
+    """The corpus that the flags name; what is missing in it is told on the error stream.
+
+    Raises:
+        DitsError: see `dits.search.open_corpus`.
+    """
+    from dits.search import open_corpus
+
+    return open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]), args.strict)
 
 
 def show_notices(notices: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.commands.common import add_command, add_sources, check_target, show_embedding, show_progress
+from dits.commands.common import add_command, add_sources, check_target, named_corpus, show_embedding, show_progress
 from dits.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def _demo(args: argparse.Namespace) -> None:
 def _encode(args: argparse.Namespace) -> None:
     from dits.embeddings import cached_path, embed_corpus, save_embeddings, shipped_path
     from dits.encoders import load_encoder
-    from dits.search import open_corpus
 
     check_target(args.out)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = named_corpus(args)
     encoder = load_encoder(args.encoder)
     path = args.out or (shipped_path if args.ship else cached_path)(corpus, encoder)
     save_embeddings(path, corpus, embed_corpus(corpus, encoder, show_embedding))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.commands.common import add_command, show_progress
+from dits.commands.common import add_command, show_notices, show_progress
 from dits.flags import add_config_flags, config_from
 
 if TYPE_CHECKING:
@@ -67,6 +67,6 @@ def _train_encoder(args: argparse.Namespace) -> None:
 
     recipe = read_recipe(args.recipe) if args.recipe else {}
     config = config_from(args, EncoderTrainingConfig, recipe)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]))
     train_encoder(corpus, args.pairs, args.out, config, lambda line: print(line, flush=True), args.run)
     print(f"Wrote the encoder to {args.out}")

@@ -12,9 +12,9 @@ from dits.commands.common import (
     add_sources,
     check_target,
     method_names,
+    named_corpus,
     show_embedding,
     show_notices,
-    show_progress,
 )
 from dits.errors import InputError, require
 from dits.flags import add_config_flags, config_from
@@ -68,13 +68,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.encoders import load_encoder
     from dits.evaluation import match_queries, mean_and_spread
     from dits.repeated_captions import repeated_captions
-    from dits.search import load_method, open_corpus
+    from dits.search import load_method
 
     methods = method_names(args.method or args.compare or ",".join(SEARCH_METHODS))
     pair = _pair(args.compare, methods)
     bootstrap = config_from(args, BootstrapConfig)
     _check(args)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = named_corpus(args)
     gallery = corpus.split(args.split)
     queries = read_queries(args.queries) if args.queries else gallery.queries()
     matched = match_queries(queries, gallery.ids)

@@ -24,7 +24,7 @@ def add(commands: "Commands") -> None:
 def _search(args: argparse.Namespace) -> None:
     from dits.search import load_engine
 
-    engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, show_progress)
+    engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, show_progress, strict=args.strict)
     show_notices(engine.notices)
     result = engine.search(args.text, args.method, args.top)
     if args.json:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits.commands.common import add_sources, check_target, show_embedding, show_progress
+from dits.commands.common import add_sources, check_target, named_corpus, show_embedding, show_progress
 from dits.flags import add_config_flags, config_from
 
 if TYPE_CHECKING:
@@ -56,11 +56,10 @@ def _train_method(args: argparse.Namespace) -> None:
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
     from dits.model import METHODS, PARTS, ModelConfig
-    from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data, train
 
     check_target(args.out)
-    corpus = open_corpus(args.corpus, show_progress)
+    corpus = named_corpus(args)
     encoder = load_encoder(args.encoder)
     embeddings = corpus_embeddings(corpus, encoder, show_embedding)
     config = config_from(args, TrainingConfig)
