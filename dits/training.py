@@ -25,6 +25,7 @@ from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
 from dits.files import atomic_path
 from dits.model import ModelConfig, RetrievalModel
+from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 
 _STATE = "state.safetensors"
 _HEADER = "dits-training"
@@ -181,7 +182,9 @@ class _Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
-        self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
+        rest = [parameter for name, parameter in model.named_parameters() if name != "logit_scale"]
+        groups = (([model.logit_scale], config.clip_learning_rate), (rest, config.learning_rate))
+        self.optimizer = torch.optim.AdamW(parameter_groups(groups, config.weight_decay))
         self.steps_per_epoch = sum(1 for _ in self._batches(1))
         if not self.steps_per_epoch:
             raise InputError("Training needs captions of at least two videos.")
@@ -256,8 +259,7 @@ class _Trainer:
 
     def _set_learning_rates(self, step: int) -> None:
         factor = warmup_cosine(step, self.config.epochs * self.steps_per_epoch, self.config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        set_learning_rates(self.optimizer.param_groups, factor)
 
     def _batches(self, epoch: int) -> Iterator[np.ndarray]:
         return batches(self.data.video_of, self.config.batch_size, _epoch_seed(self.config.seed, epoch))
@@ -268,22 +270,6 @@ class _Trainer:
         for tensor in (*self.start, self.data.texts, self.data.frames, torch.from_numpy(self.data.video_of)):
             digest.update(tensor.contiguous().numpy().tobytes())
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
-
-
-def warmup_cosine(step: int, total: int, warmup: float) -> float:
-    """The factor on the learning rate at a step (from 0): linear warm-up, then half a cosine to zero."""
-    rising = warmup * total
-    if step < rising:
-        return (step + 1) / max(1.0, rising)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, total - rising)))
-
-
-def _parameter_groups(model: RetrievalModel, config: TrainingConfig) -> list[dict[str, Any]]:
-    """CLIP's own parameters at their low rate, everything else at the other."""
-    clip = [model.logit_scale]
-    rest = [p for name, p in model.named_parameters() if name != "logit_scale"]
-    groups = ((clip, config.clip_learning_rate), (rest, config.learning_rate))
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in groups]
 
 
 def _start_from(model: RetrievalModel, init: RetrievalModel) -> None:
