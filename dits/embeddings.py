@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dits.clips import ClipReader, read_all, worth_workers
 from dits.corpus import FRAMES, Corpus
 from dits.encoders import Encoder
 from dits.errors import CorpusError
 from dits.files import ASSETS, atomic_path, cache_root, sha256_of_json
-from dits.video import sample_frames
 
 Progress = Callable[[int, int], None]
 
@@ -82,20 +82,27 @@ def corpus_embeddings(
     return embeddings
 
 
-def embed_corpus(corpus: Corpus, encoder: Encoder, progress: Progress | None = None) -> CorpusEmbeddings:
-    """Embeds FRAMES frames of every video: the mid-points of as many equal segments.
+def embed_corpus(
+    corpus: Corpus, encoder: Encoder, progress: Progress | None = None, workers: int | None = None
+) -> CorpusEmbeddings:
+    """Embeds FRAMES frames of every video: the mid-points of as many equal segments. Rounded as they are kept.
+
+    Args:
+        workers: processes that decode ahead of the encoder; by default as many as the corpus is worth.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
+    reader = ClipReader(encoder.transform)
     frames, times = [], []
-    for done, clip in enumerate(corpus, start=1):
-        sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size)
-        frames.append(encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0])
-        times.append(torch.from_numpy(sampled.times))
+    workers = worth_workers(len(corpus)) if workers is None else workers
+    for done, clip in enumerate(read_all(corpus.clips, reader, workers, encoder.device.type == "cuda"), start=1):
+        frames.append(encoder.encode_pixels(clip.pixels[None])[0])
+        times.append(clip.times)
         if progress:
             progress(done, len(corpus))
-    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames), torch.stack(times).float())
+    # A first run and those that read the cache must not differ.
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames).half().float(), torch.stack(times))
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:

@@ -36,12 +36,17 @@ class Encoder(Protocol):
     id: str
     dim: int
     frame_size: int
+    device: torch.device
+    transform: FrameTransform
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of frames that are resized and cropped (B, F, 3, H, W), uint8 (`transform.crop`)."""
 
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8."""
@@ -129,6 +134,10 @@ class OpenClipEncoder:
         images = (batch.to(self.device).contiguous(memory_format=torch.channels_last) for batch in batches)
         embeddings = torch.cat([self._model.encode_image(batch).float().cpu() for batch in images])
         return embeddings.unflatten(0, frames.shape[:2])
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of frames that are resized and cropped (B, F, 3, H, W), uint8 (`transform.crop`)."""
+        return self.encode_frames(self.transform.normalise(pixels.to(self.device, non_blocking=True)))
 
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8: OpenCLIP's own evaluation transform."""
