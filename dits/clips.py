@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
@@ -66,7 +66,7 @@ def read_clips(
     workers: int = 0,
     prefetch: int = 8,
     pin_memory: bool = False,
-) -> Iterator[ReadClip | DitsError]:
+) -> Generator[ReadClip | DitsError]:
     """The clips in the order given, read ahead; in the place of one that cannot be read, why not.
 
     One call keeps its workers to its end, so that a training asks once for all its epochs.
@@ -106,7 +106,9 @@ def read_clips(
         yield error or ReadClip(pixels, times)
 
 
-def read_all(clips: Sequence[Clip], reader: ClipReader, workers: int = 0, pin_memory: bool = False) -> Iterator[ReadClip]:
+def read_all(
+    clips: Sequence[Clip], reader: ClipReader, workers: int = 0, pin_memory: bool = False
+) -> Iterator[ReadClip]:
     """Every clip once, in order.
 
     Raises:
@@ -114,6 +116,12 @@ def read_all(clips: Sequence[Clip], reader: ClipReader, workers: int = 0, pin_me
     """
     for read in read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers, pin_memory=pin_memory):
         yield checked(read)
+
+
+def undecodable(clips: Sequence[Clip], reader: ClipReader, workers: int = 0) -> list[str]:
+    """The ids of the clips that cannot be read; each is decoded to find out."""
+    reads = read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers)
+    return [clip.id for clip, read in zip(clips, reads, strict=True) if isinstance(read, DitsError)]
 
 
 def checked(read: ReadClip | DitsError) -> ReadClip:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -54,6 +55,14 @@ class World:
         dist.broadcast_object_list(values, src=0, device=torch.device(self.device))
         return values[0]
 
+    def from_all(self, value: Value) -> list[Value]:
+        """The `value` of every process, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
 
 @contextmanager
 def joined_world(device: str = "auto") -> Iterator[World]:
@@ -80,13 +89,14 @@ def joined_world(device: str = "auto") -> Iterator[World]:
                 f"--nproc-per-node {torch.cuda.device_count()}, or train with --device cpu."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if use_cuda else "gloo", rank=rank, world_size=size)
+    dist.init_process_group("nccl" if use_cuda else "gloo", rank=rank, world_size=size, timeout=_TIMEOUT)
     try:
         yield World(rank, size, f"cuda:{local}" if use_cuda else "cpu")
     finally:
         dist.destroy_process_group()
 
 
+_TIMEOUT = timedelta(hours=1)  # the processes wait for each other's videos too, and for the first to evaluate
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 

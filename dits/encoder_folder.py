@@ -42,7 +42,9 @@ def write_encoder(encoder: OpenClipEncoder, folder: Path) -> None:
     config["text_cfg"] = _written_text(encoder, dict(config["text_cfg"]), folder)
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"] = config["vision_cfg"] | {"timm_model_pretrained": False}
-    preprocessing = {name: encoder.transform.config[name] for name in _PREPROCESSING if name in encoder.transform.config}
+    preprocessing = {
+        name: encoder.transform.config[name] for name in _PREPROCESSING if name in encoder.transform.config
+    }
     write_json(folder / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocessing})
     # Cloned, for tied weights share memory, which safetensors refuses.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.module.state_dict().items()}

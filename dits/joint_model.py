@@ -122,7 +122,7 @@ class GradientStep:
     """Computes a batch's loss and gradients, in one process or in several that each hold a share of the batch."""
 
     def __init__(self, model: JointModel, micro_batch: int = 0) -> None:
-        """`micro_batch` is how many pairs a process embeds at once, with the memory of so many; 0 is its whole share."""
+        """`micro_batch` is how many pairs a process embeds at once, which decides the memory; 0 is its whole share."""
         self.model = model
         self.micro_batch = micro_batch
         self._module: nn.Module = model

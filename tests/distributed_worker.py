@@ -49,7 +49,11 @@ def loss_and_gradients(model, encoder, micro_batch):
     """The loss, and the gradient of every parameter by name."""
     model.zero_grad(set_to_none=True)
     loss = GradientStep(model, micro_batch).backward(batch_of(encoder, model.world), SEED)
-    gradients = {name: p.grad.detach().clone(memory_format=torch.contiguous_format) for name, p in model.named_parameters() if p.requires_grad}
+    gradients = {
+        name: p.grad.detach().clone(memory_format=torch.contiguous_format)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
     return {"loss": torch.tensor(loss), **gradients}
 
 
@@ -64,5 +68,3 @@ def main(folder, out):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-
-

@@ -1,4 +1,7 @@
-"""`train`: pooling and sampler on cached embeddings; `train encoder` is in dits.commands.encoder."""
+"""`train`: pooling and sampler on cached embeddings; with --joint, from video (dits.commands.joint).
+
+`train encoder` is in dits.commands.encoder.
+"""
 
 import argparse
 import json
@@ -9,29 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 from dits.commands.common import add_sources, check_target, show_embedding, show_progress
 from dits.flags import add_config_flags, config_from
+from dits.model import METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
     from dits.encoders import Encoder
+    from dits.model import ModelConfig
     from dits.training import PairData
 
 
 def add(commands: "Commands") -> None:
     """Adds the command, with a subcommand for everything that can be trained."""
     from dits.alignment import AlignmentConfig, SamplerConfig
-    from dits.commands import encoder
+    from dits.commands import encoder, joint
     from dits.pooling import PoolingConfig
     from dits.training import TrainingConfig
 
     text = "Train the pooling and the sampler, or the bundled encoder."
     whats = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     encoder.add_training(whats)
-    for method in ("xpool", "dits"):
-        train = whats.add_parser(method, help=f"{method} on cached embeddings, the encoder frozen")
+    for method in METHODS:
+        what = "the encoder alone, with --joint" if method == "mean" else f"{method} on cached embeddings, or --joint"
+        train = whats.add_parser(method, help=what)
         train.set_defaults(run_command=_train_method, method=method)
         add_sources(train, weights=False)
         target = train.add_mutually_exclusive_group(required=True)
-        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write")
+        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
         target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
         train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
         train.add_argument(
@@ -42,6 +48,7 @@ def add(commands: "Commands") -> None:
         train.add_argument("--half", action="store_true", help="write float16")
         train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
         add_config_flags(train, TrainingConfig)
+        joint.add_flags(train)
         add_config_flags(train, PoolingConfig, skip=("dim", "heads"))
         if method == "dits":
             add_config_flags(train, SamplerConfig)
@@ -49,27 +56,23 @@ def add(commands: "Commands") -> None:
 
 
 def _train_method(args: argparse.Namespace) -> None:
-    from dits.alignment import AlignmentConfig, SamplerConfig
     from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
-    from dits.model import ModelConfig
-    from dits.pooling import PoolingConfig
     from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data, train
 
+    if args.joint:
+        from dits.commands import joint
+
+        return joint.run(args)
     check_target(args.out)
     corpus = open_corpus(args.corpus, show_progress)
     encoder = load_encoder(args.encoder)
     embeddings = corpus_embeddings(corpus, encoder, show_embedding)
     config = config_from(args, TrainingConfig)
-    model_config = ModelConfig(
-        method=args.method,
-        pooling=config_from(args, PoolingConfig, dim=encoder.dim, heads=1),
-        sampler=config_from(args, SamplerConfig),
-        network=config_from(args, AlignmentConfig, dim=encoder.dim, dropout=0.0),
-    )
+    model_config = model_config_from(args, encoder.dim)
     data = pair_data(corpus.split("train"), encoder, embeddings)
     described = {"corpus": args.corpus, "split": "train", "selected_on": "validation"}
     if args.pairs:
@@ -97,6 +100,20 @@ def _train_method(args: argparse.Namespace) -> None:
     path = args.out or bundled_weights(args.method, encoder.id)
     save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
+
+
+def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
+    """The model that the flags describe, for embeddings of a width."""
+    from dits.alignment import AlignmentConfig, SamplerConfig
+    from dits.model import ModelConfig
+    from dits.pooling import PoolingConfig
+
+    return ModelConfig(
+        method=args.method,
+        pooling=config_from(args, PoolingConfig, dim=dim, heads=1),
+        sampler=config_from(args, SamplerConfig),
+        network=config_from(args, AlignmentConfig, dim=dim, dropout=0.0),
+    )
 
 
 def _with_pairs(data: "PairData", encoder: "Encoder", folder: Path, names: str) -> tuple["PairData", str]:
