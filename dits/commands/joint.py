@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,23 @@ def add_flags(train: argparse.ArgumentParser) -> None:
 
     train.add_argument("--joint", action="store_true", help="tune the encoder too, from video; --out is a folder then")
     train.add_argument("--log-dir", type=Path, metavar="DIR", help="with --joint: log for TensorBoard here")
-    train.add_argument("--device", default="auto", help="with --joint: auto (default), cpu or cuda")
+    train.add_argument("--device", help="with --joint: auto (default), cpu or cuda")
     add_config_flags(train, JointTrainingConfig)
+
+
+def refuse_flags(args: argparse.Namespace) -> None:
+    """Refuses what only --joint understands, where that is not given.
+
+    Raises:
+        InputError: such a flag is given.
+    """
+    from dits.joint_config import JointTrainingConfig
+    from dits.training import TrainingConfig
+
+    shared = {field.name for field in fields(TrainingConfig)}
+    names = [field.name for field in fields(JointTrainingConfig) if field.name not in shared] + ["log_dir", "device"]
+    given = ["--" + name.replace("_", "-") for name in names if getattr(args, name, None) is not None]
+    require(not given, f"{', '.join(given)}: only training from video knows this, add --joint.")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         from dits.run_log import check_tensorboard
 
         check_tensorboard()
-    with joined_world(args.device) as world:
+    with joined_world(args.device or "auto") as world:
         try:
             _train(args, world)
         except VideoError:  # other processes may have met none

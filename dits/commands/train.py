@@ -34,7 +34,7 @@ def add(commands: "Commands") -> None:
     for method in METHODS:
         what = "the encoder alone, with --joint" if method == "mean" else f"{method} on cached embeddings, or --joint"
         train = whats.add_parser(method, help=what)
-        train.set_defaults(run_command=_train_method, method=method)
+        train.set_defaults(run_command=_train, method=method)
         add_sources(train, weights=False)
         target = train.add_mutually_exclusive_group(required=True)
         target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
@@ -55,7 +55,17 @@ def add(commands: "Commands") -> None:
             add_config_flags(train, AlignmentConfig, skip=("dim", "dropout"))
 
 
-def _train_method(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> None:
+    from dits.commands import joint
+
+    if args.joint:
+        joint.run(args)
+    else:
+        joint.refuse_flags(args)
+        _train_on_embeddings(args)
+
+
+def _train_on_embeddings(args: argparse.Namespace) -> None:
     from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
@@ -63,10 +73,6 @@ def _train_method(args: argparse.Namespace) -> None:
     from dits.search import open_corpus
     from dits.training import TrainingConfig, pair_data, train
 
-    if args.joint:
-        from dits.commands import joint
-
-        return joint.run(args)
     check_target(args.out)
     corpus = open_corpus(args.corpus, show_progress)
     encoder = load_encoder(args.encoder)
