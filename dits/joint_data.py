@@ -139,7 +139,7 @@ class IgnoredPairs:
         for i, row in enumerate(rows):
             shared = self._videos_of.get(self._captions[row])
             if shared:
-                marked[i] |= np.isin(videos, list(shared))
+                marked[i] |= np.isin(videos, list(shared - {int(videos[i])}))
         np.fill_diagonal(marked, False)
         return torch.from_numpy(marked) if marked.any() else None
 
