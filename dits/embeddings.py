@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dits.corpus import FRAMES, Corpus
+from dits.clips import ClipReader, read_all, worth_workers
+from dits.corpus import FRAMES, Clip, Corpus
 from dits.encoders import Encoder
 from dits.errors import CorpusError
 from dits.files import ASSETS, atomic_path, cache_root, sha256_of_json
-from dits.video import sample_frames
 
 Progress = Callable[[int, int], None]
 
@@ -83,20 +83,40 @@ def corpus_embeddings(
     return embeddings
 
 
-def embed_corpus(corpus: Corpus, encoder: Encoder, progress: Progress | None = None) -> CorpusEmbeddings:
+def embed_corpus(
+    corpus: Corpus, encoder: Encoder, progress: Progress | None = None, workers: int | None = None
+) -> CorpusEmbeddings:
     """Embeds FRAMES frames of every video: the mid-points of as many equal segments.
+
+    Args:
+        workers: processes that decode ahead of the encoder; by default as many as the corpus is worth.
+
+    Raises:
+        VideoError: a video cannot be decoded.
+    """
+    workers = worth_workers(len(corpus)) if workers is None else workers
+    frames, times = embed_clips(corpus.clips, encoder, progress, workers)
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames, times)
+
+
+def embed_clips(
+    clips: Sequence[Clip], encoder: Encoder, progress: Progress | None = None, workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Frame embeddings (V, FRAMES, d) of clips and when each frame is shown (V, FRAMES), in seconds.
+
+    The embeddings are rounded to float16, as they are kept: a first run and one that reads the cache do not differ.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
     frames, times = [], []
-    for done, clip in enumerate(corpus, start=1):
-        sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size, start=clip.start, end=clip.end)
-        frames.append(encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0])
-        times.append(torch.from_numpy(sampled.times))
+    on_gpu = encoder.device.type == "cuda"
+    for done, clip in enumerate(read_all(clips, ClipReader(encoder.transform), workers, on_gpu), start=1):
+        frames.append(encoder.encode_pixels(clip.pixels[None])[0])
+        times.append(clip.times)
         if progress:
-            progress(done, len(corpus))
-    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames), torch.stack(times).float())
+            progress(done, len(clips))
+    return torch.stack(frames).half().float(), torch.stack(times)
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:

@@ -35,12 +35,12 @@ from dits.errors import DitsError, require
 from dits.evaluation import evaluate_scores, selection_key
 from dits.files import sha256_of, write_json
 from dits.losses import sigmoid_loss, symmetric_cross_entropy
+from dits.optimisation import warmup_cosine
 from dits.pairs.shards import INDEX
 from dits.pictures import Augmentation, normalise, plain_view
 from dits.pooling import mean_pool
 from dits.ridge import kernel_ridge_floor, weighted_ridge
 from dits.towers import image_stages, pretrained_model, write_model
-from dits.training import warmup_cosine
 
 Report = Callable[[str], None]
 

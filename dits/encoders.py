@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dits.errors import EncoderError
 from dits.files import ASSETS, sha256_of
+from dits.frame_transform import FrameTransform
 from dits.quantization import dequantize, is_quantized
 
 BUNDLED = "bundled"
@@ -35,12 +36,17 @@ class Encoder(Protocol):
     id: str
     dim: int
     frame_size: int
+    device: torch.device
+    transform: FrameTransform
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of frames that are resized and cropped (B, F, 3, H, W), uint8 (`transform.crop`)."""
 
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8."""
@@ -82,8 +88,8 @@ class OpenClipEncoder:
 
     def __init__(self, source: _Source, device: str) -> None:
         import open_clip
-        from open_clip.transform import PreprocessCfg, image_transform_v2
 
+        self._source = source
         self.id = source.id
         self.quick_gelu = source.quick_gelu
         self.device = torch.device(device)
@@ -92,17 +98,32 @@ class OpenClipEncoder:
         )
         self._tokenizer = _loaded(source, lambda: open_clip.get_tokenizer(source.model_name))
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse two callers at once
-        config = open_clip.get_model_preprocess_cfg(self._model)
-        self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
-        size = config["size"]
-        self.frame_size = size if isinstance(size, int) else min(size)
+        self.transform = FrameTransform(dict(open_clip.get_model_preprocess_cfg(self._model)))
+        self.frame_size = min(self.transform.size)
         self.dim = self.encode_text([FINGERPRINT_SENTENCE]).shape[-1]
+
+    @property
+    def module(self) -> Any:
+        """The OpenCLIP model itself, in evaluation mode until it is trained; what trains it must set it back."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """OpenCLIP's tokenizer of the model."""
+        return self._tokenizer
+
+    def model_config(self) -> dict[str, Any]:
+        """OpenCLIP's configuration of the model, with the activation that it was loaded with."""
+        import open_clip
+
+        config = open_clip.get_model_config(self._source.model_name)
+        return config | {"quick_gelu": self.quick_gelu or bool(config.get("quick_gelu", False))}
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
         batches = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
-        tokens = (self._tokenize(list(batch)).to(self.device) for batch in batches)
+        tokens = (self.tokenize(batch).to(self.device) for batch in batches)
         return torch.cat([self._model.encode_text(batch).float().cpu() for batch in tokens])
 
     @torch.inference_mode()
@@ -114,11 +135,22 @@ class OpenClipEncoder:
         embeddings = torch.cat([self._model.encode_image(batch).float().cpu() for batch in images])
         return embeddings.unflatten(0, frames.shape[:2])
 
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embeddings (B, F, d) of frames that are resized and cropped (B, F, 3, H, W), uint8 (`transform.crop`)."""
+        return self.encode_frames(self.transform.normalise(pixels.to(self.device, non_blocking=True)))
+
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8: OpenCLIP's own evaluation transform."""
-        from PIL import Image
+        return self.transform.normalise(self.transform.crop(frames))
 
-        return torch.stack([self._transform(Image.fromarray(frame)) for frame in frames])
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """The text tower's input (B, L) of B sentences, on the CPU."""
+        with self._tokenizer_lock:
+            tokens = self._tokenizer(list(texts))
+        if hasattr(getattr(self._model, "text", None), "pooler"):
+            # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
+            tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
+        return tokens
 
     def cut_text(self, text: str) -> str | None:
         """The part of the text that the encoder reads, where that is not all of it; None where it is.
@@ -158,14 +190,6 @@ class OpenClipEncoder:
     def _tokens_of(self, text: str) -> Tensor:
         with self._tokenizer_lock:
             return self._tokenizer([text])[0]
-
-    def _tokenize(self, texts: list[str]) -> Tensor:
-        with self._tokenizer_lock:
-            tokens = self._tokenizer(texts)
-        if hasattr(getattr(self._model, "text", None), "pooler"):
-            # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
-            tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
-        return tokens
 
 
 def _resolve(name: str) -> _Source:

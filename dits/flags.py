@@ -55,7 +55,10 @@ def whole_numbers(text: str, name: str) -> list[int]:
 
 
 def field_docs(config: type) -> dict[str, str]:
-    """What the "Attributes:" section of a class's docstring says of each field."""
-    section = (config.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """What the "Attributes:" section of a class's docstring, or of a base class's, says of each field."""
+    docs: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        section = (base.__doc__ or "").partition("Attributes:")[2]
+        entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+        docs |= {name: " ".join(text.split()) for name, text in entries}
+    return docs

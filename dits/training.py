@@ -26,6 +26,7 @@ from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
 from dits.files import atomic_path
 from dits.model import ModelConfig, RetrievalModel
+from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 
 _STATE = "state.safetensors"
 _HEADER = "dits-training"
@@ -48,8 +49,9 @@ class TrainingConfig:
         patience: epochs without a better validation result before training stops; 0 never stops early.
         objective: "contrastive" (Equation 2), or "l2" or "l1" on the aligned text with its video fixed (Equation 6 and
             Table 7), which leave pooling and temperature as they are.
-        mask_duplicates: take no video as a negative whose caption in the batch is the same sentence (the baselines
-            do not care).
+        ignore: pairs of a batch's text and another pair's video that are no negatives: video, where it is the text's
+            own video; caption, where it is another video that has the same caption word for word; both; or none, as
+            the baselines. Where no batch holds a video twice, only captions that several videos share are left.
         seed: of initialisation, batches, dropout and noise (24).
     """
 
@@ -62,11 +64,12 @@ class TrainingConfig:
     clip_norm: float = 1.0
     patience: int = 0
     objective: str = "contrastive"
-    mask_duplicates: bool = False
+    ignore: str = "both"
     seed: int = 24
 
     def __post_init__(self) -> None:
         one_of("objective", self.objective, ("contrastive", "l2", "l1"))
+        one_of("ignore", self.ignore, ("none", "video", "caption", "both"))
         require(
             self.epochs >= 1 and self.batch_size >= 2, "Training needs at least 1 epoch and a batch size of at least 2."
         )
@@ -193,7 +196,9 @@ class _Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
-        self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
+        rest = [parameter for name, parameter in model.named_parameters() if name != "logit_scale"]
+        groups = (([model.logit_scale], config.clip_learning_rate), (rest, config.learning_rate))
+        self.optimizer = torch.optim.AdamW(parameter_groups(groups, config.weight_decay))
         self.steps_per_epoch = sum(1 for _ in self._batches(1))
         if not self.steps_per_epoch:
             raise InputError("Training needs captions of at least two videos.")
@@ -253,7 +258,7 @@ class _Trainer:
         self._set_learning_rates((self.epoch - 1) * self.steps_per_epoch + index)
         texts = self.data.texts[torch.from_numpy(rows)]
         frames = self.data.frames[torch.from_numpy(self.data.video_of[rows])]
-        ignored = _same_sentences(texts) if self.config.mask_duplicates else None
+        ignored = _same_sentences(texts) if self.config.ignore in ("caption", "both") else None
         loss = self.model.loss(texts, frames, ignored, self.config.objective)
         if not torch.isfinite(loss):
             raise DitsError(
@@ -272,8 +277,7 @@ class _Trainer:
 
     def _set_learning_rates(self, step: int) -> None:
         factor = warmup_cosine(step, self.config.epochs * self.steps_per_epoch, self.config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        set_learning_rates(self.optimizer.param_groups, factor)
 
     def _batches(self, epoch: int) -> Iterator[np.ndarray]:
         return batches(self.data.video_of, self.config.batch_size, _epoch_seed(self.config.seed, epoch))
@@ -284,23 +288,6 @@ class _Trainer:
         for tensor in (*self.start, self.data.texts, self.data.frames, torch.from_numpy(self.data.video_of)):
             digest.update(tensor.contiguous().numpy().tobytes())
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
-
-
-def warmup_cosine(step: int, total: int, warmup: float) -> float:
-    """The factor on the learning rate at a step (from 0): linear warm-up, then half a cosine to zero."""
-    rising = warmup * total
-    if step < rising:
-        return (step + 1) / max(1.0, rising)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, total - rising)))
-
-
-def _parameter_groups(model: RetrievalModel, config: TrainingConfig) -> list[dict[str, Any]]:
-    """CLIP's own parameters at their low rate, everything else at the other."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    clip = [p for name, p in trained if name == "logit_scale"]
-    rest = [p for name, p in trained if name != "logit_scale"]
-    groups = ((clip, config.clip_learning_rate), (rest, config.learning_rate))
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in groups if parameters]
 
 
 def _start_from(model: RetrievalModel, init: RetrievalModel) -> None:

@@ -54,21 +54,29 @@ class VideoInfo:
 
 
 def sample_frames(
-    path: PathLike, n: int = 12, *, size: int | None = None, start: float | None = None, end: float | None = None
+    path: PathLike,
+    n: int = 12,
+    *,
+    size: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    positions: np.ndarray | None = None,
 ) -> SampledFrames:
     """The frames shown at the mid-points of n equal segments of a clip, or of its seconds `start` to `end`.
 
     Mid-points are points in time, so a variable frame rate is sampled evenly; a clip of fewer than n frames
     repeats frames, in order. `size` scales the shorter side to that many pixels, aspect ratio kept; a clip
     that is smaller is not enlarged, and None keeps the file's own size. `start` and `end` count from the
-    first frame; an `end` past the last frame means the end of the last frame.
+    first frame; an `end` past the last frame means the end of the last frame. `positions` (n,) from 0 to below 1
+    say where in each segment to look, instead of the middle.
 
     Raises InputError for an argument out of range (also a `start` past the end of the clip) and VideoError
     for a file that cannot be read.
     """
     _check_arguments(n, size, start, end)
     clip = _read_clip(path)
-    shown = _shown_at_midpoints(clip, n, start or 0.0, math.inf if end is None else end)
+    within = np.full(n, 0.5) if positions is None else positions
+    shown = _shown_in_segments(clip, within, start or 0.0, math.inf if end is None else end)
     width, height = _scaled(clip.width, clip.height, size)
     numbers, repeats = np.unique(shown, return_inverse=True)  # each frame is decoded once
 
@@ -119,21 +127,22 @@ def _check_arguments(n: int, size: int | None, start: float | None, end: float |
         raise InputError(f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end.")
 
 
-def _shown_at_midpoints(clip: _Clip, n: int, start: float, end: float) -> np.ndarray:
-    """(n,) int64: positions in clip.pts, ascending."""
+def _shown_in_segments(clip: _Clip, within: np.ndarray, start: float, end: float) -> np.ndarray:
+    """(n,) int64: positions in clip.pts, ascending, of what is shown `within` (n,) each of n segments."""
+    n = len(within)
     if start and start >= clip.duration:
         raise InputError(
             f"start={start:g} lies past the end of {_name(clip.path)}, which lasts {clip.duration:.2f} s; "
             "choose an earlier start."
         )
-    middles = start + (np.arange(n) + 0.5) * (min(end, clip.duration) - start) / n
+    moments = start + (np.arange(n) + within) * (min(end, clip.duration) - start) / n
     times, step = clip.seconds(clip.pts), clip.duration / len(clip.pts)
     # Files round times to ticks (Matroska: 1 ms), which can stamp a frame just after the mid-point at which it
     # begins. Where that explains all unevenness, the frame rate is constant and the unrounded times are known.
     even = np.arange(len(times)) * step
     if np.abs(times - even).max() <= min(1.5 * clip.tick, 0.25 * step):
         times = even
-    return np.searchsorted(times, middles + 1e-6 * step, side="right") - 1
+    return np.searchsorted(times, moments + 1e-6 * step, side="right") - 1
 
 
 def _scaled(width: int, height: int, size: int | None) -> tuple[int, int]:

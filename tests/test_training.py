@@ -9,9 +9,10 @@ from dits.errors import CheckpointError, DitsError, InputError
 from dits.losses import symmetric_cross_entropy
 from dits.model import ModelConfig
 from dits.network import AlignmentConfig
+from dits.optimisation import warmup_cosine
 from dits.pooling import PoolingConfig
 from dits.sampler import SamplerConfig
-from dits.training import PairData, TrainingConfig, batches, train, warmup_cosine
+from dits.training import PairData, TrainingConfig, batches, train
 
 DIM = 32
 QUICK = TrainingConfig(epochs=4, batch_size=8, learning_rate=3e-3, weight_decay=0.0, seed=7)

@@ -1,4 +1,7 @@
-"""`train`: pooling and sampler on cached embeddings; `train encoder` is in dits.commands.encoder."""
+"""`train`: pooling and sampler on cached embeddings; with --joint, from video (dits.commands.joint).
+
+`train encoder` is in dits.commands.encoder.
+"""
 
 import argparse
 import json
@@ -9,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from dits.commands.common import add_sources, check_target, named_corpus, show_embedding, show_progress
 from dits.flags import add_config_flags, config_from
+from dits.model import METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
     from dits.encoders import Encoder
+    from dits.model import ModelConfig
     from dits.training import PairData
 
 
@@ -22,20 +27,25 @@ _NO_FLAGS = {"pooling": ("dim", "heads"), "network": ("dim",)}
 
 def add(commands: "Commands") -> None:
     """Adds the command, with a subcommand for everything that can be trained."""
-    from dits.commands import encoder
-    from dits.model import METHODS, PARTS
+    from dits.commands import encoder, joint
+    from dits.model import PARTS
     from dits.training import TrainingConfig
 
     text = "Train the pooling and the sampler, or the bundled encoder."
     whats = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     encoder.add_training(whats)
-    for method in (name for name in METHODS if name != "mean"):
-        description = f"{METHODS[method].title}: {METHODS[method].source}."
+    for method, entry in METHODS.items():
+        how = (
+            "the encoder alone, with --joint"
+            if method == "mean"
+            else "on cached embeddings, or from video with --joint"
+        )
+        description = f"{entry.title}: {entry.source}; {how}."
         train = whats.add_parser(method, help=description, description=description)
-        train.set_defaults(run_command=_train_method, method=method)
+        train.set_defaults(run_command=_train, method=method)
         add_sources(train, weights=False)
         target = train.add_mutually_exclusive_group(required=True)
-        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write")
+        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
         target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
         train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
         train.add_argument(
@@ -46,16 +56,26 @@ def add(commands: "Commands") -> None:
         train.add_argument("--half", action="store_true", help="write float16")
         train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
         add_config_flags(train, TrainingConfig)
-        for part in ("pooling", *METHODS[method].parts):
+        joint.add_flags(train)
+        for part in ("pooling", *entry.parts):
             add_config_flags(train, PARTS[part], skip=_NO_FLAGS.get(part, ()))
 
 
-def _train_method(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> None:
+    from dits.commands import joint
+
+    if args.joint:
+        joint.run(args)
+    else:
+        joint.refuse_flags(args)
+        _train_on_embeddings(args)
+
+
+def _train_on_embeddings(args: argparse.Namespace) -> None:
     from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
-    from dits.model import METHODS, PARTS, ModelConfig
     from dits.training import TrainingConfig, pair_data, train
 
     check_target(args.out)
@@ -63,11 +83,7 @@ def _train_method(args: argparse.Namespace) -> None:
     encoder = load_encoder(args.encoder)
     embeddings = corpus_embeddings(corpus, encoder, show_embedding)
     config = config_from(args, TrainingConfig)
-    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": encoder.dim, "heads": 1}, "network": {"dim": encoder.dim}}
-    parts = {
-        part: config_from(args, PARTS[part], **fixed.get(part, {})) for part in ("pooling", *METHODS[args.method].parts)
-    }
-    model_config = ModelConfig(args.method, **parts)
+    model_config = model_config_from(args, encoder.dim)
     data = pair_data(corpus.split("train"), encoder, embeddings)
     described = {"corpus": args.corpus, "split": "train", "selected_on": "validation"}
     if args.pairs:
@@ -95,6 +111,15 @@ def _train_method(args: argparse.Namespace) -> None:
     path = args.out or bundled_weights(args.method, encoder.id)
     save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
+
+
+def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
+    """The model that the flags describe, for embeddings of a width."""
+    from dits.model import PARTS, ModelConfig
+
+    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
+    names = ("pooling", *METHODS[args.method].parts)
+    return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})
 
 
 def _with_pairs(data: "PairData", encoder: "Encoder", folder: Path, names: str) -> tuple["PairData", str]:

@@ -1,0 +1,149 @@
+"""What a joint training reads: its clips, the batches of all its steps, and which pairs of a batch are no negatives."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dits.clips import ClipReader, undecodable
+from dits.corpus import Clip, Corpus
+from dits.distributed import World
+from dits.encoders import OpenClipEncoder
+from dits.errors import InputError
+from dits.files import sha256_of_json
+from dits.joint_config import JointTrainingConfig
+
+EPOCH, STEP, CLIP = range(3)
+"""What a seed is derived for."""
+
+
+@dataclass(frozen=True)
+class JointData:
+    """What a joint training reads.
+
+    Attributes:
+        train: clips to train on.
+        evaluation: clips whose retrieval selects the weights.
+        skipped: ids of clips that could not be decoded and are left out.
+    """
+
+    train: tuple[Clip, ...]
+    evaluation: tuple[Clip, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """A checksum of clips, splits and captions."""
+        return sha256_of_json([[clip.id, clip.split, *clip.captions] for clip in (*self.train, *self.evaluation)])
+
+
+def joint_data(corpus: Corpus, config: JointTrainingConfig, encoder: OpenClipEncoder, world: World) -> JointData:
+    """The clips of a corpus to train and select on; those that cannot be decoded left out where the config says so.
+
+    Raises:
+        InputError: a split is empty, or nothing of it can be decoded.
+    """
+    train, evaluation = (corpus.split(split).clips for split in ("train", config.select_on))
+    if config.undecodable == "error":
+        return JointData(train, evaluation)
+    clips = (*train, *evaluation)
+    own = clips[world.rank :: world.size]
+    found = world.from_all(undecodable(own, ClipReader(encoder.transform), config.workers))
+    skipped = {name for names in found for name in names}
+    kept = [tuple(clip for clip in part if clip.id not in skipped) for part in (train, evaluation)]
+    if not all(kept):
+        raise InputError(f"No video of a split of corpus '{corpus.name}' can be decoded: check its files.")
+    return JointData(kept[0], kept[1], tuple(sorted(skipped)))
+
+
+def plan_steps(video_of: np.ndarray, config: JointTrainingConfig) -> tuple[list[np.ndarray], set[int], list[int]]:
+    """The batches of all steps, the steps after which to evaluate, and the last step of every epoch."""
+    plan: list[np.ndarray] = []
+    evaluated_at: set[int] = set()
+    epoch_ends: list[int] = []
+    for epoch in range(config.epochs):
+        seed = derived_seed(config.seed, EPOCH, epoch)
+        batches = full_batches(video_of, config.batch_size, seed, config.distinct_videos)
+        parts = range(1, config.evaluations + 1)
+        evaluated_at |= {len(plan) + math.ceil(len(batches) * part / config.evaluations) for part in parts}
+        plan += batches
+        epoch_ends.append(len(plan))
+    if config.max_steps and config.max_steps < len(plan):
+        plan = plan[: config.max_steps]
+        evaluated_at.add(len(plan))
+    return plan, evaluated_at, epoch_ends
+
+
+def full_batches(video_of: np.ndarray, batch_size: int, seed: int, distinct: bool = True) -> list[np.ndarray]:
+    """One epoch's batches of caption numbers, all of `batch_size`, in random order.
+
+    A caption whose video is in a batch already waits for the next one, where `distinct`. Captions that fill no batch at
+    the end are left out of this epoch.
+
+    Raises:
+        InputError: not even one batch can be filled.
+    """
+    order = np.random.default_rng(seed).permutation(len(video_of))
+    kinds = len(np.unique(video_of)) if distinct else len(video_of)
+    if kinds < batch_size:
+        what = "videos" if distinct else "captions"
+        raise InputError(
+            f"A batch of {batch_size} cannot be filled from {kinds} {what}: choose a smaller --batch-size."
+        )
+    if not distinct:
+        return list(order[: len(order) // batch_size * batch_size].reshape(-1, batch_size))
+    batches: list[np.ndarray] = []
+    waiting = deque(order.tolist())
+    while True:
+        batch: list[int] = []
+        videos: set[int] = set()
+        later: list[int] = []
+        while waiting and len(batch) < batch_size:
+            caption = waiting.popleft()
+            if video_of[caption] in videos:
+                later.append(caption)
+            else:
+                batch.append(caption)
+                videos.add(video_of[caption])
+        if len(batch) < batch_size:
+            return batches
+        batches.append(np.array(batch))
+        waiting.extendleft(reversed(later))
+
+
+class IgnoredPairs:
+    """Tells which pairs of a batch are no negatives of each other."""
+
+    def __init__(self, captions: Sequence[str], video_of: np.ndarray, ignore: str) -> None:
+        """All captions with their videos; `ignore` as in the configuration."""
+        self._video_of = video_of
+        self._same_video = ignore in ("video", "both")
+        self._captions = captions
+        self._videos_of: dict[str, set[int]] = {}  # of captions that several videos share
+        if ignore in ("caption", "both"):
+            videos: dict[str, set[int]] = {}
+            for caption, video in zip(captions, video_of.tolist(), strict=True):
+                videos.setdefault(caption, set()).add(video)
+            self._videos_of = {caption: found for caption, found in videos.items() if len(found) > 1}
+
+    def of(self, rows: np.ndarray) -> Tensor | None:
+        """(B, B) marks text i and video j of a batch of captions; None where nothing is marked."""
+        videos = self._video_of[rows]
+        marked = np.zeros((len(rows), len(rows)), bool)
+        if self._same_video:
+            marked |= videos[:, None] == videos
+        for i, row in enumerate(rows):
+            shared = self._videos_of.get(self._captions[row])
+            if shared:
+                marked[i] |= np.isin(videos, list(shared - {int(videos[i])}))
+        np.fill_diagonal(marked, False)
+        return torch.from_numpy(marked) if marked.any() else None
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed, from 0 to below 2^32, that follows from numbers and differs where they do."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
