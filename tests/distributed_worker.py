@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dits.alignment import AlignmentConfig, SamplerConfig
+from dits.network import AlignmentConfig
+from dits.sampler import SamplerConfig
 from dits.distributed import joined_world
 from dits.encoders import load_encoder
 from dits.joint_model import Batch, GradientStep, JointModel
