@@ -16,6 +16,9 @@ from dits.scoring import ExactScorer
 
 METHODS = ("mean", "xpool", "dits")
 
+SEARCH_METHODS = ("mean", "xpool", "dits")
+"""The methods that search ranks by: those that the app and `load_engine` load."""
+
 _MAX_LOGIT_SCALE = math.log(100)
 
 

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from dits.commands.common import add_command, add_sources, show_notices, show_progress
-from dits.model import METHODS
+from dits.model import SEARCH_METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
@@ -16,7 +16,7 @@ def add(commands: "Commands") -> None:
     search = add_command(commands, "search", _search, "Rank the videos of a corpus for a sentence.")
     search.add_argument("text")
     add_sources(search)
-    search.add_argument("--method", choices=METHODS, default="dits")
+    search.add_argument("--method", choices=SEARCH_METHODS, default="dits")
     search.add_argument("--top", type=int, default=5, help="how many results (default 5)")
     search.add_argument("--json", action="store_true", help="print JSON")
 
