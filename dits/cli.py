@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dits.commands import corpus, encoder, evaluate, search, train
+from dits.commands import corpus, encoder, evaluate, prepare, search, train
 from dits.errors import DitsError
 
 
@@ -30,6 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (corpus, search, evaluate, encoder, train):
+    for module in (corpus, search, evaluate, prepare, encoder, train):
         module.add(commands)
     return parser
