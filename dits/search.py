@@ -3,7 +3,7 @@
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ class LoadedMethod:
 class SearchEngine:
     """A corpus, an encoder and trained methods, loaded once and safe to use from several threads.
 
-    `missing` names the methods that have no weights for the encoder, which `dits.prepare` makes.
+    `missing` names the methods that have no weights for the encoder, which `dits.prepare` makes; where there are some
+    that cannot be used, with a sentence why.
     """
 
     def __init__(
@@ -126,14 +127,14 @@ class SearchEngine:
         embeddings: CorpusEmbeddings,
         methods: dict[str, LoadedMethod],
         notices: Sequence[str] = (),
-        missing: Sequence[str] = (),
+        missing: Mapping[str, str | None] | None = None,
     ) -> None:
         self.corpus = corpus
         self.encoder = encoder
         self.embeddings = embeddings
         self.methods = methods
         self.notices = tuple(notices)
-        self.missing = tuple(missing)
+        self.missing = dict(missing or {})
         self._lock = threading.Lock()  # one query at a time has all cores; more would only slow each other
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
@@ -153,11 +154,20 @@ class SearchEngine:
         """
         if method in self.missing:
             raise InputError(
-                f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: prepare them, with the "
-                f"page's button or `python -m dits prepare`, or choose {' or '.join(self.methods)}."
+                f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: prepare them (the page "
+                f"has a button, the command is `python -m dits prepare`), or choose {' or '.join(self.methods)}."
             )
         if method not in self.methods:
             raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")
+
+    def with_prepared(self) -> "SearchEngine":
+        """The same engine with the methods that were missing and have weights now.
+
+        Raises:
+            CheckpointError: one still has none, or they cannot be used.
+        """
+        loaded = {name: load_method(name, self.encoder, self.embeddings.frames) for name in self.missing}
+        return SearchEngine(self.corpus, self.encoder, self.embeddings, {**self.methods, **loaded}, self.notices)
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
@@ -266,7 +276,7 @@ def load_engine(
         weights: a folder with <method>.safetensors; by default see `dits.checkpoint.find_weights`.
         progress: told what is being done.
         allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
-            Prepared weights that cannot be used count as missing, and a notice says why.
+            Prepared weights that cannot be used count as missing.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -282,7 +292,8 @@ def load_engine(
         notices.append,
     )
     _tell(progress, "Loading the weights", 0, 1)
-    loaded, missing = {}, []
+    loaded: dict[str, LoadedMethod] = {}
+    missing: dict[str, str | None] = {}
     for name in methods:
         try:
             loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights)
@@ -290,9 +301,7 @@ def load_engine(
             prepared = prepared_weights(name, loaded_encoder.id)
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
                 raise  # what was named or shipped must be whole
-            missing.append(name)
-            if prepared.is_file():
-                notices.append(str(error))
+            missing[name] = str(error) if prepared.is_file() else None
     return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing)
 
 

@@ -219,13 +219,17 @@ def test_an_engine_leaves_out_what_has_no_weights(sources, tiny_corpus, tiny_fol
         load_engine(str(tiny_corpus), encoder)
     engine = load_engine(str(tiny_corpus), encoder, allow_missing=True)
     assert set(engine.methods) == {"mean"}
-    assert engine.missing == ("xpool", "dits")
-    assert engine.notices == ()
+    assert engine.missing == {"xpool": None, "dits": None}
     assert engine.search("some colour", "mean").hits[0].ranks == {"mean": 1}
     with pytest.raises(InputError, match=r"'dits' has no weights for the encoder tiny-.*prepare them.*or choose mean"):
         engine.search("some colour", "dits")
     with pytest.raises(InputError, match="no method 'magic'"):
         engine.search("some colour", "magic")
+    prepare_weights(engine.corpus, engine.encoder, engine.embeddings, config=CONFIG)
+    whole, fresh = engine.with_prepared(), load_engine(str(tiny_corpus), encoder)
+    assert (whole.missing, fresh.missing) == ({}, {})
+    for method in ("mean", "xpool", "dits"):
+        assert whole.search("some colour", method).as_dict() == fresh.search("some colour", method).as_dict()
 
 
 def test_an_engine_says_why_prepared_weights_are_left_out(copied, tiny_corpus, tiny_folder, tiny_encoder):
@@ -233,8 +237,8 @@ def test_an_engine_says_why_prepared_weights_are_left_out(copied, tiny_corpus, t
     path.write_bytes(b"")
     engine = load_engine(str(tiny_corpus), f"local-dir:{tiny_folder}", allow_missing=True)
     assert set(engine.methods) == {"mean", "xpool"}
-    assert len(engine.notices) == 1
-    assert f"The weights in {path} are damaged" in engine.notices[0]
+    assert set(engine.missing) == {"dits"}
+    assert engine.missing["dits"].startswith(f"The weights in {path} are damaged")
 
 
 def test_weights_that_are_named_must_be_there(tiny_corpus, tiny_folder, tmp_path):
