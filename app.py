@@ -81,7 +81,7 @@ class Handlers:
             yield error_html(str(error)), gr.skip()
         else:
             chosen = method if method in engine.methods else next(iter(engine.methods))
-            yield status_html(engine), gr.Radio(choices=method_choices(engine), value=chosen)
+            yield status_html(engine), gr.Radio(value=chosen, **method_choices(engine))
 
     def prepare(self) -> Iterator[tuple[Any, ...]]:
         """Starts making the weights that are missing, and follows."""
@@ -102,7 +102,7 @@ class Handlers:
             yield tuple(gr.skip() for _ in range(5))
             return
         offer, button = self._offer(engine)
-        choices = gr.Radio(choices=method_choices(engine))
+        choices = gr.Radio(**method_choices(engine))
         yield status_html(engine), choices, gr.Column(visible=bool(engine.missing)), offer, button
 
     def search(self, query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
             top = gr.Slider(1, 24, value=8, step=1, label="Results")
         with gr.Column(visible=False, elem_id="prepare") as panel:
             offer = gr.HTML("", js_on_load=None)
-            make = gr.Button("Prepare", size="sm")
+            make = gr.Button("Prepare", size="md")
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
         results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
         comparison = gr.HTML("", js_on_load=None, elem_id="comparison")

@@ -154,8 +154,8 @@ class SearchEngine:
         """
         if method in self.missing:
             raise InputError(
-                f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: prepare them (the page "
-                f"has a button, the command is `python -m dits prepare`), or choose {' or '.join(self.methods)}."
+                f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: press Prepare on the "
+                f"page, run `python -m dits prepare`, or choose {' or '.join(self.methods)}."
             )
         if method not in self.methods:
             raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")

@@ -221,7 +221,9 @@ def test_an_engine_leaves_out_what_has_no_weights(sources, tiny_corpus, tiny_fol
     assert set(engine.methods) == {"mean"}
     assert engine.missing == {"xpool": None, "dits": None}
     assert engine.search("some colour", "mean").hits[0].ranks == {"mean": 1}
-    with pytest.raises(InputError, match=r"'dits' has no weights for the encoder tiny-.*prepare them.*or choose mean"):
+    with pytest.raises(
+        InputError, match=r"'dits' has no weights for the encoder tiny-.*python -m dits prepare.*or choose mean"
+    ):
         engine.search("some colour", "dits")
     with pytest.raises(InputError, match="no method 'magic'"):
         engine.search("some colour", "magic")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from dits.demo import strip_path
@@ -54,18 +55,21 @@ def status_html(engine: SearchEngine) -> str:
     return f'<p class="status">{" · ".join(parts)}</p>{notices}'
 
 
-def method_choices(engine: SearchEngine) -> list[tuple[str, str]]:
-    """The methods to choose from, as labels and names; those without weights say so."""
-    return [
-        (label + (" (no weights yet)" if name in engine.missing else ""), name) for name, label in METHOD_NAMES.items()
-    ]
+def method_choices(engine: SearchEngine) -> dict[str, Any]:
+    """The methods to choose from, as properties of a radio group; those without weights say so, and look so."""
+    unready = " (no weights yet)"
+    return {
+        "choices": [(label + unready * (name in engine.missing), name) for name, label in METHOD_NAMES.items()],
+        "elem_classes": [f"without-{name}" for name in engine.missing],
+    }
 
 
 def missing_html(engine: SearchEngine) -> str:
     """Which methods have no weights, and why those that were found cannot be used."""
     verb = "has" if len(engine.missing) == 1 else "have"
     reasons = [reason for reason in engine.missing.values() if reason]
-    return "".join(map(_notice, (f"{_joined(engine.missing)} {verb} no weights for this encoder yet.", *reasons)))
+    sentence = f"{_joined(engine.missing)} {verb} no weights for this encoder yet; mean pooling needs none."
+    return "".join(map(_notice, (sentence, *reasons)))
 
 
 def prepare_label(engine: SearchEngine, minutes: int) -> str:
