@@ -15,13 +15,18 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio read
 import gradio as gr
 
 from dits.errors import DitsError, require
+from dits.search import SearchEngine, SearchResult
 from ui.examples import read_examples
 from ui.loading import EngineLoader
+from ui.preparing import WeightsPreparer
 from ui.results import (
     METHOD_NAMES,
     comparison_html,
     error_html,
     file_url,
+    method_choices,
+    missing_html,
+    prepare_label,
     progress_html,
     results_html,
     status_html,
@@ -47,10 +52,11 @@ class Handlers:
 
     def __init__(self, loader: EngineLoader) -> None:
         self.loader = loader
+        self.preparer = WeightsPreparer(loader)
 
     def show(self, query: str, method: Method, top: int) -> tuple[str, str]:
         """The ranking, and the comparison of the methods, as HTML."""
-        results = _shown_errors(lambda: self.loader.engine().search_all(_text(query), _count(top)))
+        results = _shown_errors(lambda: self._ranked(query, method, top))
         return results_html(results[method]), comparison_html(results, method)
 
     def show_first(self, query: str, method: Method, top: int) -> tuple[Any, Any]:
@@ -60,19 +66,44 @@ class Handlers:
         except gr.Error:
             return gr.skip(), gr.skip()
 
-    def prepare(self) -> Iterator[str]:
-        """Progress until the engine is ready, then what it runs on, or why it does not."""
+    def load(self, method: Method) -> Iterator[tuple[Any, Any]]:
+        """Progress until the engine is ready, then what it runs on and its methods, or why it does not."""
         self.loader.start()
         shown = None
         while not self.loader.finished:
             if self.loader.progress != shown:
                 shown = self.loader.progress
-                yield progress_html(*shown)
+                yield progress_html(*shown), gr.skip()
             time.sleep(0.3)
         try:
-            yield status_html(self.loader.engine())
+            engine = self.loader.engine()
         except DitsError as error:
-            yield error_html(str(error))
+            yield error_html(str(error)), gr.skip()
+        else:
+            chosen = method if method in engine.methods else next(iter(engine.methods))
+            yield status_html(engine), gr.Radio(value=chosen, **method_choices(engine))
+
+    def prepare(self) -> Iterator[tuple[Any, ...]]:
+        """Starts making the weights that are missing, and follows."""
+        _shown_errors(self.preparer.start)
+        yield from self.follow()
+
+    def follow(self) -> Iterator[tuple[Any, ...]]:
+        """Progress while weights are made; then status, methods, and what is offered for methods without weights."""
+        shown = None
+        while self.preparer.running:
+            if self.preparer.progress != shown:
+                shown = self.preparer.progress
+                yield gr.skip(), gr.skip(), gr.Column(visible=True), progress_html(*shown), gr.Button(visible=False)
+            time.sleep(0.3)
+        try:
+            engine = self.loader.engine()
+        except DitsError:  # the status says so
+            yield tuple(gr.skip() for _ in range(5))
+            return
+        offer, button = self._offer(engine)
+        choices = gr.Radio(**method_choices(engine))
+        yield status_html(engine), choices, gr.Column(visible=bool(engine.missing)), offer, button
 
     def search(self, query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
         """Rank the corpus's clips for a sentence.
@@ -86,6 +117,22 @@ class Handlers:
         for result in values["results"]:
             result["video"] = file_url(Path(result.pop("path")))
         return values
+
+    def _ranked(self, query: str, method: Method, top: int) -> dict[str, SearchResult]:
+        engine = self.loader.engine()
+        engine.require(method)
+        return engine.search_all(_text(query), _count(top))
+
+    def _offer(self, engine: SearchEngine) -> tuple[str, gr.Button]:
+        """What is said of methods without weights, and the button that makes them, where it can."""
+        if not engine.missing:
+            return "", gr.Button(visible=False)
+        problem = error_html(str(self.preparer.error)) if self.preparer.error else ""
+        try:
+            label = prepare_label(engine, self.preparer.minutes())
+        except DitsError as error:
+            return missing_html(engine) + error_html(str(error)), gr.Button(visible=False)
+        return missing_html(engine) + problem, gr.Button(label, visible=True)
 
 
 def build_app(loader: EngineLoader) -> gr.Blocks:
@@ -119,6 +166,9 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
         with gr.Row():
             method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
             top = gr.Slider(1, 24, value=8, step=1, label="Results")
+        with gr.Column(visible=False, elem_id="prepare") as panel:
+            offer = gr.HTML("", js_on_load=None)
+            make = gr.Button("Prepare", size="md")
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
         results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
         comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
@@ -130,9 +180,16 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
             example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
                 handle.show, inputs, outputs, **shared
             )
-        app.load(
-            handle.prepare, None, status, api_visibility="private", show_progress="hidden", concurrency_limit=None
-        ).success(handle.show_first, inputs, outputs, **shared)
+        quiet: dict[str, Any] = {
+            "api_visibility": "private",
+            "show_progress": "hidden",
+            "concurrency_limit": None,
+        }
+        prepared = [status, method, panel, offer, make]
+        loaded = app.load(handle.load, method, [status, method], **quiet)
+        loaded.success(handle.show_first, inputs, outputs, **shared)
+        loaded.success(handle.follow, None, prepared, **quiet)
+        make.click(handle.prepare, None, prepared, **quiet)
         gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
     return app
 
@@ -179,7 +236,11 @@ def main() -> None:
     """Reads the command line and serves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", default=os.environ.get("DITS_CORPUS", "demo"), help="demo, or a corpus folder")
-    parser.add_argument("--encoder", default=os.environ.get("DITS_ENCODER", "bundled"))
+    parser.add_argument(
+        "--encoder",
+        default=os.environ.get("DITS_ENCODER", "bundled"),
+        help="bundled, an OpenCLIP model such as ViT-B-32/openai, NAME/FILE.safetensors, or local-dir:FOLDER",
+    )
     parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
     parser.add_argument("--host", help="address to serve on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")

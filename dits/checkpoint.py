@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dits.encoders import OpenClipEncoder
 from dits.errors import CheckpointError, InputError
-from dits.files import ASSETS, atomic_path, sha256_of
+from dits.files import ASSETS, atomic_path, cache_root, sha256_of
 from dits.model import METHODS, ModelConfig, RetrievalModel
 
 FORMAT = 2
@@ -60,7 +60,20 @@ class Checkpoint:
 
 def bundled_weights(method: str, encoder_id: str) -> Path:
     """Where the shipped weights of a method lie for an encoder."""
-    return ASSETS / "weights" / encoder_id.replace("/", "_") / f"{method}.safetensors"
+    return ASSETS / "weights" / _folder_name(encoder_id) / f"{method}.safetensors"
+
+
+def prepared_weights(method: str, encoder_id: str) -> Path:
+    """Where the cache folder keeps the weights of a method that were trained here for an encoder (dits.prepare)."""
+    return cache_root() / "weights" / _folder_name(encoder_id) / f"{method}.safetensors"
+
+
+def find_weights(method: str, encoder_id: str, folder: Path | None = None) -> Path:
+    """Where the weights of a method are looked for: in `folder`, or where they are shipped, or where prepared."""
+    if folder is not None:
+        return folder / f"{method}.safetensors"
+    shipped = bundled_weights(method, encoder_id)
+    return shipped if shipped.is_file() else prepared_weights(method, encoder_id)
 
 
 def save_checkpoint(
@@ -100,6 +113,10 @@ def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = N
     except (RuntimeError, ValueError, InputError) as error:
         raise CheckpointError(f"{path} is damaged: its weights do not fit its own configuration.") from error
     return Checkpoint(model.eval(), header, sha256_of(path))
+
+
+def _folder_name(encoder_id: str) -> str:
+    return encoder_id.replace("/", "_")
 
 
 def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:

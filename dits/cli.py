@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dits.commands import ablate, corpus, data, encoder, evaluate, search, train
+from dits.commands import ablate, corpus, data, encoder, evaluate, prepare, search, train
 from dits.errors import DitsError
 
 
@@ -30,6 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (corpus, data, search, evaluate, encoder, train, ablate):
+    for module in (corpus, data, search, evaluate, prepare, encoder, train, ablate):
         module.add(commands)
     return parser

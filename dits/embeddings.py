@@ -21,6 +21,7 @@ Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _HEADER = "dits"
+_CLIPS_IN_A_PART = 64
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def corpus_embeddings(
         except CorpusError as error:
             if notice:
                 notice(f"{error} They are computed again.")
-    embeddings = embed_corpus(corpus, encoder, progress)
-    save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
-    return embeddings
+    return _embed_in_parts(corpus, encoder, progress)
 
 
 def embed_corpus(
@@ -117,6 +116,32 @@ def embed_clips(
         if progress:
             progress(done, len(clips))
     return torch.stack(frames).half().float(), torch.stack(times)
+
+
+def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
+    """The corpus's embeddings, computed and kept; a part is what an interruption loses at most."""
+    parts, kept = [], []
+    for start in range(0, len(corpus), _CLIPS_IN_A_PART):
+        part = Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_IN_A_PART])
+        path = cached_path(part, encoder)
+        try:
+            parts.append(load_embeddings(path, part, encoder))
+        except CorpusError:  # not there yet, or damaged
+            parts.append(embed_corpus(part, encoder, _further(progress, start, len(corpus))))
+            save_embeddings(path, part, parts[-1])
+        kept.append(path)
+    frames, times = torch.cat([part.frames for part in parts]), torch.cat([part.times for part in parts])
+    rounded = frames.half().float()  # as they are kept: a first run and those that read the cache must not differ
+    embeddings = CorpusEmbeddings(encoder.id, tuple(corpus.ids), rounded, times)
+    save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
+    for path in kept:
+        path.unlink(missing_ok=True)
+    return embeddings
+
+
+def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part, told as progress of the whole."""
+    return (lambda done, _part: progress(before + done, total)) if progress else None
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:

@@ -295,14 +295,30 @@ def _not_from_open_clip(record: logging.LogRecord) -> bool:
 
 def _why_not_loaded(source: _Source, where: str, error: Exception) -> str:
     if "local-dir:" in source.model_name or where != source.model_name:
+        if _needs_hub(error):
+            return (
+                f"The encoder {source.id} needs more than its weights, a tokenizer or a configuration from a model hub "
+                f"that cannot be reached ({_first_line(error)}): connect to the network, give a folder that holds them "
+                "all, local-dir:FOLDER, or use the encoder 'bundled'."
+            )
         return (
             f"The encoder's weights in {where.removeprefix('local-dir:')} are damaged or belong to another model "
             f"({_first_line(error)}): restore the file, or choose another encoder."
         )
     return (
-        f"The encoder {source.id} could not be downloaded ({_first_line(error)}): connect to the network, or give "
-        f"its weights as a file, {source.model_name}/FILE.safetensors."
+        f"The encoder {source.id} could not be downloaded ({_first_line(error)}): connect to the network, give its "
+        f"weights as a file, {'NAME' if source.pretrained is None else source.model_name}/FILE.safetensors, or as a "
+        "folder in OpenCLIP's format, local-dir:FOLDER, or use the encoder 'bundled'."
     )
+
+
+def _needs_hub(error: BaseException | None) -> bool:
+    """Whether an error came of a file that a hub, which cannot be reached, has."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while error is not None and not isinstance(error, LocalEntryNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _first_line(error: Exception) -> str:

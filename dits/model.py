@@ -55,6 +55,9 @@ METHODS = {
 SEARCH_METHODS = ("mean", "xpool", "dits")
 """The methods that the app offers and the repository ships weights of."""
 
+SEARCH_METHODS = ("mean", "xpool", "dits")
+"""The methods that search ranks by: those that the app and `load_engine` load."""
+
 _MAX_LOGIT_SCALE = math.log(100)
 _PAIRS_AT_ONCE = 32
 

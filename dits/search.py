@@ -3,7 +3,7 @@
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dits.checkpoint import bundled_weights, load_checkpoint
+from dits.checkpoint import find_weights, load_checkpoint, prepared_weights
 from dits.corpus import Clip, Corpus, read_clips
 from dits.datasets import DATASETS, LoadedDataset, load_dataset, load_table
 from dits.demo import build_demo, demo_folder
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
-from dits.errors import InputError
+from dits.errors import CheckpointError, InputError
 from dits.model import SEARCH_METHODS, Gallery, ModelConfig, RetrievalModel
 
 MAX_QUERY_CHARACTERS = 20_000
@@ -115,7 +115,11 @@ class LoadedMethod:
 
 
 class SearchEngine:
-    """A corpus, an encoder and trained methods, loaded once and safe to use from several threads."""
+    """A corpus, an encoder and trained methods, loaded once and safe to use from several threads.
+
+    `missing` names the methods that have no weights for the encoder, which `dits.prepare` makes; where there are some
+    that cannot be used, with a sentence why.
+    """
 
     def __init__(
         self,
@@ -124,12 +128,14 @@ class SearchEngine:
         embeddings: CorpusEmbeddings,
         methods: dict[str, LoadedMethod],
         notices: Sequence[str] = (),
+        missing: Mapping[str, str | None] | None = None,
     ) -> None:
         self.corpus = corpus
         self.encoder = encoder
         self.embeddings = embeddings
         self.methods = methods
         self.notices = tuple(notices)
+        self.missing = dict(missing or {})
         self._lock = threading.Lock()  # one query at a time has all cores; more would only slow each other
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
@@ -138,9 +144,31 @@ class SearchEngine:
         Raises:
             InputError: the query is empty, the method is not loaded, or `top` is out of range.
         """
+        self.require(method)
+        return self.search_all(text, top)[method]
+
+    def require(self, method: str) -> None:
+        """Nothing, where the method is loaded.
+
+        Raises:
+            InputError: it is not; the message says whether weights would help.
+        """
+        if method in self.missing:
+            raise InputError(
+                f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: press Prepare on the "
+                f"page, run `python -m dits prepare`, or choose {' or '.join(self.methods)}."
+            )
         if method not in self.methods:
             raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")
-        return self.search_all(text, top)[method]
+
+    def with_prepared(self) -> "SearchEngine":
+        """The same engine with the methods that were missing and have weights now.
+
+        Raises:
+            CheckpointError: one still has none, or they cannot be used.
+        """
+        loaded = {name: load_method(name, self.encoder, self.embeddings.frames) for name in self.missing}
+        return SearchEngine(self.corpus, self.encoder, self.embeddings, {**self.methods, **loaded}, self.notices)
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
@@ -269,6 +297,7 @@ def load_engine(
     weights: Path | None = None,
     progress: Progress | None = None,
     strict: bool = False,
+    allow_missing: bool = False,
 ) -> SearchEngine:
     """Loads everything that search needs.
 
@@ -276,9 +305,11 @@ def load_engine(
         corpus: see `open_corpus`.
         encoder: see `dits.encoders.load_encoder`.
         methods: which of "mean", "xpool" and "dits" to load.
-        weights: a folder with <method>.safetensors; by default the shipped weights for the encoder.
+        weights: a folder with <method>.safetensors; by default see `dits.checkpoint.find_weights`.
         progress: told what is being done.
         strict: see `open_corpus`.
+        allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
+            Prepared weights that cannot be used count as missing.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -294,8 +325,17 @@ def load_engine(
         notices.append,
     )
     _tell(progress, "Loading the weights", 0, 1)
-    loaded = {name: load_method(name, loaded_encoder, embeddings.frames, weights) for name in methods}
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices)
+    loaded: dict[str, LoadedMethod] = {}
+    missing: dict[str, str | None] = {}
+    for name in methods:
+        try:
+            loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights)
+        except CheckpointError as error:
+            prepared = prepared_weights(name, loaded_encoder.id)
+            if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
+                raise  # what was named or shipped must be whole
+            missing[name] = str(error) if prepared.is_file() else None
+    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing)
 
 
 def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None) -> LoadedMethod:
@@ -309,7 +349,12 @@ def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: 
     if method == "mean":
         model = RetrievalModel(config).eval()
         return LoadedMethod(model, model.to(encoder.device).gallery(frames), None)
-    path = weights / f"{method}.safetensors" if weights else bundled_weights(method, encoder.id)
+    path = find_weights(method, encoder.id, weights)
+    if weights is None and not path.is_file():
+        raise CheckpointError(
+            f"There are no weights of the method '{method}' for the encoder {encoder.id}: make them with "
+            "`python -m dits prepare` and the same --encoder, or name a folder of them with --weights."
+        )
     checkpoint = load_checkpoint(path, encoder, method)
     return LoadedMethod(checkpoint.model, checkpoint.model.to(encoder.device).gallery(frames), checkpoint.sha256)
 

@@ -106,6 +106,7 @@ def pair_data(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) ->
 
 
 EpochCallback = Callable[[dict[str, Any]], None]
+StepCallback = Callable[[int, int], None]
 
 
 def train(
@@ -117,6 +118,7 @@ def train(
     init: RetrievalModel | None = None,
     run: Path | None = None,
     on_epoch: EpochCallback | None = None,
+    on_step: StepCallback | None = None,
 ) -> TrainingResult:
     """Trains a model and keeps the epoch with the best validation result.
 
@@ -126,6 +128,7 @@ def train(
         init: a trained model whose pooling (and alignment, if it is of the same method) training starts from.
         run: a folder for the state after every epoch; a run found there is resumed.
         on_epoch: told every epoch's record.
+        on_step: told how many steps of how many are done, those of a resumed run's earlier epochs included.
 
     Raises:
         InputError: the method has nothing to train, or the captions are of fewer than two videos.
@@ -142,7 +145,7 @@ def train(
     if run is not None:
         trainer.resume(run / _STATE)
     while not trainer.finished:
-        loss = trainer.run_epoch()
+        loss = trainer.run_epoch(on_step)
         _fit(trainer.model, data)
         record = {"epoch": trainer.epoch, "loss": loss, **validate(trainer.model, validation)}
         trainer.record(record)
@@ -208,12 +211,17 @@ class _Trainer:
         waited = self.epoch - self.best.get("epoch", 0)
         return self.epoch >= self.config.epochs or bool(self.config.patience and waited >= self.config.patience)
 
-    def run_epoch(self) -> float:
+    def run_epoch(self, on_step: StepCallback | None = None) -> float:
         """One pass over all captions; the mean loss."""
         self.epoch += 1
         torch.manual_seed(_epoch_seed(self.config.seed, self.epoch))
         self.model.train()
-        losses = [self._step(index, rows) for index, rows in enumerate(self._batches(self.epoch))]
+        before, total = (self.epoch - 1) * self.steps_per_epoch, self.config.epochs * self.steps_per_epoch
+        losses = []
+        for index, rows in enumerate(self._batches(self.epoch)):
+            losses.append(self._step(index, rows))
+            if on_step is not None:
+                on_step(before + index + 1, total)
         return float(np.mean(losses))
 
     def record(self, record: dict[str, Any]) -> None:

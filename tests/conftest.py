@@ -103,13 +103,13 @@ def serve(*arguments, environment=None):
     raise RuntimeError("app.py did not answer")
 
 
-def first_answer(url):
+def first_answer(url, method="dits"):
     """Asks until the app has loaded; fails as soon as it says anything but that it is not ready."""
     client = Client(url, verbose=False)
     deadline = time.monotonic() + 300
     while True:
         try:
-            return client.predict("warm up", "dits", 1, api_name="/search")
+            return client.predict("warm up", method, 1, api_name="/search")
         except AppError as error:
             if "Not ready yet" not in str(error) or time.monotonic() > deadline:
                 raise

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dits.network import AlignmentConfig
-from dits.sampler import SamplerConfig
 from dits.distributed import joined_world
 from dits.encoders import load_encoder
 from dits.joint_model import Batch, GradientStep, JointModel
 from dits.model import ModelConfig, RetrievalModel
+from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
+from dits.sampler import SamplerConfig
 
 PAIRS, FRAMES, SEED = 8, 3, 5
 TEXTS = [f"a film of number {n}" for n in range(PAIRS)]

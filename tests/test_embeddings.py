@@ -55,3 +55,21 @@ def test_selecting_keeps_the_order_asked_for(corpus, tiny_encoder):
     assert torch.equal(chosen.frames[0], embeddings.frames[7])
     with pytest.raises(CorpusError, match="no embeddings of clip99"):
         embeddings.select(["clip99"])
+
+
+def test_an_interrupted_embedding_goes_on_where_it_stopped(corpus, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dits.embeddings._CLIPS_IN_A_PART", 5)
+    seen = []
+
+    def interrupt(done, total):
+        seen.append((done, total))
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        corpus_embeddings(corpus, tiny_encoder, interrupt)
+    resumed = corpus_embeddings(corpus, tiny_encoder, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 12) for done in [*range(1, 8), *range(6, 13)]]
+    torch.testing.assert_close(resumed.frames, embed_corpus(corpus, tiny_encoder).frames, atol=5e-3, rtol=1e-3)
+    assert torch.equal(corpus_embeddings(corpus, tiny_encoder).frames, resumed.frames)
+    assert list((tmp_path / "embeddings").iterdir()) == [cached_path(corpus, tiny_encoder)]

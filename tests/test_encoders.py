@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 
 import numpy as np
@@ -211,6 +212,19 @@ def test_refuses_weights_of_another_model(tmp_path):
 def test_says_so_when_the_hub_cannot_be_reached(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(EncoderError, match=r"could not be downloaded.*FILE\.safetensors"):
+    says = r"could not be downloaded.*ViT-B-32/FILE\.safetensors.*local-dir:FOLDER.*'bundled'\.$"
+    with pytest.raises(EncoderError, match=says) as error:
         load_encoder("ViT-B-32/laion2b_s34b_b79k")
+    assert len(re.findall(r"\.(\s|$)", str(error.value))) == 1  # one sentence
+    with pytest.raises(EncoderError, match=r"hf-hub:org/model could not be downloaded.* NAME/FILE\.safetensors"):
+        load_encoder("hf-hub:org/model")
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_file_of_weights_may_still_need_the_hub(monkeypatch, tmp_path):
+    """OpenCLIP builds this text tower from a configuration that only the hub has: the weights are not to blame."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write_open_clip_folder(tmp_path)
+    with pytest.raises(EncoderError, match=r"needs more than its weights.*local-dir:FOLDER"):
+        load_encoder(f"roberta-ViT-B-32/{tmp_path / 'open_clip_model.safetensors'}")

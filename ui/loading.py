@@ -49,9 +49,13 @@ class EngineLoader:
             raise DitsError(f"Not ready yet ({what.lower()}{count}): try again in a moment.")
         return self._engine
 
+    def replace(self, engine: SearchEngine) -> None:
+        """From now on this is the engine."""
+        self._engine = engine
+
     def _load(self) -> None:
         try:
-            engine = load_engine(progress=self._told, **self._arguments)  # type: ignore[arg-type]
+            engine = load_engine(progress=self._told, allow_missing=True, **self._arguments)  # type: ignore[arg-type]
             engine.search_all("warm up")
             self._engine = engine
         except DitsError as error:

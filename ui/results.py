@@ -1,8 +1,9 @@
 """Search results as HTML. Everything that comes from a user or a file is escaped."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from dits.demo import strip_path
@@ -31,7 +32,9 @@ def results_html(result: SearchResult) -> str:
 
 
 def comparison_html(results: Mapping[str, SearchResult], chosen: str, shown: int = 5) -> str:
-    """The methods' rankings side by side, each place with its change against the chosen method."""
+    """The methods' rankings side by side, each place with its change against the chosen method; of one, nothing."""
+    if len(results) < 2:
+        return ""
     columns = "".join(_column(results[name], chosen, shown) for name in METHOD_NAMES if name in results)
     return (
         f'<section class="comparison" aria-label="Comparison of methods"><h2>The same query, by each method</h2>'
@@ -52,6 +55,29 @@ def status_html(engine: SearchEngine) -> str:
     return f'<p class="status">{" · ".join(parts)}</p>{notices}'
 
 
+def method_choices(engine: SearchEngine) -> dict[str, Any]:
+    """The methods to choose from, as properties of a radio group; those without weights say so, and look so."""
+    unready = " (no weights yet)"
+    return {
+        "choices": [(label + unready * (name in engine.missing), name) for name, label in METHOD_NAMES.items()],
+        "elem_classes": [f"without-{name}" for name in engine.missing],
+    }
+
+
+def missing_html(engine: SearchEngine) -> str:
+    """Which methods have no weights, and why those that were found cannot be used."""
+    verb = "has" if len(engine.missing) == 1 else "have"
+    reasons = [reason for reason in engine.missing.values() if reason]
+    sentence = f"{_joined(engine.missing)} {verb} no weights for this encoder yet; mean pooling needs none."
+    return "".join(map(_notice, (sentence, *reasons)))
+
+
+def prepare_label(engine: SearchEngine, minutes: int) -> str:
+    """What the button says that makes what is missing."""
+    unit = "minute" if minutes == 1 else "minutes"
+    return f"Prepare {_joined(engine.missing)} for this encoder (about {minutes} {unit})"
+
+
 def progress_html(what: str, done: int, total: int) -> str:
     """A line and a bar: what is being prepared, and how far it is."""
     count = f": {done} of {total}" if total > 1 else ""
@@ -65,6 +91,10 @@ def error_html(sentence: str) -> str:
     return f'<p class="problem" role="alert">{escape(sentence)}</p>'
 
 
+def _joined(methods: Iterable[str]) -> str:
+    return " and ".join(METHOD_NAMES[name] for name in methods)
+
+
 def _notice(sentence: str) -> str:
     return f'<p class="notice" role="status">{escape(sentence)}</p>'
 
@@ -72,16 +102,17 @@ def _notice(sentence: str) -> str:
 def _card(hit: Hit, result: SearchResult) -> str:
     url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.captions[0])
     strip = _strip(hit)
-    others = " · ".join(
+    places = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
     )
+    others = f"<p class='others'>{places}</p>" if places else ""
     return (
         f'<li class="card" data-id="{escape(hit.clip.id)}">'
         f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
         f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment, {hit.best_moment:.1f} seconds">'
         f'<video src="{url}" muted loop playsinline preload="metadata" tabindex="-1" aria-hidden="true"></video>'
         f'<span class="rank">{hit.rank}</span></button>'
-        f"{strip}<p class='about'>{caption}</p>{_score(hit, result)}<p class='others'>{others}</p></li>"
+        f"{strip}<p class='about'>{caption}</p>{_score(hit, result)}{others}</li>"
     )
 
 

@@ -1,63 +1,19 @@
 """The page in a real headless Chromium, as a visitor uses it."""
 
-import os
 import re
-import shutil
-from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+
+from tests.browser.conftest import visit
 
 pytestmark = pytest.mark.browser
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("DITS_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: install Debian's package chromium")
-        pytest.skip("no Chromium found: install one, or set DITS_CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def visit(browser, app_url, **options):
-    """A page on the app; fails on any console error or uncaught exception, and when it asks another host."""
-    page = browser.new_page(**options)
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: None if local(request.url, app_url) else problems.append(request.url))
-    page.goto(app_url)
-    expect(page.locator(".card")).to_have_count(8, timeout=60_000)  # the first example's results
-    yield page
-    page.close()
-    assert problems == []
 
 
 @pytest.fixture
 def page(browser, app_url):
     with visit(browser, app_url, viewport={"width": 1280, "height": 900}) as page:
         yield page
-
-
-def local(url, app_url):
-    return url.startswith((app_url, app_url.replace("http", "ws", 1), "data:", "blob:"))
 
 
 def search(page, text):
