@@ -53,10 +53,7 @@ METHODS = {
 """Every method that can be trained and evaluated, by name."""
 
 SEARCH_METHODS = ("mean", "xpool", "dits")
-"""The methods that the app offers and the repository ships weights of."""
-
-SEARCH_METHODS = ("mean", "xpool", "dits")
-"""The methods that search ranks by: those that the app and `load_engine` load."""
+"""The methods that search ranks by: the app offers them, and the repository ships their weights."""
 
 _MAX_LOGIT_SCALE = math.log(100)
 _PAIRS_AT_ONCE = 32
