@@ -90,7 +90,7 @@ def annotations_of(
             if entries.pop(video, None):
                 twice.append(video)
             entries[video] = Entry(video, split, captions, (video,), video)
-    said = {
+    said: dict[str, int | Sequence[str]] = {
         "empty captions": empty,
         "videos without a caption": uncaptioned,
         "videos that stand in two splits from the earlier one, of train, validation and test": twice,
