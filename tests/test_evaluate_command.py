@@ -5,10 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 
 from dits.cli import main
-from dits.corpus import read_clips
-from dits.evaluation import METRIC_NAMES, metrics_of
+from dits.corpus import Corpus, read_clips
+from dits.embeddings import embed_corpus
+from dits.evaluation import METRIC_NAMES, match_queries, metrics_of, ranks_of, video_to_text_ranks
+from dits.pooling import mean_pool
+from dits.postprocessing import query_bank, querybank_norm
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,23 @@ def test_post_processing_is_named_wherever_it_was_used(base, report, capsys, pos
     assert found["methods"] != plain["methods"]
     assert main([*base, "--method", "mean", "--post", post]) == 0
     assert f"Post-processed, {post} at {temperature}: " in capsys.readouterr().out
+
+
+def test_the_bank_is_the_training_split_in_both_directions(report, tiny_corpus, tiny_encoder):
+    """Captions of training videos for texts, training videos for videos."""
+    corpus = Corpus("tiny", read_clips(tiny_corpus / "captions.csv", tiny_corpus))
+    test, train = corpus.split("test"), corpus.split("train")
+    texts, bank_texts = (tiny_encoder.encode_text([q.caption for q in part.queries()]) for part in (test, train))
+    videos, bank_videos = (mean_pool(embed_corpus(part, tiny_encoder).frames.half().float()) for part in (test, train))
+    cosines = lambda a, b: (F.normalize(a, dim=-1) @ b.T).numpy()  # noqa: E731
+    targets = match_queries(test.queries(), test.ids).targets
+    by_text, by_video = query_bank([cosines(bank_texts, videos)]), query_bank([cosines(texts, bank_videos).T])
+    scores = cosines(texts, videos)
+    t2v = ranks_of(querybank_norm(scores, by_text), targets)
+    v2t = video_to_text_ranks(querybank_norm(scores.T, by_video).T, targets)
+    assert v2t.tolist() != video_to_text_ranks(querybank_norm(scores.T, query_bank([scores.T])).T, targets).tolist()
+    found = report("--method", "mean", "--post", "qbnorm")["methods"]["mean"]
+    assert found == {"t2v": metrics_of(t2v).as_dict(), "v2t": metrics_of(v2t).as_dict()}
 
 
 def test_the_table_has_intervals_where_asked(base, capsys):

@@ -37,6 +37,12 @@ def test_every_metric_has_scipys_percentile_interval(count):
         np.testing.assert_allclose(found[name], reference.confidence_interval, atol=tolerance)
 
 
+def test_the_median_of_an_even_number_lies_between_the_middle_two():
+    """Half of the resamples of two queries hold both of them: the middle 40 percent of medians are their mean."""
+    found = intervals(np.array([3.0, 8.0]), np.arange(2), BootstrapConfig(resamples=20_000, confidence=40))
+    assert found["MdR"] == (5.5, 5.5)
+
+
 def test_drawing_videos_equals_drawing_groups_one_by_one():
     ranks, videos = skewed_ranks(60), np.random.default_rng(1).integers(0, 12, size=60)
     found = intervals(ranks, videos, BootstrapConfig(resamples=20_000, confidence=90))
