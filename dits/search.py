@@ -257,8 +257,9 @@ def open_corpus(
         return build_demo(lambda done, total: _tell(progress, "Preparing the demo clips", done, total))
     loaded = _dataset(name, strict)
     if loaded:
-        for sentence in loaded.notices if notice else ():
-            notice(sentence)
+        if notice:
+            for sentence in loaded.notices:
+                notice(sentence)
         return loaded.corpus
     folder = corpus_folder(name)
     if not os.path.isfile(folder / "captions.csv"):

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def test_metrics_of_known_ranks():
     assert metrics == {"R@1": 20, "R@5": 60, "R@10": 80, "R@50": 100, "MdR": 5, "MnR": 5}
 
 
+def test_recalls_count_ranks_up_to_k():
+    ranks = np.array([1, 1.5, 5, 5.5, 10, 10.5, 50, 50.5, 51, 300])
+    metrics = metrics_of(ranks).as_dict()
+    assert [metrics[f"R@{k}"] for k in (1, 5, 10, 50)] == [10, 30, 50, 70]
+
+
 def test_perfect_and_worst_scores():
     targets = np.arange(20)
     perfect = evaluate_scores(torch.eye(20), targets)
@@ -67,6 +74,28 @@ def test_negative_scores_count():
 def test_refuses_scores_that_are_no_numbers():
     with pytest.raises(InputError, match="NaN"):
         ranks_of(np.array([[1.0, math.nan]]), np.array([0]))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_refuses_damaged_scores_in_either_direction(transposed):
+    scores = np.eye(4)
+    scores[(1, 2) if not transposed else (2, 1)] = math.nan
+    for ranks in (ranks_of, video_to_text_ranks):
+        with pytest.raises(InputError, match="NaN"):
+            ranks(scores, np.arange(4))
+
+
+def test_memory_at_the_size_of_vatex():
+    """15,000 texts by 1,500 videos: beside the scores themselves, no more than three copies of them."""
+    scores = np.random.default_rng(0).random((15_000, 1_500), dtype=np.float32)
+    targets = np.arange(15_000) % 1_500
+    tracemalloc.start()
+    try:
+        evaluate_scores(scores, targets)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * scores.nbytes
 
 
 def test_queries_of_other_videos_are_skipped_and_counted():

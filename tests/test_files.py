@@ -1,3 +1,4 @@
+import csv
 import errno
 import json
 import os
@@ -8,7 +9,16 @@ import sys
 import pytest
 
 from dits.errors import StorageError
-from dits.files import atomic_path, cache_root, make_folder, sha256_of, sha256_of_json, storage_errors, write_json
+from dits.files import (
+    atomic_path,
+    cache_root,
+    make_folder,
+    sha256_of,
+    sha256_of_json,
+    storage_errors,
+    write_csv,
+    write_json,
+)
 
 
 def test_writes_whole_files_and_replaces_them(tmp_path):
@@ -101,3 +111,28 @@ def test_checksums(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_of(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of_json({"a": 1, "b": [2]}) == sha256_of_json({"b": [2], "a": 1})
+
+
+def test_csv_keeps_hostile_text_apart(tmp_path):
+    rows = [["a,b", 'say "x"', "two\r\nlines"], ["", " spaces ", "'; DROP"], ["=1+1", "\ttab", "🎬\u2028"]]
+    write_csv(tmp_path / "x.csv", ("one", "two", "three"), rows)
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as stream:
+        assert list(csv.reader(stream)) == [["one", "two", "three"], *rows]
+
+
+def test_csv_escapes_what_utf8_cannot_hold(tmp_path):
+    write_csv(tmp_path / "x.csv", ("caption",), [["half a pair \ud83c"]])
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines() == ["caption", "half a pair \\ud83c"]
+
+
+def test_csv_is_written_whole_or_not_at_all(tmp_path):
+    write_csv(tmp_path / "x.csv", ("n",), [[1]])
+
+    def rows():
+        yield [2]
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - its own
+        write_csv(tmp_path / "x.csv", ("n",), rows())
+    assert (tmp_path / "x.csv").read_text().split() == ["n", "1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def _list(args: argparse.Namespace) -> None:
         fields = ("name", "title", "obtain", "videos", "source")
         print(json.dumps([{name: getattr(dataset, name) for name in fields} for dataset in DATASETS.values()]))
         return
-    rows = [("name", "dataset", *SPLITS)]
+    rows: list[tuple[str, ...]] = [("name", "dataset", *SPLITS)]
     for dataset in DATASETS.values():
         rows.append((dataset.name, dataset.title, *(str(dataset.videos.get(split, "")) for split in SPLITS)))
     rows.append(("FILE.csv", "your own videos: columns video, caption", "", "", ""))
@@ -51,7 +52,7 @@ def _list(args: argparse.Namespace) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
-        "\nThe numbers are of videos, as far as they are known. Use one with --corpus NAME:FOLDER, or --corpus FILE.csv."
+        "\nThe numbers are of videos, as far as they are known. Use one as --corpus NAME:FOLDER, or --corpus FILE.csv."
     )
 
 
@@ -64,7 +65,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise InputError("--workers must be 1 or more.")
     try:
-        loaded, root = _located(args)
+        loaded, root, usual = _located(args)
     except MissingAnnotationsError as error:
         print(json.dumps({"complete": False, "missing_annotations": str(error)}) if args.json else str(error))
         return _INCOMPLETE
@@ -73,7 +74,7 @@ def _check(args: argparse.Namespace) -> int:
         reasons = undecodable(
             loaded.corpus.clips, lambda done, total: show_progress("Decoding", done, total), args.workers
         )
-    report = report_on(loaded, root, reasons)
+    report = report_on(loaded, root, usual, reasons)
     print(json.dumps(report.as_dict(), ensure_ascii=False) if args.json else report_table(report))
     if args.out:
         problems = write_problems(report, args.out)
@@ -82,8 +83,8 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if report.complete else _INCOMPLETE
 
 
-def _located(args: argparse.Namespace) -> tuple["LoadedDataset", Path]:
-    """The dataset that the flags name, and the folder of its videos."""
+def _located(args: argparse.Namespace) -> tuple["LoadedDataset", Path, Mapping[str, int]]:
+    """The dataset that the flags name, the folder of its videos, and how many of them its splits usually have."""
     from dits.datasets.registry import find_dataset, locate_dataset
     from dits.datasets.table import locate_table
 
@@ -91,8 +92,8 @@ def _located(args: argparse.Namespace) -> tuple["LoadedDataset", Path]:
         if args.annotations:
             raise InputError("A CSV file is its own annotations: leave --annotations out.")
         table = Path(args.name)
-        return locate_table(table, args.root), args.root or table.parent
+        return locate_table(table, args.root), args.root or table.parent, {}
     dataset = find_dataset(args.name)
     if args.root is None:
         raise InputError(f"Name the folder of the videos: python -m dits data check {args.name} --root DIR.")
-    return locate_dataset(dataset, args.root, args.annotations), args.root
+    return locate_dataset(dataset, args.root, args.annotations), args.root, dataset.videos

@@ -53,7 +53,7 @@ def add(commands: "Commands") -> None:
         "--weights", type=Path, metavar="DIR", action="append", help="as for search; several: mean and spread over them"
     )
     evaluate.add_argument("--ranks", type=Path, metavar="FILE.csv", help="write every query's rank to this file")
-    evaluate.add_argument("--intervals", action="store_true", help="print bootstrap intervals (JSON always has them)")
+    evaluate.add_argument("--intervals", action="store_true", help="print bootstrap intervals; JSON has them anyway")
     evaluate.add_argument("--compare", metavar="A,B", help="test whether two methods differ, on the same queries")
     evaluate.add_argument("--leak", action="store_true", help="diagnostic: what pooling by the own caption would gain")
     evaluate.add_argument("--post", choices=POST_PROCESSING, help="post-process the scores (default: not at all)")

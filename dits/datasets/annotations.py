@@ -76,7 +76,9 @@ def annotations_of(
         CorpusError: an id is no plain file name.
     """
     entries: dict[str, Entry] = {}
-    empty, uncaptioned, twice = 0, [], []
+    empty = 0
+    uncaptioned: list[str] = []
+    twice: list[str] = []
     for split in SPLITS:
         for video, sentences in splits.get(split, {}).items():
             check_name(video, f"The {split} annotations")
@@ -88,21 +90,21 @@ def annotations_of(
             if entries.pop(video, None):
                 twice.append(video)
             entries[video] = Entry(video, split, captions, (video,), video)
-    sentences_on = [
-        f"{empty} captions are empty and left out." if empty else "",
-        f"{counted(uncaptioned)} listed without a caption and left out." if uncaptioned else "",
-        f"{counted(twice)} listed in two splits and kept in the later one, of train, validation and test."
-        if twice
-        else "",
+    said: dict[str, int | Sequence[str]] = {
+        "empty captions": empty,
+        "videos without a caption": uncaptioned,
+        "videos that stand in two splits from the earlier one, of train, validation and test": twice,
+    }
+    return Annotations(tuple(entries.values()), tuple(notices), (*left_out, *left_out_of(said)))
+
+
+def left_out_of(counts: Mapping[str, int | Sequence[str]]) -> list[str]:
+    """A sentence for everything of which there is any, with the first of them where they have names."""
+    return [
+        f"Left out: {what}, {count}." if isinstance(count, int) else f"Left out: {what}, {len(count)}, as {count[0]}."
+        for what, count in counts.items()
+        if count
     ]
-    return Annotations(tuple(entries.values()), tuple(notices), (*left_out, *filter(None, sentences_on)))
-
-
-def counted(videos: Sequence[str]) -> str:
-    """ "3 videos (the first is x) are", or "1 video (x) is"."""
-    if len(videos) == 1:
-        return f"1 video ({videos[0]}) is"
-    return f"{len(videos)} videos (the first is {videos[0]}) are"
 
 
 def hold_out(ids: Iterable[str], most: int) -> set[str]:

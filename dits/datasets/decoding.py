@@ -1,4 +1,4 @@
-"""Which videos do not decode: two frames of each are read, in processes of their own, which a bad file may take down."""
+"""Which videos do not decode: two frames of each are read, in processes of their own, which a file may take down."""
 
 import multiprocessing
 import os

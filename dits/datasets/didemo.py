@@ -13,7 +13,7 @@ from dits.datasets.annotations import (
     Annotations,
     Captions,
     annotations_of,
-    counted,
+    left_out_of,
     read_json,
     read_lines,
     read_table,
@@ -55,7 +55,9 @@ def read_didemo_json(folders: AnnotationFolders) -> Annotations:
                 video: paragraphs.get(video, []) for video in [*paragraphs, *sorted(listed)] if video in listed
             }
             if unlisted:
-                notices.append(f"{unlisted} videos of {short}_data.json are not in {short}_list.txt and not used.")
+                notices.append(
+                    f"Not used: videos of {short}_data.json that {short}_list.txt does not name, {unlisted}."
+                )
         splits[split] = paragraphs
     return _with_files(annotations_of(splits, notices), {})
 
@@ -70,7 +72,7 @@ def read_didemo_csv(folders: AnnotationFolders) -> Annotations:
     """
     splits: dict[str, Captions] = {}
     segments: dict[str, tuple[float, float]] = {}
-    failed = []
+    failed: list[str] = []
     for split, short in _SPLITS.items():
         path = folders.find(f"didemo_{short}_label.csv")
         splits[split] = {}
@@ -85,8 +87,7 @@ def read_didemo_csv(folders: AnnotationFolders) -> Annotations:
             if not 0 <= segments[video][0] < segments[video][1]:
                 raise CorpusError(f"{where}: the clip ends before it starts.")
             splits[split].setdefault(video, []).append(row["text"] or "")
-    left_out = [f"{counted(failed)} marked as failed and left out."] if failed else []
-    return _with_files(annotations_of(splits, left_out=left_out), segments)
+    return _with_files(annotations_of(splits, left_out=left_out_of({"videos marked as failed": failed})), segments)
 
 
 def printed_number(text: str | None, where: str) -> float:

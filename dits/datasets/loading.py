@@ -43,7 +43,7 @@ class LoadedDataset:
             raise CorpusError(self.gaps[0] if self.gaps else f"The annotations of {self.title} list no video.")
         incomplete = (*self.gaps, *self.annotations.left_out)
         if strict and incomplete:
-            raise CorpusError(f"{self.title} is not complete: {incomplete[0]}")
+            raise CorpusError(f"{self.title} is not complete. {incomplete[0]}")
         return self
 
 
@@ -76,7 +76,7 @@ def locate(
     }
     gaps = tuple(
         absent.get(split)
-        or f"{len(entries)} of {listed[split]} {split} videos are missing in {root}, the first is {entries[0].id}."
+        or f"Missing in {root}: {len(entries)} of {listed[split]} {split} videos, the first is {entries[0].id}."
         for split, entries in missing.items()
         if entries
     )
@@ -100,7 +100,7 @@ def repeated_captions(clips: Iterable[Clip | Entry], split: str) -> tuple[int, i
 def _repeated(clips: Sequence[Clip]) -> list[str]:
     counts = {split: repeated_captions(clips, split) for split in ("validation", "test")}
     return [
-        f"{repeated} of {total} {split} captions repeat an earlier one; they are kept, as in published results."
+        f"Repeated: {repeated} of {total} {split} captions, which are kept, as in published results."
         for split, (repeated, total) in counts.items()
         if repeated
     ]

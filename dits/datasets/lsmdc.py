@@ -33,10 +33,10 @@ def read_lsmdc(folders: AnnotationFolders, *, last: bool = False) -> Annotations
         unreadable |= captions.pop(UNREADABLE, None) is not None
         repeated += sum(len(sentences) > 1 for sentences in captions.values())
         splits[split] = {clip: sentences[-1:] for clip, sentences in captions.items()} if last else captions
-    kept = "only the last is kept" if last else "all are kept"
+    kept = "the last row is" if last else "all rows are"
     notices = [
-        f"{repeated} clips stand in several rows, of which {kept}." if repeated else "",
-        f"The training clip {UNREADABLE} is left out: it is known to be unreadable." if unreadable else "",
+        f"Clips with several rows, of which {kept} kept: {repeated}." if repeated else "",
+        f"Left out: the training clip {UNREADABLE}, which is known to be unreadable." if unreadable else "",
     ]
     annotations = annotations_of(splits, tuple(filter(None, notices)))
     # Clips lie in a folder for every movie, as distributed, or all in one.

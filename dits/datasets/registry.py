@@ -1,11 +1,10 @@
 """The benchmarks by name: what reads them, how to come by them, and how large they are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dits.corpus import SPLITS
 from dits.datasets.annotations import AnnotationFolders, Annotations, MissingAnnotationsError
 from dits.datasets.charades import read_charades
 from dits.datasets.didemo import read_didemo, read_didemo_csv, read_didemo_json
@@ -61,7 +60,7 @@ _CHARADES = (
     "Charades_v1_train.csv, Charades_v1_test.csv and the videos (Charades_v1_480) are given out by the Allen Institute "
     "for AI, on the page of the Charades data set."
 )
-_COUNTED = "counted in the files of X-Pool and T-MASS"
+_COUNTED = "counted in the files that T-MASS ships"
 _PAPER = "section 4.1 of the DITS paper"
 
 DATASETS: Mapping[str, Dataset] = {
@@ -140,20 +139,18 @@ def load_dataset(name: str, root: Path, *, strict: bool = False, annotations: Pa
         MissingAnnotationsError: an annotation file is not there; the message says how to obtain it.
         CorpusError: the annotations cannot be used, no video is there, or `strict` and not all is.
     """
-    return locate_dataset(find_dataset(name), root, annotations, ("test",)).required(strict)
+    return locate_dataset(find_dataset(name), root, annotations).required(strict)
 
 
-def locate_dataset(
-    dataset: Dataset, root: Path, annotations: Path | None = None, sizes: Sequence[str] = SPLITS
-) -> LoadedDataset:
-    """As `load_dataset`, where no video need be there. `sizes`: the splits whose sizes notices tell.
+def locate_dataset(dataset: Dataset, root: Path, annotations: Path | None = None) -> LoadedDataset:
+    """As `load_dataset`, where no video need be there.
 
     Raises:
         CorpusError: see `load_dataset`.
     """
     read = read_annotations(dataset, annotations or root)
     folders = [root, *(root / folder for folder in dataset.folders)]
-    return locate(dataset.name, dataset.title, read, folders, _other_sizes(dataset, read, sizes))
+    return locate(dataset.name, dataset.title, read, folders, _other_size(dataset, read))
 
 
 def read_annotations(dataset: Dataset, folder: Path) -> Annotations:
@@ -171,17 +168,13 @@ def read_annotations(dataset: Dataset, folder: Path) -> Annotations:
         raise MissingAnnotationsError(f"{error} How to obtain it: {dataset.obtain}") from error
 
 
-def _other_sizes(dataset: Dataset, annotations: Annotations, splits: Sequence[str]) -> list[str]:
-    """A sentence for every split that the annotations list another number of videos for than the benchmark has."""
-    sentences = []
-    for split in splits:
-        listed = sum(entry.split == split for entry in annotations.entries)
-        usual = dataset.videos.get(split, listed)
-        if listed != usual:
-            sentences.append(
-                f"The annotations list {listed} {split} videos, not {usual} ({dataset.source}): results on another "
-                "number do not compare."
-                if split == "test"
-                else f"The annotations list {listed} {split} videos, not {usual} ({dataset.source})."
-            )
-    return sentences
+def _other_size(dataset: Dataset, annotations: Annotations) -> list[str]:
+    """A sentence, where the annotations list another number of test videos than the benchmark has."""
+    listed = sum(entry.split == "test" for entry in annotations.entries)
+    usual = dataset.videos.get("test", listed)
+    if listed == usual:
+        return []
+    return [
+        f"The annotations list {listed} test videos, not {usual} ({dataset.source}): results on other numbers do not "
+        "compare."
+    ]

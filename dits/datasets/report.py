@@ -17,6 +17,7 @@ class SplitReport:
 
     Attributes:
         videos: that the annotations list.
+        usual: how many the benchmark has, where that is known.
         missing: of these, those whose file is not there.
         undecodable: of these, those whose file does not decode; None where this was not tried.
         captions: of the listed videos.
@@ -25,6 +26,7 @@ class SplitReport:
     """
 
     videos: int
+    usual: int | None
     missing: int
     undecodable: int | None
     captions: int
@@ -65,8 +67,15 @@ class DataReport:
         return {"complete": self.complete, **asdict(self)}
 
 
-def report_on(loaded: LoadedDataset, root: Path, undecodable: Mapping[str, str] | None = None) -> DataReport:
-    """Sums a dataset up. `undecodable`: why clips do not decode, by their ids, where that was tried."""
+def report_on(
+    loaded: LoadedDataset, root: Path, usual: Mapping[str, int], undecodable: Mapping[str, str] | None = None
+) -> DataReport:
+    """Sums a dataset up.
+
+    Args:
+        usual: how many videos a split of it has, as far as that is known.
+        undecodable: why clips do not decode, by their ids, where that was tried.
+    """
     splits = {}
     for split in SPLITS:
         entries = [entry for entry in loaded.annotations.entries if entry.split == split]
@@ -77,6 +86,7 @@ def report_on(loaded: LoadedDataset, root: Path, undecodable: Mapping[str, str] 
         bad = None if undecodable is None else sum(entry.id in undecodable for entry in entries)
         splits[split] = SplitReport(
             videos=len(entries),
+            usual=usual.get(split),
             missing=len(loaded.missing[split]),
             undecodable=bad,
             captions=captions,
@@ -93,18 +103,19 @@ def report_table(report: DataReport) -> str:
     lines = [
         f"{report.title}, in {report.root}",
         "",
-        "| split | videos | found | missing | undecodable | captions | per video | repeated |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| split | usual | listed | found | missing | undecodable | captions | per video | repeated |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, split in report.splits.items():
         tried = "not tried" if split.undecodable is None else split.undecodable
         each = split.fewest if split.fewest == split.most else f"{split.fewest} to {split.most}"
         found = split.videos - split.missing
-        cells = (name, split.videos, found, split.missing, tried, split.captions, each, split.repeated)
+        usual = "" if split.usual is None else split.usual
+        cells = (name, usual, split.videos, found, split.missing, tried, split.captions, each, split.repeated)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", *report.notices]
     if report.unused:
-        lines.append(f"{report.unused} videos in the folder are in no annotation that is used.")
+        lines.append(f"Videos in the folder that no annotation names which is used: {report.unused}.")
     lines += [f"{video}: {reason}" for video, reason in (report.undecodable or {}).items()]
     if report.undecodable:
         lines.append("Replace what does not decode, or take it away: a missing video is skipped, and told.")
