@@ -31,7 +31,9 @@ def add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
         help="demo (default), a folder with captions.csv, a CSV of videos and captions, or a benchmark as NAME:FOLDER "
         "(python -m dits data list)",
     )  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="a missing video is an error, not a notice")
+    parser.add_argument(
+        "--strict", action="store_true", help="a missing video, or one without captions, is an error, not a notice"
+    )
     parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
     if weights:
         parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with xpool and dits.safetensors")

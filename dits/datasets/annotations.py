@@ -7,6 +7,7 @@ that is no file name) raises.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ Captions = dict[str, list[str]]
 """Captions by the video's id, both in the file's order."""
 
 _LONGEST_NAME = 255  # bytes, of nearly every file system
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class MissingAnnotationsError(CorpusError):
@@ -126,8 +128,11 @@ def split_off(train: Captions, most: int) -> dict[str, Captions]:
 
 
 def clean(caption: str) -> str:
-    """The caption on one line: encoders read any run of white space as one space. Half characters become "?"."""
-    return " ".join(caption.encode("utf-8", "replace").decode().split())
+    """The caption on one line, as encoders read it: any run of white space and control characters is one space.
+
+    Half characters become "?".
+    """
+    return " ".join(_CONTROL.sub(" ", caption).encode("utf-8", "replace").decode().split())
 
 
 def check_name(name: str, where: str) -> None:

@@ -100,7 +100,7 @@ def repeated_captions(clips: Iterable[Clip | Entry], split: str) -> tuple[int, i
 def _repeated(clips: Sequence[Clip]) -> list[str]:
     counts = {split: repeated_captions(clips, split) for split in ("validation", "test")}
     return [
-        f"Repeated: {repeated} of {total} {split} captions, which are kept, as in published results."
+        f"Repeated: {repeated} of {total} {split} captions; they are kept."
         for split, (repeated, total) in counts.items()
         if repeated
     ]

@@ -115,7 +115,7 @@ def report_table(report: DataReport) -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", *report.notices]
     if report.unused:
-        lines.append(f"Videos in the folder that no annotation names which is used: {report.unused}.")
+        lines.append(f"Videos in the folder that are not used: {report.unused}.")
     lines += [f"{video}: {reason}" for video, reason in (report.undecodable or {}).items()]
     if report.undecodable:
         lines.append("Replace what does not decode, or take it away: a missing video is skipped, and told.")

@@ -59,7 +59,9 @@ def read_captioned_table(path: Path, root: Path) -> Annotations:
 
 
 def _entry(row: dict[str, str], root: Path, where: str) -> Entry:
-    video = _inside(row["video"].strip(), root, where)
+    video, caption = _inside(row["video"].strip(), root, where), clean(row["caption"])
+    if not caption:
+        raise CorpusError(f"{where}: the column 'caption' is empty.")
     given = {column: (row.get(column) or "").strip() for column in _OPTIONAL}
     split = given["split"] or "test"
     if split not in SPLITS:
@@ -68,7 +70,7 @@ def _entry(row: dict[str, str], root: Path, where: str) -> Entry:
     if (start or 0.0) >= (math.inf if end is None else end):
         raise CorpusError(f"{where}: the clip ends before it starts.")
     part = "" if start is None and end is None else f"#t={_plain(start)},{_plain(end)}"  # as in media fragments
-    return Entry(video + part, split, (clean(row["caption"]),), (video,), given["group"] or video, start, end)
+    return Entry(video + part, split, (caption,), (video,), given["group"] or video, start, end)
 
 
 def _inside(video: str, root: Path, where: str) -> str:

@@ -58,7 +58,7 @@ def read_names(path: Path) -> list[str]:
     try:
         names = np.lib.format.open_memmap(path, mode="r")  # maps the file, so no header makes it ask for memory
     except (ValueError, OSError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError) as error:
-        if "object" in str(error).lower():
+        if "objects in dtype" in str(error):
             raise CorpusError(
                 f"{path} holds pickled objects, which could run any program and are not read. If you trust the file, "
                 f"save it as texts: python -c \"import numpy as np; p = '{path.name}'; "

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dits.errors import CorpusError
 
@@ -27,12 +27,13 @@ class VideoFolders:
             CorpusError: a folder cannot be listed.
         """
         for name in names:
-            *parts, last = PurePosixPath(name).parts
-            for base in self._folders:
-                folder = self._inner(base, parts)
-                listing = self._listing(folder) if folder else {}
+            *parts, last = name.split("/")
+            if any(part in ("", ".", "..") or "\\" in part for part in parts):
+                continue
+            for folder in (base.joinpath(*parts) for base in self._folders):
+                listing = self._listing(folder)
                 for candidate in (last, *(last + extension for extension in EXTENSIONS)):
-                    if folder and candidate in listing:
+                    if candidate in listing:
                         path = folder / listing[candidate]
                         self._found.add(path)
                         return path
@@ -48,18 +49,15 @@ class VideoFolders:
             if file.lower().endswith(videos) and folder / file not in self._found
         )
 
-    def _inner(self, base: Path, parts: list[str]) -> Path | None:
-        if any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts):
-            return None
-        folder = base.joinpath(*parts)
-        return folder if folder in self._listings or folder.is_dir() else None
-
     def _listing(self, folder: Path) -> dict[str, str]:
-        """The folder's files by their names, with lower-case extensions too."""
+        """The files of a folder, if there is one, by their names, with lower-case extensions too."""
         if folder not in self._listings:
+            files: list[str] = []
             try:
                 with os.scandir(folder) as entries:
                     files = sorted(entry.name for entry in entries if entry.is_file())
+            except (FileNotFoundError, NotADirectoryError):
+                pass
             except OSError as error:
                 raise CorpusError(f"Cannot list {folder}: {(error.strerror or str(error)).lower()}.") from error
             lowered = {name[: -len(s)] + s.lower(): name for name in files if (s := os.path.splitext(name)[1])}
