@@ -124,7 +124,12 @@ class _Grid:
             model = RetrievalModel(config)
             model.load_state_dict(load_file(weights))
             return model.eval(), json.loads(record.read_text(encoding="utf-8"))
-        init = self._trained(variant.start, seed)[0] if variant.start else None
+        start = self._trained(variant.start, seed) if variant.start else None
+        if start and not variant.trained:
+            model = RetrievalModel(config)
+            model.load_state_dict(start[0].state_dict())
+            return model.eval(), start[1]
+        init = start[0] if start else None
         training = replace(self.training, **variant.training, seed=seed)
         result = train(config, training, self.splits.train, self.splits.validation, init=init)
         if variant.key in self.starts:

@@ -198,3 +198,13 @@ def test_the_command_writes_a_report(tiny_corpus, tiny_folder, tmp_path, monkeyp
     errors = capsys.readouterr().err
     assert "no table 'magic'" in errors
     assert "each of the seeds once" in errors
+
+
+def test_settings_of_inference_alone_take_the_weights_as_they_are(tmp_path):
+    """No noise at inference, said again, is the model itself."""
+    silent = Variant("dits", {"sampler.inference_samples": 7}, start=DITS, trained=False)
+    table = Table("same", "here", (Row("a", DITS), Row("b", silent), Row("noisy", TABLES["controls"].rows[3].variant)))
+    results = grid(tmp_path, [table], seeds=(1,))
+    a, b, noisy = (results.outcomes[row.variant.key][0] for row in table.rows)
+    np.testing.assert_array_equal(a.t2v_ranks, b.t2v_ranks)
+    assert (a.t2v_ranks != noisy.t2v_ranks).any()
