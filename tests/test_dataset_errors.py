@@ -259,5 +259,5 @@ def test_tables_are_refused_with_the_row(tmp_path, text, says):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(DitsError, match=r"Cannot read .*lost.csv: no such file"):
+    with pytest.raises(DitsError, match=r"There is no file or folder .*lost.csv"):
         open_corpus(str(tmp_path / "lost.csv"))

@@ -344,3 +344,15 @@ def test_names_never_lead_out_of_the_folder(tmp_path):
     for name in ("../secret", "../secret.mp4", f"{tmp_path}/secret.mp4", "inner/../../secret", "..", "."):
         assert videos.find([name]) is None
     assert videos.unused() == []
+
+
+def test_folders_and_tables_are_named_as_the_user_sees_them(datasets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(datasets["vatex"])  # no name of a corpus here
+    assert open_corpus("vatex:demo").clips[0].path.parent == tmp_path / "demo"
+    (tmp_path / "videos.csv").symlink_to(datasets["own"])
+    (tmp_path / "dog.mp4").symlink_to(datasets["own"].parent / "dog.mp4")
+    assert open_corpus("videos.csv").ids == ["dog.mp4"]  # the only one beside the link
+    for name in ("vatex:~nobody-at-all/x", "vatex:a\0b", "a\0b.csv"):
+        with pytest.raises(InputError, match="There is no file or folder"):
+            open_corpus(name)
