@@ -175,7 +175,11 @@ def validation_clips(trunk: Any, corpus: Corpus, progress: Progress) -> Captione
     """The clips of a corpus as the encoder sees them."""
     from PIL import Image
 
-    frames = (frame for clip in corpus for frame in sample_frames(clip.path, FRAMES, size=320).frames)
+    frames = (
+        frame
+        for clip in corpus
+        for frame in sample_frames(clip.path, FRAMES, size=320, start=clip.start, end=clip.end).frames
+    )
     pictures = tuple(encode_picture(Image.fromarray(frame)) for frame in frames)
     key = sha256_of_json({"pictures": pictures_digest(pictures), "size": IMAGE_SIZE, "v": 3})
     path = cache_root() / "encoder-training" / f"{key[:12]}.safetensors"

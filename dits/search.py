@@ -285,10 +285,19 @@ def corpus_folder(name: str = "demo") -> Path:
 def _dataset(name: str, strict: bool) -> LoadedDataset | None:
     dataset, colon, root = name.partition(":")
     if colon and dataset in DATASETS:
-        return load_dataset(dataset, corpus_folder(root), strict=strict)
+        return load_dataset(dataset, _path(root), strict=strict)
     if name.lower().endswith(".csv") and not os.path.isdir(name):
-        return load_table(corpus_folder(name), strict=strict)
+        return load_table(_path(name), strict=strict)
     return None
+
+
+def _path(name: str) -> Path:
+    """A path as the user gave it; links stay, so that a table linked into a folder speaks of that folder."""
+    try:
+        os.stat(path := Path(name).expanduser().absolute())
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"There is no file or folder '{name[:200]}'.") from error
 
 
 def load_engine(

@@ -103,8 +103,9 @@ LSMDC_TEST_FILE = "LSMDC16_challenge_1000_publictect.csv"
         ("didemo-json", "test_data.json", b"[\xff]", "is not UTF-8 text: save it as UTF-8"),
         ("vatex-lists", "train_list.txt", b"\xe9\n", "is not UTF-8 text: save it as UTF-8"),
         # JSON
-        ("msrvtt", "MSRVTT_data.json", lambda text: text[:1000], "MSRVTT_data.json is not JSON (line 1"),
+        ("msrvtt", "MSRVTT_data.json", lambda text: text[:1000], "MSRVTT_data.json is not JSON (unterm"),
         ("msrvtt", "MSRVTT_data.json", "[" * 100_000, "is not JSON (it nests too deep)"),
+        ("msrvtt", "MSRVTT_data.json", "9" * 10_000, "is not JSON (exceeds the limit"),
         ("msrvtt", "MSRVTT_data.json", "[]", "holds no object of JSON"),
         ("didemo-json", "train_data.json", "{}", "holds no list of JSON"),
         ("vatex", "ref_captions.json", '{"a": ["x"], "a": ["y"]}', "names 'a' twice"),
@@ -126,6 +127,8 @@ LSMDC_TEST_FILE = "LSMDC16_challenge_1000_publictect.csv"
         ("vatex", "trn_names.npy", names_array(lambda names: np.arange(3)), "no list of texts but an array of int64"),
         ("vatex", "trn_names.npy", names_array(lambda names: names[None]), "with 2 dimensions"),
         ("vatex", "trn_names.npy", names_array(lambda names: np.array([b"\xff"])), "names are not UTF-8"),
+        ("vatex", "trn_names.npy", names_array(lambda names: np.array(["\ud800"])), "is no plain file name"),
+        ("vatex", "trn_names.npy", names_array(lambda names: np.array([2**31 - 1], np.uint32).view("U1")), "not UTF-8"),
         ("vatex", "trn_names.npy", lambda data: data[:-8], "no array of NumPy, or a damaged one"),
         ("vatex", "trn_names.npy", npy_header("(10**15,)"), "no array of NumPy, or a damaged one"),
         ("vatex", "trn_names.npy", npy_header("(1000000000000000,)"), "no array of NumPy, or a damaged one"),
@@ -189,8 +192,8 @@ def test_empty_captions_are_left_out_and_refused_where_strict(spoil):
     (root / f"{VATEX['tst'][1]}.mp4").symlink_to(root / f"{VATEX['tst'][0]}.mp4")  # now no video is missing
     loaded = load_dataset("vatex", root)
     assert loaded.corpus.clips[0].captions == ("a caption",)
-    assert "Left out: empty captions, 2." in loaded.notices
-    with pytest.raises(CorpusError, match=r"not complete. Left out: empty captions, 2"):
+    assert "Left out: empty captions (2)." in loaded.notices
+    with pytest.raises(CorpusError, match=r"not complete. Left out: empty captions .2"):
         load_dataset("vatex", root, strict=True)
 
 
@@ -256,5 +259,5 @@ def test_tables_are_refused_with_the_row(tmp_path, text, says):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(DitsError, match=r"Cannot read .*lost.csv: no such file"):
+    with pytest.raises(DitsError, match=r"There is no file or folder .*lost.csv"):
         open_corpus(str(tmp_path / "lost.csv"))

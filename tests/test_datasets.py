@@ -71,7 +71,7 @@ def test_msrvtt_says_what_is_missing_left_out_and_repeated(datasets):
     assert [path.name for path in loaded.unused] == ["video99.mp4"]
     said = " ".join(loaded.notices)
     assert "1 of 7 train videos, the first is video15" in said
-    assert "videos without a caption, 1, as video13" in said
+    assert "videos without a caption (1, the first is video13)" in said
     assert "Repeated: 1 of 6 test captions" in said
     assert "list 6 test videos, not 1000" in said
     clips = by_id(loaded.corpus)
@@ -182,7 +182,7 @@ def test_didemo_lists_choose_among_the_described_videos(datasets, tmp_path):
     assert [clip.id for clip in loaded.corpus if clip.split == "test"] == [DIDEMO["test"][0]]
     said = " ".join(loaded.notices)
     assert "test_list.txt does not name, 2" in said
-    assert "videos without a caption, 1, as never_described.mp4" in said
+    assert "videos without a caption (1, the first is never_described.mp4)" in said
 
 
 def test_didemo_prefers_the_official_files(datasets, tmp_path):
@@ -225,7 +225,7 @@ def test_charades_takes_the_script_from_folders_as_distributed(datasets):
     assert clips["46GP8"].captions == ('A person, tired, sits down and says "no".',)
     assert clips["MNB5H"].path == datasets["charades"] / "Charades_v1_480" / "MNB5H.mp4"
     assert loaded.missing["test"] == ("UU5K4",)
-    assert "videos without a caption, 1, as N11GT" in " ".join(loaded.notices)
+    assert "videos without a caption (1, the first is N11GT)" in " ".join(loaded.notices)
     assert counts(load_dataset("charades-all", datasets["charades"]).corpus) == {"train": 4, "test": 2}
 
 
@@ -327,8 +327,9 @@ def test_a_video_in_two_splits_is_not_trained_on(datasets, tmp_path):
     loaded = load_dataset("vatex", root)
     assert by_id(loaded.corpus)[VATEX["tst"][0]].split == "test"
     assert loaded.corpus.split("train").ids == VATEX["trn"]
-    assert f"two splits from the earlier one, of train, validation and test, 1, as {VATEX['tst'][0]}" in " ".join(
-        loaded.notices
+    assert (
+        f"two splits from the earlier one, of train, validation and test (1, the first is {VATEX['tst'][0]})"
+        in " ".join(loaded.notices)
     )
 
 
@@ -343,3 +344,15 @@ def test_names_never_lead_out_of_the_folder(tmp_path):
     for name in ("../secret", "../secret.mp4", f"{tmp_path}/secret.mp4", "inner/../../secret", "..", "."):
         assert videos.find([name]) is None
     assert videos.unused() == []
+
+
+def test_folders_and_tables_are_named_as_the_user_sees_them(datasets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(datasets["vatex"])  # no name of a corpus here
+    assert open_corpus("vatex:demo").clips[0].path.parent == tmp_path / "demo"
+    (tmp_path / "videos.csv").symlink_to(datasets["own"])
+    (tmp_path / "dog.mp4").symlink_to(datasets["own"].parent / "dog.mp4")
+    assert open_corpus("videos.csv").ids == ["dog.mp4"]  # the only one beside the link
+    for name in ("vatex:~nobody-at-all/x", "vatex:a\0b", "a\0b.csv"):
+        with pytest.raises(InputError, match="There is no file or folder"):
+            open_corpus(name)

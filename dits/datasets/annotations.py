@@ -103,7 +103,7 @@ def annotations_of(
 def left_out_of(counts: Mapping[str, int | Sequence[str]]) -> list[str]:
     """A sentence for everything of which there is any, with the first of them where they have names."""
     return [
-        f"Left out: {what}, {count}." if isinstance(count, int) else f"Left out: {what}, {len(count)}, as {count[0]}."
+        f"Left out: {what} ({count if isinstance(count, int) else f'{len(count)}, the first is {count[0]}'})."
         for what, count in counts.items()
         if count
     ]
@@ -114,7 +114,7 @@ def hold_out(ids: Iterable[str], most: int) -> set[str]:
 
     Those with the smallest SHA-256 of their id, so that the choice depends on neither a seed nor the order.
     """
-    ordered = sorted(set(ids), key=lambda video: hashlib.sha256(video.encode()).digest())
+    ordered = sorted(set(ids), key=lambda video: hashlib.sha256(video.encode("utf-8", "replace")).digest())
     return set(ordered[: min(most, max(1, len(ordered) // 10))]) if len(ordered) > 1 else set()
 
 
@@ -203,7 +203,7 @@ def read_json(path: Path, kind: type) -> Any:
     try:
         value = json.loads(_read_text(path), object_pairs_hook=lambda pairs: _unique(pairs, path))
     except (ValueError, RecursionError) as error:
-        reason = f"line {error.lineno}, {error.msg}" if isinstance(error, json.JSONDecodeError) else "it nests too deep"
+        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error).lower()
         raise CorpusError(f"{path} is not JSON ({reason}): get it again.") from error
     if not isinstance(value, kind):
         raise CorpusError(f"{path} holds no {'object' if kind is dict else 'list'} of JSON: get it again.")

@@ -69,7 +69,7 @@ def read_names(path: Path) -> list[str]:
         raise CorpusError(f"{path} holds no list of texts but an array of {names.dtype} with {names.ndim} dimensions.")
     try:
         return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
-    except UnicodeDecodeError as error:
+    except (ValueError, SystemError) as error:  # no UTF-8, or no characters at all
         raise CorpusError(f"Cannot read {path}: its names are not UTF-8 text.") from error
 
 
