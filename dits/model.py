@@ -172,16 +172,16 @@ class RetrievalModel(nn.Module):
             return torch.stack(losses).sum()
         if self.alignment.pairwise:
             raise InputError("The l1 and l2 objectives need a method that moves the text alone.")
-        targets = self.own_videos(texts, frames) * texts.norm(dim=-1, keepdim=True)
+        targets = F.normalize(self.own_videos(texts, frames), dim=-1) * texts.norm(dim=-1, keepdim=True)
         return self.alignment.regression_loss(texts, targets.detach(), {"l1": 1, "l2": 2}[objective])
 
     def own_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Unit embeddings (B, d) of each text's own video (B, F, d), as that text pools it."""
+        """Embeddings (B, d) of each text's own video (B, F, d), as that text pools it, not normalised."""
         if self.pooling is None:
             return mean_pool(frames)
         blocks = zip(texts.split(_PAIRS_AT_ONCE), frames.split(_PAIRS_AT_ONCE), strict=True)
         own = [self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
-        return F.normalize(torch.cat(own), dim=-1)
+        return torch.cat(own)
 
     def gallery(self, frames: Tensor) -> Gallery:
         """The videos (V, F, d) prepared for scoring without gradients, on the model's device."""

@@ -16,6 +16,7 @@ from dits.baselines import (
     StochasticText,
 )
 from dits.errors import InputError
+from dits.leak import leaky_scores
 from dits.model import METHODS, ModelConfig, RetrievalModel
 from dits.network import AlignmentConfig, AlignmentNetwork
 from dits.pooling import PoolingConfig
@@ -97,6 +98,17 @@ def test_no_fraction_of_the_gallery_is_pooled_by_its_own_text():
             continue  # what is drawn depends on a text's place in the call
         gallery, texts = model_for(method, **options).gallery(frames), draw(5, DIM)
         torch.testing.assert_close(gallery.scores(texts)[:1], gallery.scores(texts[:1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "options"), VARIANTS, ids=lambda value: str(value))
+def test_the_leak_is_in_what_a_video_is_pooled_by(method, options):
+    """On its own pair nothing changes; elsewhere the leaky score is that of a video pooled by its own text."""
+    model, texts, frames = model_for(method, **options), draw(6, DIM), draw(6, FRAMES, DIM, seed=2)
+    leaky, proper = leaky_scores(model, texts, frames), model.gallery(frames).scores(texts)
+    torch.testing.assert_close(leaky.diagonal(), proper.diagonal(), atol=1e-5, rtol=0)
+    off = ~torch.eye(6, dtype=torch.bool)
+    pooled_by_text = method != "mean" and options.get("pooling") != "mean"
+    assert (float((leaky - proper)[off].abs().mean()) > 1e-3) == pooled_by_text
 
 
 # --- The sampler's options ---
