@@ -13,7 +13,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds clean
+.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds ablation clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -60,6 +60,12 @@ encoder-seeds: $(VENV)/.encoder
 	    --out runs/encoder-$$seed/model --run runs/encoder-$$seed/state || exit 1; \
 	done
 	$(BIN)/python -m analysis encoder --pairs $(PAIRS) $(foreach seed,$(SEEDS),--encoder local-dir:runs/encoder-$(seed)/model)
+
+# The tables in reports/, with five seeds. What moves every pair of text and video takes as many network calls as there
+# are pairs, so its tables have small batches and a network of one block.
+ablation: $(VENV)/.dev
+	$(BIN)/python -m dits ablate --out reports/ablation --epochs 1 --tables methods,steps,encoder,start,loss,controls
+	$(BIN)/python -m dits ablate --out reports/ablation-pairs --epochs 1 --tables condition,direction --batch-size 8 --depth 1
 
 clean:
 	rm -rf $(VENV)
