@@ -1,8 +1,9 @@
 """Frame embeddings of a corpus: computed once per encoder, kept as safetensors, named by what made them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -108,40 +109,57 @@ def embed_clips(
     Raises:
         VideoError: a video cannot be decoded.
     """
-    frames, times = [], []
-    on_gpu = encoder.device.type == "cuda"
-    for done, clip in enumerate(read_all(clips, ClipReader(encoder.transform), workers, on_gpu), start=1):
-        frames.append(encoder.encode_pixels(clip.pixels[None])[0])
-        times.append(clip.times)
+    rows = []
+    for done, row in enumerate(_embedded(clips, encoder, workers), start=1):
+        rows.append(row)
         if progress:
             progress(done, len(clips))
+    frames, times = zip(*rows, strict=True)
     return torch.stack(frames).half().float(), torch.stack(times)
+
+
+def _embedded(clips: Sequence[Clip], encoder: Encoder, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each clip's frame embeddings (FRAMES, d) and times (FRAMES,), in order, the next clips being read meanwhile."""
+    on_gpu = encoder.device.type == "cuda"
+    for clip in read_all(clips, ClipReader(encoder.transform), workers, on_gpu):
+        yield encoder.encode_pixels(clip.pixels[None])[0], clip.times
 
 
 def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
     """The corpus's embeddings, computed and kept; a part is what an interruption loses at most."""
-    parts, kept = [], []
-    for start in range(0, len(corpus), _CLIPS_IN_A_PART):
-        part = Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_IN_A_PART])
-        path = cached_path(part, encoder)
-        try:
-            parts.append(load_embeddings(path, part, encoder))
-        except CorpusError:  # not there yet, or damaged
-            parts.append(embed_corpus(part, encoder, _further(progress, start, len(corpus))))
-            save_embeddings(path, part, parts[-1])
-        kept.append(path)
-    frames, times = torch.cat([part.frames for part in parts]), torch.cat([part.times for part in parts])
+    cuts = range(0, len(corpus), _CLIPS_IN_A_PART)
+    parts = [Corpus(f"{corpus.name}-part", corpus.clips[cut : cut + _CLIPS_IN_A_PART]) for cut in cuts]
+    paths = [cached_path(part, encoder) for part in parts]
+    kept = [_kept_part(path, part, encoder) for path, part in zip(paths, parts, strict=True)]
+    missing = [clip for part, found in zip(parts, kept, strict=True) if found is None for clip in part]
+    stream = _embedded(missing, encoder, worth_workers(len(missing)))
+    whole: list[CorpusEmbeddings] = []
+    for path, part, found in zip(paths, parts, kept, strict=True):
+        if found is None:
+            rows = []
+            for done, row in enumerate(islice(stream, len(part)), start=1):
+                rows.append(row)
+                if progress:
+                    progress(_CLIPS_IN_A_PART * len(whole) + done, len(corpus))
+            frames, times = (torch.stack(values) for values in zip(*rows, strict=True))
+            found = CorpusEmbeddings(encoder.id, tuple(part.ids), frames, times)
+            save_embeddings(path, part, found)
+        whole.append(found)
+    frames, times = torch.cat([part.frames for part in whole]), torch.cat([part.times for part in whole])
     rounded = frames.half().float()  # as they are kept: a first run and those that read the cache must not differ
     embeddings = CorpusEmbeddings(encoder.id, tuple(corpus.ids), rounded, times)
     save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
-    for path in kept:
+    for path in paths:
         path.unlink(missing_ok=True)
     return embeddings
 
 
-def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part, told as progress of the whole."""
-    return (lambda done, _part: progress(before + done, total)) if progress else None
+def _kept_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings | None:
+    """A part that an interrupted run has kept; None where it is not there, or damaged."""
+    try:
+        return load_embeddings(path, part, encoder)
+    except CorpusError:
+        return None
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
