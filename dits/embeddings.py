@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _HEADER = "dits"
-_CLIPS_IN_A_PART = 64
+_CLIPS_IN_A_PART = 16
 
 
 @dataclass(frozen=True)
@@ -81,46 +81,72 @@ def corpus_embeddings(
     return _embed_in_parts(corpus, encoder, progress)
 
 
-def embed_corpus(corpus: Corpus, encoder: Encoder, progress: Progress | None = None) -> CorpusEmbeddings:
+def embed_corpus(
+    corpus: Corpus,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    keep: Callable[[Tensor, Tensor], None] | None = None,
+) -> CorpusEmbeddings:
     """Embeds FRAMES frames of every video: the mid-points of as many equal segments.
+
+    Args:
+        keep: given every video's frame embeddings (F, d) and times (F,), in the corpus's order, as soon as they are
+            there.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
-    frames, times = [], []
+    rows = []
     for done, clip in enumerate(corpus, start=1):
         sampled = sample_frames(clip.path, FRAMES, size=encoder.frame_size)
-        frames.append(encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0])
-        times.append(torch.from_numpy(sampled.times))
+        frames = encoder.encode_frames(encoder.preprocess(sampled.frames)[None])[0]
+        rows.append((frames, torch.from_numpy(sampled.times)))
+        if keep:
+            keep(*rows[-1])
         if progress:
             progress(done, len(corpus))
-    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames), torch.stack(times).float())
+    return _stacked(encoder, corpus, rows)
 
 
 def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
     """The corpus's embeddings, computed and kept; a part is what an interruption loses at most."""
-    parts, kept = [], []
-    for start in range(0, len(corpus), _CLIPS_IN_A_PART):
-        part = Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_IN_A_PART])
-        path = cached_path(part, encoder)
+    parts = [
+        Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_IN_A_PART])
+        for start in range(0, len(corpus), _CLIPS_IN_A_PART)
+    ]
+    paths = [cached_path(part, encoder) for part in parts]
+    done: list[CorpusEmbeddings] = []
+    for part, path in zip(parts, paths, strict=True):
         try:
-            parts.append(load_embeddings(path, part, encoder))
+            done.append(load_embeddings(path, part, encoder))
         except CorpusError:  # not there yet, or damaged
-            parts.append(embed_corpus(part, encoder, _further(progress, start, len(corpus))))
-            save_embeddings(path, part, parts[-1])
-        kept.append(path)
-    frames, times = torch.cat([part.frames for part in parts]), torch.cat([part.times for part in parts])
+            break
+    before = len(done) * _CLIPS_IN_A_PART
+    rows: list[tuple[Tensor, Tensor]] = []
+
+    def keep(frames: Tensor, times: Tensor) -> None:
+        rows.append((frames, times))
+        part = parts[len(done)]
+        if len(rows) == len(part):
+            done.append(_stacked(encoder, part, rows))
+            save_embeddings(paths[len(done) - 1], part, done[-1])
+            rows.clear()
+
+    if before < len(corpus):
+        rest = Corpus(corpus.name, corpus.clips[before:])
+        embed_corpus(rest, encoder, lambda count, _: progress(before + count, len(corpus)) if progress else None, keep)
+    frames, times = torch.cat([part.frames for part in done]), torch.cat([part.times for part in done])
     rounded = frames.half().float()  # as they are kept: a first run and those that read the cache must not differ
     embeddings = CorpusEmbeddings(encoder.id, tuple(corpus.ids), rounded, times)
     save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
-    for path in kept:
+    for path in paths:
         path.unlink(missing_ok=True)
     return embeddings
 
 
-def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part, told as progress of the whole."""
-    return (lambda done, _part: progress(before + done, total)) if progress else None
+def _stacked(encoder: Encoder, corpus: Corpus, rows: Sequence[tuple[Tensor, Tensor]]) -> CorpusEmbeddings:
+    frames, times = zip(*rows, strict=True)
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), torch.stack(frames), torch.stack(times).float())
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
