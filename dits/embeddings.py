@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _HEADER = "dits"
-_CLIPS_IN_A_PART = 64
+_CLIPS_IN_A_PART = 16
 
 
 @dataclass(frozen=True)
