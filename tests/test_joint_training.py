@@ -131,12 +131,12 @@ def test_bad_arguments_are_one_sentence(arguments, message, sources, tmp_path, m
 
 def test_training_lowers_the_loss_and_changes_both_towers(encoder, data, tmp_path):
     before = {name: value.clone() for name, value in encoder.module.state_dict().items()}
-    config = replace(QUICK, epochs=12, evaluations=2, augment=False)
-    result = train_jointly(ModelConfig("mean"), config, encoder, data, tmp_path)
-    assert [record["step"] for record in result.history] == list(range(1, 25))
-    assert [record["epoch"] for record in result.history] == [1 + step // 2 for step in range(24)]
+    gently = {"learning_rate": 3e-4, "clip_learning_rate": 3e-4, "warmup": 0.3, "augment": False}
+    result = train_jointly(ModelConfig("mean"), replace(QUICK, epochs=12, **gently), encoder, data, tmp_path)
+    assert [record["step"] for record in result.history] == list(range(2, 25, 2))
+    assert [record["epoch"] for record in result.history] == list(range(1, 13))
     losses = [record["loss"] for record in result.history]
-    assert np.mean(losses[-4:]) < 0.3 * np.mean(losses[:4])
+    assert np.mean(losses[-2:]) < 0.75 * np.mean(losses[:2])
     changed = {
         name.split(".")[0] for name, value in encoder.module.state_dict().items() if (value != before[name]).any()
     }
