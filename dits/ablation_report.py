@@ -62,11 +62,14 @@ def _heading(splits: Splits, training: TrainingConfig, seeds: Sequence[int], abo
     return f"""# Ablations on {about.corpus}
 
 Text to video on the {about.split} split: {len(test.frames)} videos, {len(test.texts)} queries. Encoder
-{about.encoder}, fixed; trained on {len(splits.train.texts)} captions of {len(splits.train.frames)} videos; the epoch
-is chosen on {len(splits.validation.texts)} captions of {len(splits.validation.frames)} validation videos. Mean and
-standard deviation over {len(seeds)} seeds. The difference is in R@1, to the first row of its table, with a 95 %
-interval by bootstrap over the split's videos (captions of one video are not independent) of the mean over the seeds: an
-interval that holds 0 says that these data do not tell the two apart.
+{about.encoder},
+fixed. Trained on {len(splits.train.texts)} captions of {len(splits.train.frames)} videos; the epoch is chosen on
+{len(splits.validation.texts)} captions of {len(splits.validation.frames)} validation videos. Mean and standard
+deviation over {len(seeds)} seeds.
+
+The difference is in R@1, to the first row of its table, with a 95 % interval by bootstrap over the split's videos
+(captions of one video are not independent) of the mean over the seeds: an interval that holds 0 says that these data do
+not tell the two apart.
 
 Command: `{about.command}`
 
@@ -78,7 +81,7 @@ Training: {settings}.
 
 def _table(table: Table, results: Results, video_of: np.ndarray, with_paper: bool) -> str:
     head = ["", *_METRICS, "v2t R@1", "difference", *([f"paper: {name}" for name in _METRICS] if with_paper else [])]
-    lines = [f"## {table.title}", "", f"From {table.source}.", ""]
+    lines = [f"## {table.title}", "", f"Source: {table.source}.", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     first = results.outcomes.get(table.rows[0].variant.key)
     for number, row in enumerate(table.rows):
