@@ -234,7 +234,7 @@ def corpus_folder(name: str = "demo") -> Path:
 def load_engine(
     corpus: str = "demo",
     encoder: str = BUNDLED,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     weights: Path | None = None,
     progress: Progress | None = None,
 ) -> SearchEngine:
@@ -243,7 +243,8 @@ def load_engine(
     Args:
         corpus: see `open_corpus`.
         encoder: see `dits.encoders.load_encoder`.
-        methods: which of "mean", "xpool" and "dits" to load.
+        methods: which of "mean", "xpool" and "dits" to load; by default all, or those that `weights` holds, where it
+            holds any (an encoder that was tuned with one method has no other), and mean pooling.
         weights: a folder with <method>.safetensors; by default the shipped weights for the encoder.
         progress: told what is being done.
 
@@ -261,8 +262,14 @@ def load_engine(
         notices.append,
     )
     _tell(progress, "Loading the weights", 0, 1)
-    loaded = {name: load_method(name, loaded_encoder, embeddings.frames, weights) for name in methods}
+    names = methods or _methods_of(weights)
+    loaded = {name: load_method(name, loaded_encoder, embeddings.frames, weights) for name in names}
     return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices)
+
+
+def _methods_of(weights: Path | None) -> Sequence[str]:
+    held = [name for name in METHODS if weights and (weights / f"{name}.safetensors").is_file()]
+    return tuple(dict.fromkeys(("mean", *held))) if held else METHODS
 
 
 def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None) -> LoadedMethod:
