@@ -303,7 +303,7 @@ def _path(name: str) -> Path:
 def load_engine(
     corpus: str = "demo",
     encoder: str = BUNDLED,
-    methods: Sequence[str] = SEARCH_METHODS,
+    methods: Sequence[str] | None = None,
     weights: Path | None = None,
     progress: Progress | None = None,
     strict: bool = False,
@@ -314,7 +314,8 @@ def load_engine(
     Args:
         corpus: see `open_corpus`.
         encoder: see `dits.encoders.load_encoder`.
-        methods: which of "mean", "xpool" and "dits" to load.
+        methods: which of "mean", "xpool" and "dits" to load; by default all, or those that `weights` holds, where it
+            holds any (an encoder that was tuned with one method has no other), and mean pooling.
         weights: a folder with <method>.safetensors; by default see `dits.checkpoint.find_weights`.
         progress: told what is being done.
         strict: see `open_corpus`.
@@ -337,7 +338,7 @@ def load_engine(
     _tell(progress, "Loading the weights", 0, 1)
     loaded: dict[str, LoadedMethod] = {}
     missing: dict[str, str | None] = {}
-    for name in methods:
+    for name in methods or _methods_of(weights):
         try:
             loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights)
         except CheckpointError as error:
@@ -346,6 +347,11 @@ def load_engine(
                 raise  # what was named or shipped must be whole
             missing[name] = str(error) if prepared.is_file() else None
     return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing)
+
+
+def _methods_of(weights: Path | None) -> Sequence[str]:
+    held = [name for name in SEARCH_METHODS if weights and (weights / f"{name}.safetensors").is_file()]
+    return tuple(dict.fromkeys(("mean", *held))) if held else SEARCH_METHODS
 
 
 def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None) -> LoadedMethod:

@@ -29,7 +29,7 @@ def joint_model(encoder, world, method="dits", precision="fp32"):
         method,
         PoolingConfig(dim=encoder.dim, dropout=0.3),
         SamplerConfig(steps=3, noise_scale=0.5),
-        AlignmentConfig(dim=encoder.dim, depth=1, heads=4, timestep_features=16, zero_init=False, dropout=0.1),
+        AlignmentConfig(dim=encoder.dim, depth=1, heads=4, timestep_features=16, zero_init=False, block_dropout=0.1),
     )
     model = JointModel(encoder, RetrievalModel(config), world, precision)
     with torch.no_grad():

@@ -121,6 +121,7 @@ def test_embedding_names_the_video_that_cannot_be_decoded(tmp_path, tiny_encoder
         list(read_all([clip_of(tmp_path / "torn.mp4")], ClipReader(tiny_encoder.transform)))
 
 
+@pytest.mark.slow
 def test_embedding_with_workers_changes_nothing(tiny_corpus, tiny_encoder):
     corpus = open_corpus(str(tiny_corpus))
     here, there = (embed_corpus(corpus, tiny_encoder, workers=workers) for workers in (0, 1))

@@ -15,7 +15,7 @@ NETWORK = ["--depth", "1", "--heads", "4"]
 
 @pytest.fixture(scope="session")
 def datasets(demo, tmp_path_factory):
-    return make_datasets(tmp_path_factory.mktemp("datasets"))
+    return make_datasets(tmp_path_factory.mktemp("datasets"), demo)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dits.model import ModelConfig, RetrievalModel
 
 pytestmark = pytest.mark.benchmark
 
-CLIPS, ROUNDS = 32, 3
+CLIPS, ROUNDS = 24, 3
 PAIRS, FRAMES = 32, 12  # a batch of the paper
 
 
@@ -24,7 +24,8 @@ def test_decoding_and_encoding_against_encoding_alone(benchmark, demo):
     """Demo clips through the bundled encoder, from files and from prepared tensors in turn.
 
     Promise: decoding plus encoding reaches at least 85 % of the encoder's own throughput. The share is the median over
-    rounds, each of which measures both, for the machine may be shared.
+    rounds, each of which measures both. Where other programs take the processors it says little; the share of the
+    processor time that encoding takes, when one process does both, holds there too.
     """
     encoder = load_encoder()
     clips = demo.clips[:CLIPS]
@@ -43,6 +44,8 @@ def test_decoding_and_encoding_against_encoding_alone(benchmark, demo):
         for count, measured in shares.items():
             measured.append(alone / seconds(lambda n=count: embed_clips(clips, encoder, workers=n)))
     benchmark.pedantic(encode, rounds=1)
+    processor = [process_seconds(run) for run in (encode, lambda: embed_clips(clips, encoder, workers=0))]
+    benchmark.extra_info["share_of_processor_time"] = processor[0] / processor[1]
     benchmark.extra_info["clips_a_second_encoding_alone"] = CLIPS / alone
     for count, measured in shares.items():
         benchmark.extra_info[f"share_with_{count}_workers"] = float(np.median(measured))
@@ -89,6 +92,12 @@ def test_one_joint_step(benchmark, tmp_path, name, precision, micro_batch):
         benchmark.extra_info[f"{label}_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
     benchmark.extra_info["gpu"] = torch.cuda.get_device_name()
     benchmark(joint)
+
+
+def process_seconds(run):
+    started = time.process_time()
+    run()
+    return time.process_time() - started
 
 
 def seconds(run):
