@@ -18,7 +18,7 @@ from dits.files import atomic_path
 from dits.significance import BootstrapConfig, compare
 from dits.training import TrainingConfig
 
-PAPER_CORPUS = "msrvtt"  # the paper's ablations are on it; its numbers stand beside ours on the same data alone
+PAPER_CORPUS, PAPER_ENCODER = "msrvtt", "ViT-B-32"  # its numbers stand beside ours on the same data alone
 
 _METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 
@@ -47,7 +47,9 @@ def write_report(
     Raises:
         StorageError: the folder cannot be written.
     """
-    with_paper = about.corpus.partition(":")[0].startswith(PAPER_CORPUS)
+    with_paper = (
+        about.corpus.startswith(f"{PAPER_CORPUS}:") and about.split == "test" and PAPER_ENCODER in about.encoder
+    )
     parts = [_heading(splits, training, seeds, about)]
     parts += [_table(table, results, splits.test.video_of, with_paper) for table in tables]
     _write(folder / "report.md", "\n".join(parts))

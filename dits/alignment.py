@@ -45,8 +45,7 @@ class Alignment(nn.Module):
         self, texts: Tensor, pooled: Tensor, frames: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Cosines (T, V) of texts (T, d) and videos, pooled by each text: (T or 1, V, d); frames are (V, F, d)."""
-        aligned = F.normalize(self.sample(texts, generator), dim=-1)
-        return (F.normalize(pooled, dim=-1) @ aligned[..., None]).squeeze(-1)
+        return cosines(self.sample(texts, generator), pooled)
 
     def training_cosines(self, texts: Tensor, pooled: Tensor, frames: Tensor) -> list[tuple[float, Tensor]]:
         """Cosines (B, B) of a batch of pairs, with the weight of each one's contrastive loss."""
@@ -116,6 +115,11 @@ class ResidualMLP(Alignment):
         for block in self.blocks:
             x = x + block(x)
         return text + self.final(F.layer_norm(x, x.shape[-1:], eps=1e-6))
+
+
+def cosines(aligned: Tensor, pooled: Tensor) -> Tensor:
+    """Cosines (T, V) of aligned embeddings (T, d) and videos, pooled by each text: (T or 1, V, d)."""
+    return (F.normalize(pooled, dim=-1) @ F.normalize(aligned, dim=-1)[..., None]).squeeze(-1)
 
 
 def noise_source(alignment: Alignment, seed: int, like: Tensor) -> torch.Generator | None:

@@ -104,11 +104,11 @@ class StochasticText(Alignment):
         return best
 
     def training_cosines(self, texts: Tensor, pooled: Tensor, frames: Tensor) -> list[tuple[float, Tensor]]:
-        """Cosines (B, B) of the sampled texts, and of the support texts, which lie on the way to the mean video."""
+        """Cosines (B, B) of the sampled texts, and of the support texts, on the way to the video as the batch pools it."""
         own = torch.einsum("td,tfd->tf", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
         scale = self._radius(own)  # (B, d)
         videos = F.normalize(pooled, dim=-1)
-        centre = pooled.expand(len(texts), -1, -1).diagonal(dim1=0, dim2=1).T
+        centre = pooled.mean(dim=0)  # (B, d): each text's own video, pooled by all texts of the batch
         points = [(1.0, texts + self._noise(texts, None) * scale)]
         if self.config.support_weight:
             points.append((self.config.support_weight, texts + F.normalize(centre - texts, dim=-1) * scale))

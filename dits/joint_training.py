@@ -31,6 +31,7 @@ from dits.joint_state import JointState
 from dits.model import ModelConfig, RetrievalModel
 from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 from dits.run_log import RunLog
+from dits.training import start_from
 
 Report = Callable[[str], None]
 
@@ -305,13 +306,7 @@ def _initial_head(
         with torch.no_grad():
             head.logit_scale.copy_(encoder.module.logit_scale.reshape(()))
     else:
-        try:
-            head.load_state_dict(init.state_dict(), strict=False)
-        except RuntimeError as error:
-            raise CheckpointError(
-                "The weights to start from have other shapes than this configuration: give the flags that they were "
-                "trained with."
-            ) from error
+        start_from(head, init)
     head.clamp_logit_scale()
     return head
 

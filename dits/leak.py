@@ -11,6 +11,8 @@ from torch import Tensor
 from dits.errors import InputError
 from dits.model import RetrievalModel
 
+_AT_ONCE = 64  # texts, and videos, whose pairs are held at once
+
 
 @torch.inference_mode()
 def leaky_scores(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Tensor:
@@ -29,4 +31,14 @@ def leaky_scores(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Tensor
     device = model.logit_scale.device
     texts, frames = texts.to(device), frames.to(device)
     own = model.own_videos(texts, frames)[None]  # (1, V, d): the same for every text
-    return model.alignment.pair_cosines(texts, own, frames).cpu()
+    parts = [
+        torch.cat(
+            [
+                model.alignment.pair_cosines(rows, own[:, v : v + _AT_ONCE], frames[v : v + _AT_ONCE])
+                for v in range(0, len(frames), _AT_ONCE)
+            ],
+            dim=1,
+        )
+        for rows in texts.split(_AT_ONCE)
+    ]
+    return torch.cat(parts).cpu()

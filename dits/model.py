@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.alignment import Alignment, MeanShift, ResidualMLP
+from dits.alignment import Alignment, MeanShift, ResidualMLP, cosines
 from dits.baselines import (
     DiffusionAlignment,
     DiffusionConfig,
@@ -143,14 +143,21 @@ class RetrievalModel(nn.Module):
 
     def similarity(self, texts: Tensor, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Cosines (T, V) of texts (T, d) and videos' frames (V, F, d): the plain definition, with gradients."""
+        if self._attends_with_aligned:  # one draw of v_0 both attends and is compared
+            aligned = self.align(texts, generator)
+            assert self.pooling is not None
+            return cosines(aligned, self.pooling(aligned, frames))
         return self.alignment.pair_cosines(texts, self.pooled(texts, frames), frames, generator)
 
     def pooled(self, texts: Tensor, frames: Tensor) -> Tensor:
         """Videos (V, F, d) pooled by each text (T, d): (T, V, d); by mean pooling (1, V, d), the same for all."""
         if self.pooling is None:
             return mean_pool(frames)[None]
-        by_aligned = self.config.pooling.attend_with == "aligned"
-        return self.pooling(self.align(texts) if by_aligned else texts, frames)
+        return self.pooling(self.align(texts) if self._attends_with_aligned else texts, frames)
+
+    @property
+    def _attends_with_aligned(self) -> bool:
+        return self.pooling is not None and self.config.pooling.attend_with == "aligned"
 
     def loss(
         self, texts: Tensor, frames: Tensor, ignored: Tensor | None = None, objective: str = "contrastive"
@@ -167,13 +174,28 @@ class RetrievalModel(nn.Module):
             InputError: the method has no aligned embedding of a text alone to regress.
         """
         if objective == "contrastive":
-            parts = self.alignment.training_cosines(texts, self.pooled(texts, frames), frames)
+            if self._attends_with_aligned:
+                parts = [(1.0, self.similarity(texts, frames))]
+            else:
+                parts = self.alignment.training_cosines(texts, self.pooled(texts, frames), frames)
             losses = [weight * symmetric_cross_entropy(cos, self.logit_scale, ignored) for weight, cos in parts]
             return torch.stack(losses).sum()
         if self.alignment.pairwise:
             raise InputError("The l1 and l2 objectives need a method that moves the text alone.")
-        targets = F.normalize(self.own_videos(texts, frames), dim=-1) * texts.norm(dim=-1, keepdim=True)
-        return self.alignment.regression_loss(texts, targets.detach(), {"l1": 1, "l2": 2}[objective])
+        if not any(p.requires_grad for p in self.alignment.parameters()):
+            raise InputError(f"The method {self.config.method} has nothing that the l1 and l2 objectives could train.")
+        targets = F.normalize(self._fixed_videos(texts, frames), dim=-1) * texts.norm(dim=-1, keepdim=True)
+        return self.alignment.regression_loss(texts, targets, {"l1": 1, "l2": 2}[objective])
+
+    @torch.no_grad()
+    def _fixed_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
+        """`own_videos` as inference has them, without dropout, whatever mode the model is in."""
+        training = self.training
+        self.eval()
+        try:
+            return self.own_videos(texts, frames)
+        finally:
+            self.train(training)
 
     def own_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
         """Embeddings (B, d) of each text's own video (B, F, d), as that text pools it, not normalised."""

@@ -366,6 +366,11 @@ def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: 
         model = RetrievalModel(config).eval()
         return LoadedMethod(model, model.to(encoder.device).gallery(frames), None)
     path = find_weights(method, encoder.id, weights)
+    if weights is None and not path.is_file() and method not in SEARCH_METHODS:
+        raise CheckpointError(
+            f"There are no weights of the method '{method}' for the encoder {encoder.id}: train them with "
+            f"`python -m dits train {method}`, and name their folder with --weights."
+        )
     if weights is None and not path.is_file():
         raise CheckpointError(
             f"There are no weights of the method '{method}' for the encoder {encoder.id}: make them with "

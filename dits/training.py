@@ -140,7 +140,7 @@ def train(
     torch.manual_seed(config.seed)
     model = RetrievalModel(model_config)
     if init is not None:
-        _start_from(model, init)
+        start_from(model, init)
     trainer = _Trainer(model, config, data)
     if run is not None:
         trainer.resume(run / _STATE)
@@ -195,6 +195,11 @@ class _Trainer:
         if config.objective != "contrastive":  # what the objective does not reach must not decay either
             model.requires_grad_(False)
             model.alignment.requires_grad_(True)
+            moves = model.config.method != "dits" or model.config.sampler.steps > 0
+            require(
+                moves and any(p.requires_grad for p in model.parameters()),
+                f"The method {model.config.method} has nothing that the objective {config.objective} could train.",
+            )
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -256,8 +261,9 @@ class _Trainer:
             self.model.load_state_dict(_with_prefix(tensors, "model."))
             self.best_weights = _with_prefix(tensors, "best.")
             for name, parameter in self._trained():
-                state = {k: tensors[f"optimizer.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = state
+                if f"optimizer.step.{name}" in tensors:  # not of what the loss never reached
+                    state = {k: tensors[f"optimizer.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+                    self.optimizer.state[parameter] = state
             self.epoch, self.best, self.history = header["epoch"], header["best"], header["history"]
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"The training state in {path} is damaged: remove it to start anew.") from error
@@ -275,7 +281,12 @@ class _Trainer:
             )
         self.optimizer.zero_grad(set_to_none=False)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        if not torch.isfinite(norm):
+            raise DitsError(
+                f"The gradient is no number at step {index + 1} of epoch {self.epoch}: lower the learning rate or the "
+                "noise. The state of the epoch before is kept."
+            )
         self.optimizer.step()
         self.model.clamp_logit_scale()
         return loss.item()
@@ -298,15 +309,19 @@ class _Trainer:
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
 
 
-def _start_from(model: RetrievalModel, init: RetrievalModel) -> None:
-    """Takes over the pooling where both have one, the alignment where both have the same, and the temperature."""
-    if model.pooling is not None and init.pooling is not None:
-        model.pooling.load_state_dict(init.pooling.state_dict())
-    if model.config.method == init.config.method:
-        try:
+def start_from(model: RetrievalModel, init: RetrievalModel) -> None:
+    """Takes over the pooling where both have one, the alignment where both have the same, and the temperature.
+
+    Raises:
+        InputError: the weights are of another size or condition than the model.
+    """
+    try:
+        if model.pooling is not None and init.pooling is not None:
+            model.pooling.load_state_dict(init.pooling.state_dict())
+        if model.config.method == init.config.method:
             model.alignment.load_state_dict(init.alignment.state_dict())
-        except RuntimeError as error:
-            raise InputError("The weights to start from are of another size or condition than the model.") from error
+    except RuntimeError as error:
+        raise InputError("The weights to start from are of another size or condition than the model.") from error
     with torch.no_grad():
         model.logit_scale.copy_(init.logit_scale)
 

@@ -58,8 +58,11 @@ def status_html(engine: SearchEngine) -> str:
 def method_choices(engine: SearchEngine) -> dict[str, Any]:
     """The methods to choose from, as properties of a radio group; those without weights say so, and look so."""
     unready = " (no weights yet)"
+    known = {*engine.methods, *engine.missing}  # a folder of weights may hold one method alone
     return {
-        "choices": [(label + unready * (name in engine.missing), name) for name, label in METHOD_NAMES.items()],
+        "choices": [
+            (label + unready * (name in engine.missing), name) for name, label in METHOD_NAMES.items() if name in known
+        ],
         "elem_classes": [f"without-{name}" for name in engine.missing],
     }
 
