@@ -104,7 +104,7 @@ class StochasticText(Alignment):
         return best
 
     def training_cosines(self, texts: Tensor, pooled: Tensor, frames: Tensor) -> list[tuple[float, Tensor]]:
-        """Cosines (B, B) of the sampled texts, and of the support texts, on the way to the video as the batch pools it."""
+        """Cosines (B, B) of the sampled texts, and of the support texts, on the way to the mean pooled video."""
         own = torch.einsum("td,tfd->tf", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
         scale = self._radius(own)  # (B, d)
         videos = F.normalize(pooled, dim=-1)

@@ -140,7 +140,7 @@ def report_of(tmp_path, corpus):
     table = TABLES["methods"]
     results = grid(tmp_path, [table])
     path = write_report(
-        tmp_path, [table], results, SPLITS, TRAINING, (1, 2), About(corpus, "test", "enc", "the command")
+        tmp_path, [table], results, SPLITS, TRAINING, (1, 2), About(corpus, "test", "ViT-B-32/openai", "the command")
     )
     return results, path.read_text()
 
