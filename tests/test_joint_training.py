@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -230,6 +231,26 @@ def command_line(sources, out):
     return ["train", "dits", *FLAGS, *SAMPLER, *sources, *more, "--out", str(out)]
 
 
+def test_an_interrupted_run_resumes_bit_for_bit(encoder, data, tiny_folder, tmp_path):
+    """In this process, after its first evaluation, with every kind of randomness on."""
+    config = replace(QUICK, epochs=3, frame_sampling="random", evaluations=1, save_every=1, micro_batch=3)
+    train_jointly(XPOOL, config, encoder, data, tmp_path / "undisturbed")
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    for report in (interrupt, lambda line: None):
+        again = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+        with suppress(KeyboardInterrupt):
+            train_jointly(XPOOL, config, again, data, tmp_path / "stopped", report=report)
+        if report is interrupt:
+            assert step_of(tmp_path / "stopped" / "state.safetensors") == 2
+    for name in ("state", "best"):
+        ours, theirs = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("stopped", "undisturbed"))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(sources, tmp_path):
     """A process of its own, killed wherever it is, perhaps within a write, when some of its 16 steps are done."""
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
