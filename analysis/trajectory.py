@@ -1,6 +1,6 @@
-"""What every step of the sampler does to a corpus's sentences: the gap that is left, and the retrieval it gives."""
+"""What every step of the sampler does to sentences: how far they move, towards what, and who overtakes whom."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,56 +8,140 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from analysis.flow import Flow
 from analysis.gap import GapMeasures, gap_measures
+from dits.errors import InputError
 from dits.evaluation import Metrics, metrics_of, ranks_of
-from dits.model import RetrievalModel
-from dits.pooling import mean_pool
-from dits.scoring import ExactScorer
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""The bands that curves over many texts are drawn with."""
+
+_SCORES_AT_ONCE = 2**24  # 64 MB in float32
+
+PATH_MEASURES = {
+    "step_length": "Distance on the unit sphere from the point before: 0 at the text itself.",
+    "cosine_to_start": "Cosine with the text's own embedding: 1 where nothing has moved yet.",
+    "cosine_to_target": "Cosine with the text's own video.",
+    "cosine_to_distractor": "Cosine with whichever other video is nearest at this step.",
+    "gap_closed": "Share of the distance to the own video that is gone: 0 at the text, 1 at the video, below 0 where "
+    "the point has moved away.",
+    "rank": "The own video's place among all videos, from 1, by the method's own scores.",
+}
+"""What `path_measures` measures at every step of every text's way, and how to read it."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """The state at one point of the trajectory.
+    """All texts at one point of their way.
 
     Attributes:
+        step: counted from 0, the text itself.
         timestep: i, from T' (the text itself) down to 0 (the aligned embedding).
-        gap: to the mean of the video's frames, which no text has touched.
-        step_length: mean distance from the point before; 0 at the start.
-        retrieval: text-to-video metrics when this point stands for the text in the cosine.
+        gap: to the vectors that stand for the texts' videos.
+        t2v: text-to-video metrics when this point stands for the text.
     """
 
+    step: int
     timestep: int
     gap: GapMeasures
-    step_length: float
-    retrieval: Metrics
+    t2v: Metrics
 
 
 @torch.inference_mode()
-def step_reports(model: RetrievalModel, texts: Tensor, frames: Tensor, video_of: np.ndarray) -> list[StepReport]:
-    """A report for each of the T' + 1 points of texts (N, d), whose videos are `frames[video_of]`, frames (V, F, d).
+def step_reports(flow: Flow) -> list[StepReport]:
+    """A report for each of the S points of the texts' way.
 
-    Videos are pooled by the original text at every step, as retrieval does, so that the steps differ in the text alone.
+    Raises:
+        InputError: the embeddings cannot be measured (see `gap_measures`).
     """
-    points = model.trajectory(texts)
-    videos = mean_pool(frames)[torch.from_numpy(video_of)]
-    scores = _scorer(model, texts, frames)
-    lengths = [0.0] + [float(step.norm(dim=-1).mean()) for step in points.diff(dim=0)]
     return [
         StepReport(
-            timestep=len(points) - 1 - index,
-            gap=gap_measures(point, videos),
-            step_length=lengths[index],
-            retrieval=metrics_of(ranks_of(scores(point), video_of)),
+            step=step,
+            timestep=timestep,
+            gap=gap_measures(flow.points[step], flow.own_videos),
+            t2v=metrics_of(np.concatenate([_ranks(block, step) for block in _blocks(flow)])),
         )
-        for index, point in enumerate(points)
+        for step, timestep in enumerate(flow.timesteps)
     ]
 
 
-def _scorer(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """Scores any point of the texts' trajectory against all videos, which are prepared once."""
-    if model.pooling is None:
-        videos = mean_pool(frames)
-        return lambda point: (F.normalize(point, dim=-1) @ videos.T).numpy()
-    scorer = ExactScorer(model.pooling)
-    prepared = scorer.prepare(frames)
-    return lambda point: scorer.scores(texts, point, prepared).numpy()
+@torch.inference_mode()
+def path_measures(flow: Flow) -> dict[str, np.ndarray]:
+    """Every one of PATH_MEASURES as (S, N): one column for each text's way.
+
+    With a single video there is no distractor, and its cosine is not a number.
+    """
+    measured = [_path_measures(block) for block in _blocks(flow)]
+    return {name: np.concatenate([columns[name] for columns in measured], axis=1) for name in PATH_MEASURES}
+
+
+def bands(values: np.ndarray) -> np.ndarray:
+    """Quantiles (S, 5) over the texts of a path measure (S, N), one column for each of QUANTILES."""
+    return np.quantile(values, QUANTILES, axis=1).T
+
+
+@torch.inference_mode()
+def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
+    """Every video's place (S, V), from 1, at each step of one text's way: a bump chart. Ties go by the videos' order.
+
+    Raises:
+        InputError: there is no such text.
+    """
+    if not 0 <= text < len(flow.texts):
+        raise InputError(f"There is no text {text}: the flow has {len(flow.texts)}, counted from 0.")
+    start = flow.points[0, text : text + 1]
+    scores = np.concatenate([flow.scores(start, points[text : text + 1]) for points in flow.points])
+    return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
+
+
+def largest_step_share(points: Tensor) -> np.ndarray:
+    """The share (N,) of each path's length that lies in its longest step, on the unit sphere: points (S, N, d).
+
+    A path without length has a share of 0.
+    """
+    lengths = F.normalize(points, dim=-1).diff(dim=0).norm(dim=-1)
+    if not len(lengths):
+        return np.zeros(points.shape[1])
+    return (lengths.amax(dim=0) / lengths.sum(dim=0).clamp_min(1e-12)).numpy()
+
+
+def _path_measures(flow: Flow) -> dict[str, np.ndarray]:
+    start, target = F.normalize(flow.points[0], dim=-1), F.normalize(flow.own_videos, dim=-1)
+    videos = F.normalize(flow.videos, dim=-1)
+    width = (target - start).norm(dim=-1).clamp_min(1e-12)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in PATH_MEASURES}
+    before = start
+    for step, raw in enumerate(flow.points):
+        point = F.normalize(raw, dim=-1)
+        values = {
+            "step_length": (point - before).norm(dim=-1),
+            "cosine_to_start": (point * start).sum(dim=-1),
+            "cosine_to_target": (point * target).sum(dim=-1),
+            "cosine_to_distractor": _best_other(point @ videos.T, flow.video_of),
+            "gap_closed": 1 - (target - point).norm(dim=-1) / width,
+        }
+        for name, column in values.items():
+            rows[name].append(column.numpy())
+        rows["rank"].append(_ranks(flow, step))
+        before = point
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _ranks(flow: Flow, step: int) -> np.ndarray:
+    return ranks_of(flow.scores_at(step), flow.video_of)
+
+
+def _blocks(flow: Flow) -> Iterator[Flow]:
+    """The flow in blocks of texts whose scores of all videos fit in the memory."""
+    at_once = max(1, _SCORES_AT_ONCE // len(flow.videos))
+    for start in range(0, len(flow.texts), at_once):
+        yield flow.of_texts(np.arange(start, min(start + at_once, len(flow.texts))))
+
+
+def _best_other(cosines: Tensor, video_of: np.ndarray) -> Tensor:
+    """The highest cosine (N,) of each row with another video than its own."""
+    if cosines.shape[1] < 2:
+        return torch.full((len(cosines),), torch.nan)
+    others = cosines.clone()
+    others[torch.arange(len(cosines)), torch.from_numpy(video_of)] = -torch.inf
+    return others.amax(dim=1)

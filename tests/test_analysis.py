@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from analysis.gap import gap_measures, relative_modality_gap
-from analysis.trajectory import step_reports
 from dits.errors import InputError
-from dits.evaluation import evaluate_scores
-from dits.model import ModelConfig, RetrievalModel
-from dits.network import AlignmentConfig
-from dits.pooling import PoolingConfig
-from dits.sampler import SamplerConfig
 
 
 def points(count=12, dim=8, seed=0):
@@ -79,17 +73,3 @@ def test_a_video_with_several_captions_counts_once_within_its_modality():
 def test_refuses_a_single_pair():
     with pytest.raises(InputError, match="at least two"):
         gap_measures(points(1), points(1))
-
-
-def test_step_reports_start_at_the_text_and_end_at_what_retrieval_uses():
-    torch.manual_seed(0)
-    network = AlignmentConfig(dim=32, depth=1, heads=4, zero_init=False)
-    config = ModelConfig("dits", PoolingConfig(dim=32), SamplerConfig(steps=3), network)
-    model = RetrievalModel(config).eval()
-    texts, frames, video_of = points(10, 32), points(5 * 4, 32, seed=3).view(5, 4, 32), np.arange(10) % 5
-    reports = step_reports(model, texts, frames, video_of)
-    assert [report.timestep for report in reports] == [3, 2, 1, 0]
-    assert reports[0].step_length == 0
-    assert all(report.step_length > 0 for report in reports[1:])
-    final = evaluate_scores(model.gallery(frames).scores(texts), video_of)["t2v"]
-    assert reports[-1].retrieval.as_dict() == final

@@ -1,0 +1,137 @@
+"""Anybody's embeddings: texts and videos of any model, from a safetensors or npz file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from analysis.flow import Flow, cosine_scores
+from dits.errors import InputError, require
+from dits.pooling import mean_pool
+
+KEYS = ("text", "video", "pairs", "text_steps")
+"""What a file may hold: text (N, d); video (V, d), or frames (V, F, d); pairs, the video of each text (N,), or rows of
+text and video (P, 2), where it is not one and the same index; text_steps (S, N, d), the texts' points on their way."""
+
+MAX_BYTES = 16 * 2**30
+"""What a file may hold unpacked: 16 GiB, so that a small file cannot fill the memory."""
+
+
+def read_features(path: Path) -> Flow:
+    """The texts, videos and, where there are some, steps that a file holds.
+
+    Without `pairs`, text i belongs to video i, and there must be as many of both. Where `text_steps` does not begin
+    with the texts themselves, they are put before it. Videos given as frames are pooled by their mean. Points are
+    ranked by the cosine.
+
+    Raises:
+        InputError: the file is neither format, is damaged or too large, holds pickled objects or unknown keys, or its
+            arrays do not fit together or are not finite.
+    """
+    arrays = _read(path)
+    for key in arrays:
+        require(key in KEYS, f"{path} has the key '{key[:100]}': known are {', '.join(KEYS)}.")
+    for key in ("text", "video"):
+        require(key in arrays, f"{path} lacks the key '{key}': it must hold text (N, d) and video (V, d).")
+    text, video = _floats(path, "text", arrays["text"], (2,)), _floats(path, "video", arrays["video"], (2, 3))
+    require(
+        text.shape[-1] == video.shape[-1],
+        f"{path}: text has {text.shape[-1]} dimensions and video {video.shape[-1]}; both must be of one space.",
+    )
+    rows, video_of = _pairs(path, arrays.get("pairs"), len(text), len(video))
+    points = text[None]
+    if "text_steps" in arrays:
+        steps = _floats(path, "text_steps", arrays["text_steps"], (3,))
+        require(
+            steps.shape[1:] == text.shape,
+            f"{path}: text_steps must be (steps, {len(text)}, {text.shape[1]}), not {_shape(steps)}.",
+        )
+        points = steps if torch.equal(steps[0], text) else torch.cat([points, steps])
+    videos = mean_pool(video) if video.dim() == 3 else video
+    return Flow(
+        name=path.name,
+        split="all",
+        method="given",
+        points=points[:, rows],
+        videos=videos,
+        video_of=video_of,
+        own_videos=videos[torch.from_numpy(video_of)],
+        video_side="mean",
+        texts=tuple(f"text {row}" for row in rows.tolist()),
+        video_ids=tuple(f"video {index}" for index in range(len(videos))),
+        scores=cosine_scores(videos),
+    )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    require(path.is_file(), f"There is no file {path}: name a safetensors or npz file of embeddings.")
+    try:
+        if zipfile.is_zipfile(path):
+            return _read_npz(path)
+        with safe_open(path, framework="pt") as stream:
+            return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
+        raise InputError(f"{path} is no safetensors or npz file, or is damaged: {error}.") from error
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        require(total <= MAX_BYTES, f"{path} unpacks to {total / 2**30:.0f} GiB: more than {MAX_BYTES // 2**30}.")
+        return {name.removesuffix(".npy"): _array(path, archive, name) for name in archive.namelist()}
+
+
+def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Tensor:
+    with archive.open(name) as stream:
+        try:
+            array = npy.read_array(stream, allow_pickle=False, max_header_size=10_000)
+            return torch.from_numpy(np.ascontiguousarray(array))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{path}: '{name[:100]}' is no plain array of numbers ({error}); pickled objects are not read."
+            ) from error
+
+
+def _floats(path: Path, key: str, values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    require(
+        values.dtype.is_floating_point,
+        f"{path}: {key} holds {str(values.dtype).removeprefix('torch.')}, but embeddings are floating-point numbers.",
+    )
+    require(
+        values.dim() in dimensions and 0 not in values.shape,
+        f"{path}: {key} has the shape {_shape(values)}, which is not that of embeddings.",
+    )
+    values = values.float()
+    require(bool(values.isfinite().all()), f"{path}: {key} holds NaN or infinite numbers.")
+    return values
+
+
+def _pairs(path: Path, pairs: Tensor | None, texts: int, videos: int) -> tuple[Tensor, np.ndarray]:
+    """The rows of texts that are paired, and the video of each."""
+    if pairs is None:
+        require(
+            texts == videos,
+            f"{path} has {texts} texts and {videos} videos: name each text's video in 'pairs'.",
+        )
+        return torch.arange(texts), np.arange(texts)
+    require(
+        pairs.dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+        and (pairs.shape == (texts,) or (pairs.dim() == 2 and pairs.shape[1] == 2 and len(pairs) > 0)),
+        f"{path}: pairs must be whole numbers: each text's video ({texts},), or text and video (P, 2).",
+    )
+    pairs = pairs.long()
+    rows, own = (torch.arange(texts), pairs) if pairs.dim() == 1 else (pairs[:, 0], pairs[:, 1])
+    for key, index, count in (("text", rows, texts), ("video", own, videos)):
+        require(
+            int(index.min()) >= 0 and int(index.max()) < count,
+            f"{path}: pairs names a {key} outside 0 to {count - 1}.",
+        )
+    return rows, own.numpy()
+
+
+def _shape(values: Tensor) -> str:
+    return "(" + ", ".join(map(str, values.shape)) + ")"
