@@ -16,6 +16,9 @@ from dits.evaluation import Metrics, metrics_of, ranks_of
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The bands that curves over many texts are drawn with."""
 
+MAX_QUERIES = 5000
+"""How many texts at most are ranked against all videos and followed step by step."""
+
 _SCORES_AT_ONCE = 2**24  # 64 MB in float32
 
 PATH_MEASURES = {
@@ -47,19 +50,31 @@ class StepReport:
     t2v: Metrics
 
 
-@torch.inference_mode()
-def step_reports(flow: Flow) -> list[StepReport]:
+def followed(flow: Flow, seed: int = 0) -> Flow:
+    """The texts that are ranked and followed step by step: all, or a random sample of MAX_QUERIES."""
+    if len(flow.texts) <= MAX_QUERIES:
+        return flow
+    chosen = np.random.default_rng(seed).choice(len(flow.texts), MAX_QUERIES, replace=False)
+    return flow.of_texts(np.sort(chosen))
+
+
+def step_reports(flow: Flow, paths: dict[str, np.ndarray] | None = None) -> list[StepReport]:
     """A report for each of the S points of the texts' way.
+
+    Args:
+        flow: the texts and videos.
+        paths: what `path_measures` says of the texts that are `followed`, where it is known already.
 
     Raises:
         InputError: the embeddings cannot be measured (see `gap_measures`).
     """
+    paths = paths or path_measures(followed(flow))
     return [
         StepReport(
             step=step,
             timestep=timestep,
             gap=gap_measures(flow.points[step], flow.own_videos),
-            t2v=metrics_of(np.concatenate([_ranks(block, step) for block in _blocks(flow)])),
+            t2v=metrics_of(paths["rank"][step]),
         )
         for step, timestep in enumerate(flow.timesteps)
     ]

@@ -1,6 +1,8 @@
-"""The command line: build the demo corpus, check data, search, evaluate, train, embed."""
+"""The command line: build the demo corpus, check data, search, evaluate, train, embed, analyse."""
 
 import argparse
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -27,9 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+_EXTENSIONS = ("analysis.command",)
+"""Commands of packages that build on this one, taken in where they are installed."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (corpus, data, search, evaluate, prepare, encoder, train, ablate):
         module.add(commands)
+    for name in _EXTENSIONS:
+        if importlib.util.find_spec(name.partition(".")[0]):
+            importlib.import_module(name).add(commands)
     return parser

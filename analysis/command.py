@@ -1,0 +1,118 @@
+"""`python -m dits analyse`: the gap and the trajectories of a corpus, or of anybody's embeddings, as a report."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.flow import VIDEO_SIDES
+from dits.commands.common import (
+    add_command,
+    add_sources,
+    method_names,
+    named_corpus,
+    show_embedding,
+    show_notices,
+)
+from dits.errors import InputError, require
+from dits.files import make_folder
+
+if TYPE_CHECKING:
+    from analysis.flow import Flow
+    from dits.commands.common import Commands
+
+
+def add(commands: "Commands") -> None:
+    """Adds the command."""
+    analyse = add_command(
+        commands, "analyse", _analyse, "Measure the modality gap and what each step does to it; write a report."
+    )
+    add_sources(analyse)
+    analyse.add_argument("--split", default="test", help="train, validation, test (default) or all")
+    analyse.add_argument("--method", default="dits", help="whose steps (default: %(default)s)")
+    analyse.add_argument(
+        "--features", type=Path, metavar="FILE",
+        help="embeddings of any model instead of a corpus: safetensors or npz with text (N, d), video (V, d), and "
+        "perhaps pairs (each text's video) and text_steps (S, N, d)",
+    )  # fmt: skip
+    analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    analyse.add_argument(
+        "--video-side", default="mean", choices=VIDEO_SIDES,
+        help="what stands for a video in the gap: the mean of its frames (default), or pooled by its own text",
+    )  # fmt: skip
+    analyse.add_argument("--steps", type=int, help="T' of DITS, where it is not that of training")
+    analyse.add_argument("--noise", type=float, help="scale of DITS's noise at inference (default: as trained)")
+    analyse.add_argument(
+        "--noise-seeds", type=int, default=1, metavar="N", help="average over so many seeds (default 1)"
+    )
+    analyse.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s; 0: none)")
+    analyse.add_argument("--paths", type=int, default=24, help="texts whose way is drawn on maps (default %(default)s)")
+    analyse.add_argument("--json", action="store_true", help="print the report as JSON too")
+
+
+def _analyse(args: argparse.Namespace) -> None:
+    from analysis.report import ReportConfig, analyse
+    from analysis.report_files import write_report
+
+    config = ReportConfig(resamples=args.resamples)
+    require(args.noise_seeds >= 1, f"--noise-seeds must be at least 1, not {args.noise_seeds}.")
+    require(args.paths >= 0, f"--paths cannot be negative: {args.paths}.")
+    make_folder(args.out)
+    flows = _given(args) if args.features else _flows(args)
+    analysis = analyse(flows, config)
+    report = write_report(args.out, analysis, args.paths)
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+    print(f"dits: wrote {args.out / 'report.html'}", file=sys.stderr)
+
+
+def _given(args: argparse.Namespace) -> list["Flow"]:
+    from analysis.features import read_features
+
+    unread = {
+        "--steps": args.steps, "--noise": args.noise, "--weights": args.weights,
+        "--noise-seeds": args.noise_seeds > 1, "--video-side": args.video_side != "mean",
+    }  # fmt: skip
+    named = [flag for flag, value in unread.items() if value]
+    if named:
+        raise InputError(f"{', '.join(named)} is of a corpus and a method: leave it out with --features.")
+    return [read_features(args.features)]
+
+
+def _flows(args: argparse.Namespace) -> list["Flow"]:
+    from analysis.flow import draws, flow_of, with_sampling
+    from dits.embeddings import corpus_embeddings
+    from dits.encoders import load_encoder
+    from dits.evaluation import match_queries
+    from dits.search import load_method
+
+    [method] = method_names(args.method)
+    corpus = named_corpus(args)
+    gallery = corpus.split(args.split)
+    encoder = load_encoder(args.encoder)
+    notices: list[str] = []
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append).select(gallery.ids)
+    show_notices(notices)
+    model = load_method(method, encoder, embeddings.frames, args.weights).model
+    model = with_sampling(model.cpu(), args.steps, args.noise)
+    if args.noise_seeds > 1 and not draws(model):
+        raise InputError(f"Nothing is drawn here, so that --noise-seeds {args.noise_seeds} would be one and the same.")
+    seeds = [None] if args.noise_seeds == 1 else list(range(args.noise_seeds))
+    matched = match_queries(gallery.queries(), gallery.ids)
+    captions = tuple(query.caption for query in matched.queries)
+    texts = encoder.encode_text(list(captions)).cpu()
+    return [
+        flow_of(
+            with_sampling(model, seed=seed),
+            texts,
+            embeddings.frames,
+            matched.targets,
+            name=corpus.name,
+            split=args.split,
+            captions=captions,
+            video_ids=tuple(gallery.ids),
+            video_side=args.video_side,
+        )
+        for seed in seeds
+    ]

@@ -1,0 +1,113 @@
+"""Maps of a flow: which points are landmarks, whose way is drawn, and how far each map can be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis.figures import MapLabels, embedding_map
+from analysis.flow import Flow
+from analysis.panels import Panel
+from analysis.projection import Cloud, Map, cached_map
+from analysis.projection_trust import Trust, trust
+from dits.files import cache_root
+
+MAX_LANDMARKS = 2000
+"""How many texts, and how many videos, are drawn at most: above, a random sample of the texts and their videos."""
+
+HEADINGS = {
+    "linear": "Linear view: along the gap, and the strongest direction across it",
+    "pca": "Principal components of texts and videos",
+    "umap": "UMAP of texts, videos and every step",
+}
+
+
+@dataclass(frozen=True)
+class DrawnFlow:
+    """What a map shows of a flow: the cloud of its points, and their names."""
+
+    cloud: Cloud
+    labels: MapLabels
+
+
+def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[str] = ()) -> DrawnFlow:
+    """The landmarks of a flow and the ways of `paths` of its texts, of as many different videos as there are.
+
+    Args:
+        flow: what is drawn.
+        paths: how many ways, at most.
+        seed: of the sample, where there are more points than MAX_LANDMARKS.
+        thumbnails: (V) an address of a picture of each video.
+    """
+    texts, videos = _landmarks(flow, seed)
+    position = {int(video): index for index, video in enumerate(videos)}
+    video_of = np.array([position[int(flow.video_of[text])] for text in texts])
+    followed = _spread(video_of, paths) if len(flow.points) > 1 else []
+    rows = torch.from_numpy(texts)
+    cloud = Cloud(
+        texts=flow.points[0, rows].numpy(),
+        videos=flow.videos[torch.from_numpy(videos)].numpy(),
+        paths=flow.points[:, rows[followed]].numpy(),
+    )
+    labels = MapLabels(
+        texts=tuple(flow.texts[text] for text in texts),
+        videos=tuple(flow.video_ids[video] for video in videos),
+        video_of=video_of,
+        paths=tuple(followed),
+        path_names=tuple(flow.texts[texts[text]] for text in followed),
+        thumbnails=tuple(thumbnails[video] for video in videos) if thumbnails else (),
+    )
+    return DrawnFlow(cloud, labels)
+
+
+def map_panels(
+    drawn: DrawnFlow,
+    kinds: Sequence[str],
+    dimensions: int = 2,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: Path | None = None,
+) -> list[Panel]:
+    """A map of each kind with how far to trust it. UMAP is fitted for every seed, and the first is drawn.
+
+    Raises:
+        InputError: there are too few points, or they cannot be drawn (see `project`).
+    """
+    panels = []
+    for kind in kinds:
+        made, trusted = trusted_map(drawn.cloud, kind, dimensions, seeds, folder)
+        note = f"{made.note} {trusted.sentence()}" if made.note else trusted.sentence()
+        figure = embedding_map(made, drawn.labels)
+        panels.append(Panel(f"map-{kind}", HEADINGS[made.kind], note, figure, wide=kind == "umap"))
+    return panels
+
+
+def trusted_map(
+    cloud: Cloud, kind: str, dimensions: int = 2, seeds: Sequence[int] = (0, 1, 2), folder: Path | None = None
+) -> tuple[Map, Trust]:
+    """A map, kept in `folder` (by default in the cache), and how far to trust it.
+
+    Raises:
+        InputError: see `project`.
+    """
+    folder = folder or cache_root() / "maps"
+    drawn = seeds if kind == "umap" else seeds[:1]
+    maps = [cached_map(folder, cloud, kind, dimensions, seed=seed) for seed in drawn]
+    return maps[0], trust(cloud, maps[0], maps_of_other_seeds=maps[1:])
+
+
+def _landmarks(flow: Flow, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the texts and videos that are drawn."""
+    texts = np.arange(len(flow.texts))
+    if len(texts) > MAX_LANDMARKS:
+        texts = np.sort(np.random.default_rng(seed).choice(texts, MAX_LANDMARKS, replace=False))
+    all_fit = len(flow.videos) <= MAX_LANDMARKS
+    return texts, np.arange(len(flow.videos)) if all_fit else np.unique(flow.video_of[texts])
+
+
+def _spread(video_of: np.ndarray, count: int) -> list[int]:
+    """So many texts, evenly over the videos: the first text of each."""
+    _, firsts = np.unique(video_of, return_index=True)
+    firsts = np.sort(firsts)
+    return firsts[np.linspace(0, len(firsts) - 1, min(count, len(firsts))).round().astype(int)].tolist()

@@ -1,0 +1,154 @@
+// Draws panels (a heading, a note and a Plotly figure each) into an element: with a step slider and a play button where
+// a figure has frames, thumbnails on hover, downloads, and a callback for chosen points. The page and the report share it.
+
+const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
+  for (const old of root.querySelectorAll(".plot")) old.stop?.();
+  if (!panels.length) return root.replaceChildren();
+  const Plotly = await plotly();
+  root.replaceChildren(...panels.map((panel) => panelElement(panel)));
+  await Promise.all(panels.map((panel, at) => draw(root.children[at], panel)));
+
+  function panelElement(panel) {
+    const figure = document.createElement("figure");
+    figure.className = `panel ${panel.wide ? "wide" : ""}`;
+    figure.dataset.name = panel.name;
+    const head = document.createElement("figcaption");
+    head.append(text("h3", panel.heading), tools(figure, panel));
+    const plot = document.createElement("div");
+    plot.className = "plot";
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-label", panel.description);
+    figure.append(head, plot, text("p", panel.note));
+    return figure;
+  }
+
+  async function draw(figure, panel) {
+    const plot = figure.querySelector(".plot");
+    const shown = styled(panel);
+    await Plotly.newPlot(plot, shown.data, shown.layout, {
+      displaylogo: false,
+      responsive: true,
+      modeBarButtonsToRemove: ["toImage", "autoScale2d", "toggleSpikelines"],
+    });
+    if (panel.figure.frames?.length > 1) await addSteps(figure, plot, panel.figure.frames);
+    addThumbnails(figure, plot);
+    const chosen = (event) => {
+      const points = (event?.points ?? []).map((point) => point.customdata).filter(Boolean);
+      if (points.length) onChoose?.(panel.name, points);
+    };
+    plot.on("plotly_click", chosen);
+    plot.on("plotly_selected", chosen);
+  }
+
+  // The figure in the page's colours; sliders and buttons of its own are replaced by those of the page.
+  function styled(panel) {
+    const { sliders, updatemenus, ...layout } = panel.figure.layout;
+    const template = dark() ? panel.dark : layout.template;
+    return { data: panel.figure.data, layout: { ...layout, template, autosize: true } };
+  }
+
+  async function addSteps(figure, plot, frames) {
+    await Plotly.addFrames(plot, frames);
+    const bar = document.createElement("div");
+    bar.className = "steps";
+    const play = text("button", "Play");
+    const slider = document.createElement("input");
+    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: frames.length - 1 });
+    slider.setAttribute("aria-label", "Step");
+    const name = text("output", frames.at(-1).name);
+    let timer = null;
+    const show = (step) => {
+      slider.value = step;
+      name.textContent = frames[step].name;
+      const still = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } };
+      return Plotly.animate(plot, [frames[step].name], still);
+    };
+    const stop = () => {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "Play";
+    };
+    plot.stop = stop;
+    slider.addEventListener("input", () => (stop(), show(Number(slider.value))));
+    play.addEventListener("click", () => {
+      if (timer) return stop();
+      play.textContent = "Stop";
+      let step = 0;
+      show(step);
+      timer = setInterval(() => (++step < frames.length ? show(step) : stop()), 500);
+    });
+    bar.append(play, slider, name);
+    plot.after(bar);
+  }
+
+  function addThumbnails(figure, plot) {
+    const picture = document.createElement("img");
+    picture.className = "thumbnail";
+    picture.alt = "";
+    picture.hidden = true;
+    figure.append(picture);
+    plot.on("plotly_hover", ({ points, event }) => {
+      const address = points[0].customdata?.[3];
+      picture.hidden = !address;
+      if (!address) return;
+      picture.src = address;
+      const box = figure.getBoundingClientRect();
+      picture.style.left = `${Math.min(Math.max(0, event.clientX - box.left + 16), box.width - 130)}px`;
+      picture.style.top = `${event.clientY - box.top + 16}px`;
+    });
+    plot.on("plotly_unhover", () => (picture.hidden = true));
+  }
+
+  function tools(figure, panel) {
+    const bar = document.createElement("span");
+    bar.className = "tools";
+    const plot = () => figure.querySelector(".plot");
+    const image = (format) => {
+      const { width, height } = plot().getBoundingClientRect();
+      return Plotly.downloadImage(plot(), { format, filename: panel.name, width, height, scale: 2 });
+    };
+    const kinds = {
+      PNG: () => image("png"),
+      SVG: () => image("svg"),
+      HTML: async () => save(`${panel.name}.html`, "text/html", page(panel, await source())),
+      CSV: () => save(`${panel.name}.csv`, "text/csv", panel.csv),
+    };
+    for (const [kind, run] of Object.entries(kinds)) {
+      const button = text("button", kind);
+      button.setAttribute("aria-label", `Download ${panel.heading} as ${kind}`);
+      button.addEventListener("click", run);
+      bar.append(button);
+    }
+    return bar;
+  }
+
+  // A page of its own that works offline.
+  function page(panel, script) {
+    const safe = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
+    const title = document.createElement("span");
+    title.textContent = panel.heading;
+    return [
+      `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title.innerHTML}</title>`,
+      `<body style="font-family:system-ui;margin:1rem"><h1 style="font-size:1.1rem">${title.innerHTML}</h1>`,
+      `<div id="plot" style="height:85vh"></div><script>${script.replaceAll("</script", "<\\/script")}</script>`,
+      `<script>const figure = ${safe(panel.figure)};`,
+      `Plotly.newPlot("plot", figure.data, figure.layout, { responsive: true, displaylogo: false })`,
+      `.then(() => Plotly.addFrames("plot", figure.frames ?? []));</script></body></html>`,
+    ].join("\n");
+  }
+
+  function save(name, type, content) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  function text(tag, content) {
+    const made = document.createElement(tag);
+    if (tag === "button") made.type = "button";
+    made.textContent = content ?? "";
+    return made;
+  }
+};

@@ -1,0 +1,179 @@
+"""What the analysis tabs ask of the corpus: computed once for all visitors, in memory and in the cache."""
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from analysis.captions import caption_embeddings
+from analysis.flow import Flow, draws, flow_of, with_sampling
+from analysis.maps import DrawnFlow, drawn_flow
+from analysis.report import Analysis, ReportConfig, analyse
+from dits.checkpoint import find_weights
+from dits.corpus import Corpus
+from dits.demo import strip_path
+from dits.embeddings import CorpusEmbeddings
+from dits.errors import InputError
+from dits.evaluation import match_queries
+from dits.model import METHODS, ModelConfig, RetrievalModel
+from dits.pooling import PoolingConfig
+from dits.search import SearchEngine, load_method
+from ui.results import file_url
+
+RESAMPLES = 300
+"""Of the bootstrap: enough for the two digits that the table shows."""
+
+T = TypeVar("T")
+
+
+class Analyst:
+    """The flows of an engine's corpus and what is measured on them. Safe to use from several threads."""
+
+    def __init__(self, engine: SearchEngine) -> None:
+        self.engine = engine
+        self._kept: dict[Hashable, Any] = {}
+        self._lock = threading.RLock()  # one analysis at a time has all cores
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """The titles of the methods to analyse: those loaded, the mean shift, and diffusion where it has weights."""
+        names = [name for name in ("dits", "xpool", "mean") if name in self.engine.methods] + ["shift"]
+        if find_weights("diffusion", self.engine.encoder.id).is_file():
+            names.insert(1, "diffusion")
+        return {name: METHODS[name].title for name in names}
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that hold enough videos to analyse."""
+        counts = {split: sum(clip.split == split for clip in self.engine.corpus) for split in _SPLITS}
+        return [split for split, count in counts.items() if count > 1]
+
+    def model(self, method: str) -> RetrievalModel:
+        """A method's model.
+
+        Raises:
+            InputError: it has no weights here.
+        """
+        if method not in self.methods:
+            raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")
+        return self._once(("model", method), lambda: self._model(method))
+
+    def flow(self, split: str, method: str, side: str = "mean") -> Flow:
+        """The captions of a split, on their way under a method."""
+        return self._once(("flow", split, method, side), lambda: self._flow(split, method, side))
+
+    def analysis(self, split: str, method: str, side: str = "mean") -> Analysis:
+        """Everything that is measured on that flow."""
+        measure = lambda: analyse([self.flow(split, method, side)], ReportConfig(resamples=RESAMPLES))  # noqa: E731
+        return self._once(("analysis", split, method, side), measure)
+
+    def drawn(self, split: str, method: str, paths: int = 16) -> DrawnFlow:
+        """What a map shows of that flow."""
+        draw = lambda: drawn_flow(self.flow(split, method), paths, thumbnails=self.thumbnails(split))  # noqa: E731
+        return self._once(("drawn", split, method, paths), draw)
+
+    def landmarks(self, method: str) -> DrawnFlow:
+        """What a map shows of the whole corpus: every clip, its first caption, and the ways of some of those."""
+        return self._once(("landmarks", method), lambda: self._landmarks(method))
+
+    def thumbnails(self, split: str) -> list[str]:
+        """The address of a picture of each clip; empty where the corpus has none."""
+        paths = [strip_path(clip.path) for clip in self.part(split)]
+        return [file_url(path) for path in paths] if all(path.is_file() for path in paths) else []
+
+    def part(self, split: str) -> Corpus:
+        """The clips of a split."""
+        return self.engine.corpus.split(split)
+
+    def query_flow(
+        self,
+        query: str,
+        method: str,
+        steps: int | None = None,
+        noise: float | None = None,
+        seed: int | None = None,
+    ) -> Flow:
+        """One sentence on its way over all clips; its video is the one that comes first at the end.
+
+        Raises:
+            InputError: the method has no such setting.
+        """
+        with self._lock:
+            model = with_sampling(self.model(method), steps, noise, seed)
+            text = self.engine.encoder.encode_text([query]).cpu()
+            flow = self._flow_of(model, text, "all", (query,), np.zeros(1, dtype=int))
+            best = flow.scores_at(len(flow.points) - 1).argmax(axis=1)
+            return self._flow_of(model, text, "all", (query,), best)
+
+    def draws(self, method: str) -> bool:
+        """Whether a method's way depends on a seed."""
+        return draws(self.model(method))
+
+    def _flow(self, split: str, method: str, side: str) -> Flow:
+        part = self.part(split)
+        matched = match_queries(part.queries(), part.ids)
+        captions = tuple(query.caption for query in matched.queries)
+        texts = caption_embeddings(self.engine.encoder, captions)
+        return self._flow_of(self.model(method), texts, split, captions, matched.targets, side)
+
+    def _flow_of(
+        self,
+        model: RetrievalModel,
+        texts: torch.Tensor,
+        split: str,
+        captions: tuple[str, ...],
+        video_of: np.ndarray,
+        side: str = "mean",
+    ) -> Flow:
+        ids = self.part(split).ids
+        return flow_of(
+            model, texts, self._embeddings(split).frames, video_of,
+            name=self.engine.corpus.name, split=split, captions=captions, video_ids=tuple(ids), video_side=side,
+        )  # fmt: skip
+
+    def _landmarks(self, method: str) -> DrawnFlow:
+        clips = self.part("all")
+        captions = tuple(clip.captions[0] for clip in clips)
+        texts = caption_embeddings(self.engine.encoder, captions)
+        flow = self._flow_of(self.model(method), texts, "all", captions, np.arange(len(clips)))
+        return drawn_flow(flow, _LANDMARK_PATHS, thumbnails=self.thumbnails("all"))
+
+    def _embeddings(self, split: str) -> CorpusEmbeddings:
+        return self.engine.embeddings.select(self.part(split).ids)
+
+    def _model(self, method: str) -> RetrievalModel:
+        if method == "shift":
+            return self._mean_shift()
+        if method in self.engine.methods:
+            model = self.engine.methods[method].model
+        else:
+            model = load_method(method, self.engine.encoder, self.engine.embeddings.frames).model
+        return _on_cpu(model)
+
+    def _mean_shift(self) -> RetrievalModel:
+        """The mean gap, as the training split has it; ranked by mean pooling."""
+        flow = self.flow("train" if "train" in self.splits else self.splits[0], "mean")
+        model = RetrievalModel(ModelConfig("shift", PoolingConfig(kind="mean", dim=flow.points.shape[-1])))
+        model.alignment.fit(flow.points[0], flow.own_videos)
+        return model.eval()
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+
+_LANDMARK_PATHS = 12
+_SPLITS = ("validation", "test", "train")
+
+
+def _on_cpu(model: RetrievalModel) -> RetrievalModel:
+    """The model on the CPU, where the analysis runs: the same one, or a copy of one that searches elsewhere."""
+    if model.logit_scale.device.type == "cpu":
+        return model
+    copy = RetrievalModel(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()

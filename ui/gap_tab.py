@@ -1,0 +1,119 @@
+"""The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from analysis.figures import measure_curves, pair_histograms
+from analysis.shift_figure import shift_panel
+
+from analysis.gap import MEASURES, pair_distances
+from analysis.maps import map_panels
+from analysis.panels import Panel
+from analysis.report_files import heat_map_panel
+from ui.analysing import Analyst
+from ui.analysis_html import chosen_html, gap_html
+from ui.panels import choosing, figure_panels, panel_values
+
+KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
+NOTE = (
+    "**Do not measure distances on a map.** UMAP draws half a gap as wide as a whole one; how far each map can be "
+    "trusted stands under it. Click a point, or select several with the lasso, to see their clips."
+)
+
+
+class GapTab:
+    """What the tab shows, of an analyst that may still be waiting for the corpus."""
+
+    def __init__(self, analyst: Callable[[], Analyst]) -> None:
+        self._analyst = analyst
+
+    def choices(self) -> tuple[Any, Any, Any]:
+        """The splits and methods that there are."""
+        analyst = self._analyst()
+        methods = [(title, name) for name, title in analyst.methods.items()]
+        names = list(analyst.methods)
+        other = "shift" if names[0] != "shift" else names[-1]
+        split = "test" if "test" in analyst.splits else analyst.splits[0]
+        return (
+            gr.Radio(choices=analyst.splits, value=split),
+            gr.Dropdown(choices=methods, value=names[0]),
+            gr.Dropdown(choices=methods, value=other),
+        )
+
+    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, Any, Any]:
+        """The table, the figures of numbers, and the maps."""
+        analyst = self._analyst()
+        analyses = [analyst.analysis(split, method, side) for method in dict.fromkeys((first, second))]
+        titles = [analyst.methods[a.flow.method] for a in analyses]
+        flow = analyses[0].flow
+        distances = {"text t": pair_distances(flow.points[0], flow.own_videos)}
+        distances |= {
+            f"{title} v₀": pair_distances(a.flow.points[-1], a.flow.own_videos)
+            for title, a in zip(titles, analyses, strict=True)
+        }
+        curves = measure_curves(
+            analyses[0].reports[0],
+            {name: measure.title for name, measure in MEASURES.items()},
+            other={title: a.reports[0] for title, a in zip(titles[1:], analyses[1:], strict=True)},
+        )
+        panels = [
+            Panel(
+                "pairs",
+                "Distances of the pairs",
+                "On unit vectors, before and after.",
+                pair_histograms(distances),
+                True,
+            ),
+            Panel("measures", "Measures against step", "Each panel has its own scale.", curves, True),
+            shift_panel(analyses[0]),
+            heat_map_panel(analyses[0]),
+        ]
+        maps = [
+            self._map(analyst, split, a.flow.method, title, view, three)
+            for title, a in zip(titles, analyses, strict=True)
+        ]
+        return gap_html(analyses), panel_values(panels), panel_values(maps)
+
+    def chosen(self, split: str, event: gr.EventData) -> str:
+        """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
+        analyst = self._analyst()
+        return chosen_html(analyst, split, choosing(event))
+
+    def _map(self, analyst: Analyst, split: str, method: str, title: str, view: str, three: bool) -> Panel:
+        drawn = analyst.drawn(split, method)
+        [panel] = map_panels(drawn, [KINDS[view]], 3 if three else 2)
+        return Panel(f"{panel.name}-{method}", f"{title}: {panel.heading}", panel.note, panel.figure, panel.wide)
+
+
+def build_gap_tab(
+    tab: gr.Tab, analyst: Callable[[], Analyst], shown: Callable[..., Any], shared: dict[str, Any]
+) -> None:
+    """Lays the tab out. `shown` turns expected failures into messages, `shared` are the events' common settings."""
+    handle = GapTab(analyst)
+    gr.Markdown(
+        "Texts and videos lie apart in the joint space. What two methods do to that gap, and what it does to retrieval."
+    )
+    with gr.Row():
+        split = gr.Radio([], label="Split", elem_id="gap-split")
+        first = gr.Dropdown([], label="Method", elem_id="gap-first")
+        second = gr.Dropdown([], label="Beside it", elem_id="gap-second")
+        side = gr.Radio(
+            [("mean of its frames", "mean"), ("pooled by its own text", "pooled")], value="mean", label="A video stands for",
+        )  # fmt: skip
+    numbers = gr.HTML("", js_on_load=None, elem_id="gap-numbers")
+    panels = figure_panels("gap-figures")
+    gr.Markdown(NOTE)
+    with gr.Row():
+        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="gap-view")
+        three = gr.Checkbox(False, label="In three dimensions")
+    maps = figure_panels("gap-maps")
+    chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")
+
+    inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps]
+    show = shown(handle.show)
+    tab.select(shown(handle.choices), None, [split, first, second], **shared).success(show, inputs, outputs, **shared)
+    gr.on(
+        [split.input, first.input, second.input, side.input, view.input, three.input], show, inputs, outputs, **shared
+    )
+    maps.select(shown(handle.chosen), split, chosen, **shared)

@@ -1,0 +1,23 @@
+"""Expected failures as messages on the page."""
+
+import html
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from dits.errors import DitsError
+
+
+def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler, whose expected failures become messages on the page, their text escaped."""
+
+    @wraps(handler)  # Gradio reads the signature
+    def shown(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except DitsError as error:
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+
+    return shown
