@@ -3,91 +3,271 @@
 All take texts (N, d) and the videos that belong to them (N, d), of any norm; they are normalised here, as the papers
 do before they measure. Which vector stands for a video is for the caller to say: a video pooled by its own text lies
 closer to that text by construction than the mean of its frames does.
+
+A measure of pairs is a mean over the N pairs. Every other measure takes a repeated vector as one point, so that a
+video counts once however many captions it has. `analysis.gap_intervals` says how sure the numbers are.
 """
 
+import math
 from dataclasses import dataclass
+from typing import TypeVar
 
-import torch
-import torch.nn.functional as F
+import numpy as np
 from torch import Tensor
 
-from dits.errors import InputError
+from analysis.distributions import frechet, mean_cosine, mmd, separability, uniformity
+from analysis.neighbours import cross_modal_neighbours, hubness
+from analysis.points import checked, different_points, unit
+from analysis.points import sampled as sampled
+from dits.errors import require
 
 
 @dataclass(frozen=True)
 class GapMeasures:
-    """One place along the way from text to video.
+    """One place along the way from text to video. `MEASURES` says how to read each number, and where it comes from."""
 
-    Attributes:
-        cosine: mean cosine of the pairs (Table 9 of the DITS paper).
-        l1: mean L1 distance of the pairs (Table 9).
-        l2: mean L2 distance of the pairs (Figure 4); the L2I of Schrodi et al. 2024.
-        centroid_distance: distance of the two centroids (Liang et al. 2022).
-        rmg: relative modality gap (Schrodi et al. 2024): 0 where pairs coincide, 0.5 where a pair is as far apart as
-            two points of one modality.
-        text_cone: mean cosine of two different texts: 0 for a full sphere, towards 1 for a narrow cone (Liang et al.).
-        video_cone: the same of two different videos.
-        text_uniformity: log of the mean of exp(-2 |x - y|^2) over different texts (Wang and Isola 2020); the lower,
-            the more evenly they fill the sphere.
-        video_uniformity: the same of the videos.
-    """
-
-    cosine: float
-    l1: float
     l2: float
+    l1: float
+    cosine: float
+    alignment: float
     centroid_distance: float
     rmg: float
-    text_cone: float
-    video_cone: float
-    text_uniformity: float
-    video_uniformity: float
+    separability: float
+    uniformity_text: float
+    uniformity_video: float
+    cone_text: float
+    cone_video: float
+    frechet: float
+    mmd: float
+    cross_modal_neighbours: float
+    hubness: float
 
 
-def gap_measures(texts: Tensor, videos: Tensor) -> GapMeasures:
+@dataclass(frozen=True)
+class PairDistances:
+    """How far each of N texts lies from its own video, on unit vectors: what the paper's histograms show.
+
+    Attributes:
+        l1: (N,) sums of absolute differences (Table 9, Figure 6 of the DITS paper).
+        l2: (N,) Euclidean distances (Figures 3 and 4).
+        cosine: (N,) cosines (Table 9, Figures 5 and 6).
+    """
+
+    l1: np.ndarray
+    l2: np.ndarray
+    cosine: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a table says about a measure.
+
+    Attributes:
+        title: its name, as tables print it.
+        reading: one sentence on its range, what smaller and larger mean, and its trap.
+        source: who defined it, or which paper reports it.
+    """
+
+    title: str
+    reading: str
+    source: str
+
+
+SAMPLED = frozenset(("separability", "uniformity_text", "uniformity_video", "mmd", "cross_modal_neighbours", "hubness"))
+"""The measures that look at a sample where a modality has more points than `sampled` says; all others are exact."""
+
+
+def gap_measures(texts: Tensor, videos: Tensor, *, seed: int = 0) -> GapMeasures:
     """All measures of pairs: texts (N, d) and videos (N, d).
 
+    The seed draws the folds of separability, the points that the median distance of the mmd is taken of, and, above
+    `SAMPLE_ABOVE` different points of one modality, those that the measures of `SAMPLED` look at.
+
     Raises:
-        InputError: fewer than two texts or two videos differ.
+        InputError: see `checked`; or all texts belong to one video.
     """
-    t, v = F.normalize(texts.double(), dim=-1), F.normalize(videos.double(), dim=-1)
-    difference = v - t
+    checked(texts, videos)
+    paired_text, paired_video = unit(texts), unit(videos)
+    pairs = _pair_distances(paired_text, paired_video)
+    text, video = different_points(paired_text, paired_video)
+    some_text, some_video = text.sample(seed), video.sample(seed)
+    cosine, cone_text, cone_video = float(pairs.cosine.mean()), mean_cosine(text.units), mean_cosine(video.units)
     return GapMeasures(
-        cosine=float((t * v).sum(dim=-1).mean()),
-        l1=float(difference.abs().sum(dim=-1).mean()),
-        l2=float(difference.norm(dim=-1).mean()),
-        centroid_distance=float(difference.mean(dim=0).norm()),
-        rmg=relative_modality_gap(t, v),
-        text_cone=float(_cosines_within(t).mean()),
-        video_cone=float(_cosines_within(v).mean()),
-        text_uniformity=_uniformity(t),
-        video_uniformity=_uniformity(v),
+        l2=float(pairs.l2.mean()),
+        l1=float(pairs.l1.mean()),
+        cosine=cosine,
+        alignment=float(np.square(pairs.l2).mean()),
+        centroid_distance=float((video.units.mean(dim=0) - text.units.mean(dim=0)).norm()),
+        rmg=relative_modality_gap(cosine, cone_text, cone_video),
+        separability=separability(some_text.units, some_video.units, seed),
+        uniformity_text=float(uniformity(some_text)),
+        uniformity_video=float(uniformity(some_video)),
+        cone_text=cone_text,
+        cone_video=cone_video,
+        frechet=frechet(text.units, video.units),
+        mmd=float(mmd(some_text, some_video, seed=seed)),
+        cross_modal_neighbours=cross_modal_neighbours(some_text.units, some_video.units),
+        hubness=hubness(some_text.units, some_video.units),
     )
 
 
-def relative_modality_gap(texts: Tensor, videos: Tensor) -> float:
-    """RMG (Schrodi et al. 2024, "Two Effects, One Trigger") of unit texts (N, d) and videos (N, d), from 0 to about 1.
+def pair_distances(texts: Tensor, videos: Tensor) -> PairDistances:
+    """The distances of each text (N, d) and the video that belongs to it (N, d).
+
+    Raises:
+        InputError: see `checked`.
+    """
+    checked(texts, videos)
+    return _pair_distances(unit(texts), unit(videos))
+
+
+def centroid_gap(texts: Tensor, videos: Tensor) -> Tensor:
+    """The gap vector (d,): the mean of the different videos less that of the different texts, of unit vectors.
+
+    Its length is the centroid distance (Liang et al. 2022).
+
+    Raises:
+        InputError: see `checked`.
+    """
+    checked(texts, videos)
+    text, video = different_points(unit(texts), unit(videos))
+    return video.units.mean(dim=0) - text.units.mean(dim=0)
+
+
+def shift_along_gap(texts: Tensor, videos: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Texts (N, d) and videos (N, d) as unit vectors, moved towards each other along the gap vector, half-way each.
+
+    Liang et al. 2022: half the fraction is added to texts and taken from videos, and both are normalised again. At 0
+    they stay, at 1 the centroids coincide up to that normalisation, below 0 the gap widens.
+
+    Raises:
+        InputError: see `checked`; or the fraction is not a finite number, or a point is moved to the origin.
+    """
+    require(math.isfinite(fraction), f"The fraction of the gap to move by must be a finite number, not {fraction}.")
+    half = fraction / 2 * centroid_gap(texts, videos)
+    moved_texts, moved_videos = unit(texts) + half, unit(videos) - half
+    require(
+        bool((moved_texts != 0).any(dim=1).all() and (moved_videos != 0).any(dim=1).all()),
+        f"Moved by {fraction} of the gap, a point falls on the origin: choose another fraction.",
+    )
+    return unit(moved_texts).to(texts.dtype), unit(moved_videos).to(videos.dtype)
+
+
+Value = TypeVar("Value", float, Tensor)
+
+
+def relative_modality_gap(cosine: Value, cone_text: Value, cone_video: Value) -> Value:
+    """RMG (Schrodi et al. 2024, "Two Effects, One Trigger") from three mean cosines: of pairs, texts and videos.
 
     With d(a, b) = (1 - cos) / 2: the mean over pairs, over itself plus half the sum of the two mean distances within
-    the modalities, each over distinct points.
+    the modalities, each over different points and without the diagonal. The official code sets a mean over pairs of 0
+    to 0.001; here it stays 0.
     """
-    paired = float(((1 - (texts * videos).sum(dim=-1)) / 2).mean())
-    within = (_mean_distance_within(texts) + _mean_distance_within(videos)) / 2
+    paired = (1 - cosine) / 2
+    within = ((1 - cone_text) / 2 + (1 - cone_video) / 2) / 2
     return paired / (paired + within)
 
 
-def _mean_distance_within(points: Tensor) -> float:
-    return float((1 - _cosines_within(points).mean()) / 2)
+def _pair_distances(texts: Tensor, videos: Tensor) -> PairDistances:
+    difference = videos - texts
+    return PairDistances(
+        l1=difference.abs().sum(dim=1).numpy(),
+        l2=difference.norm(dim=1).numpy(),
+        cosine=(texts * videos).sum(dim=1).clamp(-1, 1).numpy(),
+    )
 
 
-def _uniformity(points: Tensor) -> float:
-    squared = 2 - 2 * _cosines_within(points)  # |x - y|^2 of unit vectors
-    return float((-2 * squared).exp().mean().log())
-
-
-def _cosines_within(points: Tensor) -> Tensor:
-    """Cosines of pairs of distinct unit points: a video that several captions share is one point."""
-    points = torch.unique(points, dim=0)
-    if len(points) < 2:
-        raise InputError("The modality gap needs at least two different texts and two different videos.")
-    first, second = torch.triu_indices(len(points), len(points), offset=1)
-    return (points @ points.T)[first, second]
+MEASURES: dict[str, Measure] = {
+    "l2": Measure(
+        "L2 distance of pairs",
+        "From 0 (a text lies on its video) over 1.41 (a right angle) to 2; its square is 2 - 2 cosine, so it says the "
+        "same as the cosine does, in other units.",
+        "Wang et al. 2024 (DITS), Figures 3 and 4; Schrodi et al. 2024 (L2I)",
+    ),
+    "l1": Measure(
+        "L1 distance of pairs",
+        "From 0 up; it grows with the square root of the dimension and falls where few coordinates carry a vector, so "
+        "compare it only between spaces of one dimension, best of one encoder.",
+        "Wang et al. 2024 (DITS), Table 9",
+    ),
+    "cosine": Measure(
+        "Cosine of pairs",
+        "From -1 to 1, higher is closer; it rises for wrong pairs too when a space narrows to a cone, so read it next "
+        "to the cones.",
+        "Wang et al. 2024 (DITS), Table 9",
+    ),
+    "alignment": Measure(
+        "Alignment",
+        "Mean squared distance of pairs, from 0 (all pairs coincide) to 4; a space that has collapsed to a point is "
+        "perfectly aligned, so read it next to uniformity.",
+        "Wang and Isola 2020, alpha = 2",
+    ),
+    "centroid_distance": Measure(
+        "Distance of centroids",
+        "From 0 (one centre) to 2, 0.82 for CLIP on COCO; two clouds of one centre can still be told apart, and from "
+        "n points it comes out above 0 by about the square root of 2 / n where there is no gap.",
+        "Liang et al. 2022",
+    ),
+    "rmg": Measure(
+        "Relative modality gap",
+        "From 0 (pairs coincide) to 1; 0.5 means that a pair is as far apart as two points of one modality, so it "
+        "falls when the modalities spread out as well as when pairs meet.",
+        "Schrodi et al. 2024",
+    ),
+    "separability": Measure(
+        "Linear separability",
+        "Share of held-out points whose modality a linear classifier tells, from 0.5 (chance) to 1 (fully apart), "
+        "both modalities counting alike; it saturates at 1 long before the gap is wide, and few points leave it low.",
+        "Fahim et al. 2024; logistic regression, cross-validated",
+    ),
+    "uniformity_text": Measure(
+        "Uniformity of texts",
+        "Lower is more even: 0 where all texts are in one place, about -4 for random directions in many dimensions; "
+        "it says nothing about the videos, and near copies of one text raise it.",
+        "Wang and Isola 2020, t = 2",
+    ),
+    "uniformity_video": Measure(
+        "Uniformity of videos",
+        "Lower is more even: 0 where all videos are in one place, about -4 for random directions in many dimensions; "
+        "it says nothing about the texts, and near copies of one video raise it.",
+        "Wang and Isola 2020, t = 2",
+    ),
+    "cone_text": Measure(
+        "Cone of texts",
+        "Mean cosine of two different texts: 0 where they fill the sphere, towards 1 in a narrow cone (0.51 for CLIP "
+        "on COCO); several captions of one video raise it, because they are alike.",
+        "Liang et al. 2022",
+    ),
+    "cone_video": Measure(
+        "Cone of videos",
+        "Mean cosine of two different videos: 0 where they fill the sphere, towards 1 in a narrow cone (0.47 for "
+        "CLIP's images on COCO); a corpus about one subject raises it in any space.",
+        "Liang et al. 2022",
+    ),
+    "frechet": Measure(
+        "Frechet distance",
+        "Squared distance of Gaussians fitted to both clouds, from 0 (one mean and covariance) up; it comes out too "
+        "large from few points, above all fewer than dimensions, so compare only equal numbers of points.",
+        "Dowson and Landau 1982; Heusel et al. 2017 (FID)",
+    ),
+    "mmd": Measure(
+        "Maximum mean discrepancy",
+        "Squared and unbiased, 0 on average (slightly negative at times) where both clouds have one distribution, 2 "
+        "at most; its kernel is as wide as the data's median distance, so values of different data share no scale.",
+        "Gretton et al. 2012, Equation 4; Gaussian kernel, median heuristic",
+    ),
+    "cross_modal_neighbours": Measure(
+        "Cross-modal neighbours",
+        "Share of the 10 nearest neighbours that are of the other modality, over the share expected by chance: 0 is "
+        "none, 1 full mixing, above 1 closer to the other modality than to one's own; a small gap can leave it at 0, "
+        "and with 11 points or fewer it is 1 whatever they are.",
+        "Ours, after Schilling 1986; k = 10",
+    ),
+    "hubness": Measure(
+        "Hubness of videos",
+        "Skewness of how often a video is among a text's 10 nearest: 0 is even, above 1 a few hubs answer many texts; "
+        "it is about ranking rather than the gap, and 0 with 10 videos or fewer whatever they are.",
+        "Radovanovic et al. 2010; k = 10",
+    ),
+}
+"""How to read every field of `GapMeasures`, in its order."""

@@ -71,7 +71,7 @@ def test_the_command_measures_a_corpus(tiny_folder, tiny_corpus, capsys, tmp_pat
         "test v2t R@10",
         "test paraphrase top1",
         "test gap rmg",
-        "test gap text_cone",
+        "test gap cone_text",
     ):
         assert f"| {measure} | " in printed
     assert main(["encoder", "--corpus", "nowhere"]) == 2
