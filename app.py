@@ -1,7 +1,6 @@
 """The Gradio app: wiring only. `python app.py` serves it; a Hugging Face Space starts it the same way."""
 
 import argparse
-import html
 import os
 import sys
 import time
@@ -14,10 +13,14 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio read
 
 import gradio as gr
 
+from analysis.panels import WEB
 from dits.errors import DitsError, require
 from dits.search import SearchEngine, SearchResult
+from ui.analysing import Analysts
 from ui.examples import read_examples
+from ui.gap_tab import build_gap_tab
 from ui.loading import EngineLoader
+from ui.panels import PLOTLY
 from ui.preparing import WeightsPreparer
 from ui.results import (
     METHOD_NAMES,
@@ -31,6 +34,8 @@ from ui.results import (
     results_html,
     status_html,
 )
+from ui.shown_errors import shown_errors
+from ui.trajectory_tab import build_trajectory_tab
 
 UI = Path(__file__).resolve().parent / "ui"
 Method = Literal["dits", "xpool", "mean"]
@@ -56,7 +61,7 @@ class Handlers:
 
     def show(self, query: str, method: Method, top: int) -> tuple[str, str]:
         """The ranking, and the comparison of the methods, as HTML."""
-        results = _shown_errors(lambda: self._ranked(query, method, top))
+        results = shown_errors(self._ranked)(query, method, top)
         return results_html(results[method]), comparison_html(results, method)
 
     def show_first(self, query: str, method: Method, top: int) -> tuple[Any, Any]:
@@ -85,7 +90,7 @@ class Handlers:
 
     def prepare(self) -> Iterator[tuple[Any, ...]]:
         """Starts making the weights that are missing, and follows."""
-        _shown_errors(self.preparer.start)
+        shown_errors(self.preparer.start)()
         yield from self.follow()
 
     def follow(self) -> Iterator[tuple[Any, ...]]:
@@ -113,10 +118,13 @@ class Handlers:
             method: What ranks: dits, xpool or mean.
             top: How many results, from 1 to 100.
         """
-        values = _shown_errors(lambda: self.loader.engine().search(_text(query), method, _count(top))).as_dict()
+        values = shown_errors(self._found)(query, method, top).as_dict()
         for result in values["results"]:
             result["video"] = file_url(Path(result.pop("path")))
         return values
+
+    def _found(self, query: str, method: Method, top: int) -> SearchResult:
+        return self.loader.engine().search(_text(query), method, _count(top))
 
     def _ranked(self, query: str, method: Method, top: int) -> dict[str, SearchResult]:
         engine = self.loader.engine()
@@ -137,61 +145,71 @@ class Handlers:
 
 def build_app(loader: EngineLoader) -> gr.Blocks:
     """The page and its endpoints."""
-    handle = Handlers(loader)
-    kinds = read_examples()
-    first = [examples[0].query for examples in kinds.values()]
+    handle, analysts = Handlers(loader), Analysts(loader)
     with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         gr.Markdown(
             "# Search videos with a sentence\n"
             "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
-            "clips by what it finds there. Pick a result to see it larger at its best-matching moment."
+            "clips by what it finds there."
         )
-        with gr.Row(equal_height=True):
-            query = gr.Textbox(
-                first[0],
-                label="What should the clip show?",
-                scale=5,
-                min_width=280,
-                max_lines=3,
-                elem_id="query",
-            )
-            button = gr.Button("Search", variant="primary", scale=1, min_width=110)
-        with gr.Row(elem_classes="examples"):
-            buttons = [gr.Button(text, size="sm", variant="secondary") for text in first]
-        with gr.Accordion("More to try", open=False, elem_id="more"):
-            for kind, examples in kinds.items():
-                with gr.Row(elem_classes="examples kind"):
-                    gr.Markdown(f"**{kind}**", container=False)
-                    buttons += [gr.Button(e.query, size="sm", variant="secondary") for e in examples[1:]]
-        with gr.Row():
-            method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
-            top = gr.Slider(1, 24, value=8, step=1, label="Results")
-        with gr.Column(visible=False, elem_id="prepare") as panel:
-            offer = gr.HTML("", js_on_load=None)
-            make = gr.Button("Prepare", size="md")
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
-        results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
-        comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
-
-        inputs, outputs = [query, method, top], [results, comparison]
-        shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
-        gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
-        for example in buttons:
-            example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
-                handle.show, inputs, outputs, **shared
-            )
-        quiet: dict[str, Any] = {
-            "api_visibility": "private",
-            "show_progress": "hidden",
-            "concurrency_limit": None,
-        }
-        prepared = [status, method, panel, offer, make]
-        loaded = app.load(handle.load, method, [status, method], **quiet)
-        loaded.success(handle.show_first, inputs, outputs, **shared)
-        loaded.success(handle.follow, None, prepared, **quiet)
-        make.click(handle.prepare, None, prepared, **quiet)
+        with gr.Tabs():
+            with gr.Tab("Search", id="search"):
+                query = _build_search(app, handle, status)
+            quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
+            with gr.Tab("Trajectory", id="trajectory") as trajectory:
+                build_trajectory_tab(trajectory, query, analysts, quiet)
+            with gr.Tab("Modality gap", id="gap") as gap:
+                build_gap_tab(gap, analysts, quiet)
         gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
     return app
+
+
+def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> gr.Textbox:
+    """The search tab, and what happens when the page opens; returns the query box."""
+    kinds = read_examples()
+    first = [examples[0].query for examples in kinds.values()]
+    gr.Markdown("Pick a result to see it larger at its best-matching moment.")
+    with gr.Row(equal_height=True):
+        query = gr.Textbox(
+            first[0],
+            label="What should the clip show?",
+            scale=5,
+            min_width=280,
+            max_lines=3,
+            elem_id="query",
+        )
+        button = gr.Button("Search", variant="primary", scale=1, min_width=110)
+    with gr.Row(elem_classes="examples"):
+        buttons = [gr.Button(text, size="sm", variant="secondary") for text in first]
+    with gr.Accordion("More to try", open=False, elem_id="more"):
+        for kind, examples in kinds.items():
+            with gr.Row(elem_classes="examples kind"):
+                gr.Markdown(f"**{kind}**", container=False)
+                buttons += [gr.Button(e.query, size="sm", variant="secondary") for e in examples[1:]]
+    with gr.Row():
+        method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
+        top = gr.Slider(1, 24, value=8, step=1, label="Results")
+    with gr.Column(visible=False, elem_id="prepare") as panel:
+        offer = gr.HTML("", js_on_load=None)
+        make = gr.Button("Prepare", size="md")
+    results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
+    comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
+
+    inputs, outputs = [query, method, top], [results, comparison]
+    shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
+    gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
+    for example in buttons:
+        example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
+            handle.show, inputs, outputs, **shared
+        )
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    prepared = [status, method, panel, offer, make]
+    loaded = app.load(handle.load, method, [status, method], **quiet)
+    loaded.success(handle.show_first, inputs, outputs, **shared)
+    loaded.success(handle.follow, None, prepared, **quiet)
+    make.click(handle.prepare, None, prepared, **quiet)
+    return query
 
 
 def _text(value: Any) -> str:
@@ -205,14 +223,6 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def _shown_errors(compute: Any) -> Any:
-    """The result; an expected failure becomes a message on the page, its text escaped."""
-    try:
-        return compute()
-    except DitsError as error:
-        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-
-
 def launch(settings: Settings) -> None:
     """Starts loading, then serves the page, which shows the progress."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
@@ -222,11 +232,11 @@ def launch(settings: Settings) -> None:
     app.launch(
         server_name=settings.host,
         server_port=settings.port,
-        allowed_paths=[str(path) for path in loader.media],
+        allowed_paths=[str(path) for path in (*loader.media, PLOTLY)],
         theme=gr.themes.Soft(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
         ),
-        css_paths=[UI / "style.css"],
+        css_paths=[UI / "style.css", WEB / "panels.css"],
         ssr_mode=False,
         show_error=True,
     )

@@ -1,7 +1,8 @@
 """Maps of a flow: which points are landmarks, whose way is drawn, and how far each map can be trusted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from analysis.flow import Flow
 from analysis.panels import Panel
 from analysis.projection import Cloud, Map, cached_map
 from analysis.projection_trust import Trust, trust
+from dits.errors import require
 from dits.files import cache_root
 
 MAX_LANDMARKS = 2000
@@ -30,6 +32,39 @@ class DrawnFlow:
 
     cloud: Cloud
     labels: MapLabels
+
+    def video_of(self, kind: str, index: int) -> int:
+        """The video that a point of the map is, or belongs to.
+
+        Raises:
+            InputError: the map has no such point.
+        """
+        return index if kind == "video" else int(self.labels.video_of[self._text_of(kind, index)])
+
+    def point(self, kind: str, index: int) -> tuple[str, np.ndarray]:
+        """The name of a point of the map, and its vector (d,); of a way, those of the text that it starts at.
+
+        Raises:
+            InputError: the map has no such point.
+        """
+        if kind == "video":
+            require(0 <= index < len(self.labels.videos), f"The map has no video {index}.")
+            return self.labels.videos[index], self.cloud.videos[index]
+        text = self._text_of(kind, index)
+        return self.labels.texts[text], self.cloud.texts[text]
+
+    def with_paths(self, paths: np.ndarray, names: Sequence[str]) -> "DrawnFlow":
+        """The same with further ways (S, P, d), of new sentences."""
+        labels = self.labels
+        return DrawnFlow(
+            self.cloud.with_paths(paths),
+            replace(labels, paths=(*labels.paths, *[-1] * len(names)), path_names=(*labels.path_names, *names)),
+        )
+
+    def _text_of(self, kind: str, index: int) -> int:
+        counts = {"text": len(self.labels.texts), "path": len(self.labels.paths)}
+        require(0 <= index < counts.get(kind, 0), f"The map has no {kind[:20]} {index} that belongs to a clip.")
+        return index if kind == "text" else self.labels.paths[index]
 
 
 def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[str] = ()) -> DrawnFlow:
@@ -74,13 +109,15 @@ def map_panels(
     Raises:
         InputError: there are too few points, or they cannot be drawn (see `project`).
     """
-    panels = []
-    for kind in kinds:
-        made, trusted = trusted_map(drawn.cloud, kind, dimensions, seeds, folder)
-        note = f"{made.note} {trusted.sentence()}" if made.note else trusted.sentence()
-        figure = embedding_map(made, drawn.labels)
-        panels.append(Panel(f"map-{kind}", HEADINGS[made.kind], note, figure, wide=kind == "umap"))
-    return panels
+    drawings = (trusted_map(drawn.cloud, kind, dimensions, seeds, folder) for kind in kinds)
+    return [map_panel(made, trusted, drawn.labels) for made, trusted in drawings]
+
+
+def map_panel(made: Map, trusted: Trust, labels: MapLabels, chosen: tuple[str, int] | None = None) -> Panel:
+    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out."""
+    note = " ".join(filter(None, (made.note, trusted.sentence())))
+    draw = partial(embedding_map, made, labels, chosen=chosen)
+    return Panel(f"map-{made.kind}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
 
 
 def trusted_map(

@@ -3,16 +3,18 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
-from analysis.figures import figure_rows, template
+from analysis.figures import figure_rows
 
 WEB = Path(__file__).resolve().parent / "web"
+"""panels.js and panels.css, which draw panels in a browser."""
 
 
 @dataclass(frozen=True)
@@ -23,40 +25,40 @@ class Panel:
         name: of its files.
         heading: what it shows.
         note: how to read it, and how far.
-        figure: in the light theme.
+        draw: the figure, given `theme="light"` or `theme="dark"`.
         wide: whether it takes the whole width.
     """
 
     name: str
     heading: str
     note: str
-    figure: go.Figure
+    draw: Callable[..., go.Figure]
     wide: bool = False
 
+    @cached_property
+    def figure(self) -> go.Figure:
+        """The figure in the light theme."""
+        return self.draw(theme="light")
+
+    @property
+    def csv(self) -> str:
+        """The data of the figure as CSV."""
+        columns, rows = figure_rows(self.figure)
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        writer.writerows(rows)
+        return text.getvalue()
+
     def as_dict(self) -> dict[str, Any]:
-        """The panel as web/panels.js takes it."""
+        """The panel as web/panels.js takes it, in both themes."""
         return {
             "name": self.name,
             "heading": self.heading,
             "note": self.note,
             "description": self.figure.layout.meta["description"],
-            "figure": json.loads(self.figure.to_json()),
-            "dark": _dark_template(),
-            "csv": figure_csv(self.figure),
+            "light": json.loads(self.figure.to_json()),
+            "dark": json.loads(self.draw(theme="dark").to_json()),
+            "csv": self.csv,
             "wide": self.wide,
         }
-
-
-def figure_csv(figure: go.Figure) -> str:
-    """The data of a figure as CSV."""
-    columns, rows = figure_rows(figure)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-@cache
-def _dark_template() -> dict[str, Any]:
-    return json.loads(template("dark").to_json())

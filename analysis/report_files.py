@@ -1,9 +1,11 @@
 """A report on disk: report.html, its figures, the numbers as JSON and CSV."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from plotly.offline import get_plotlyjs
 
 from analysis.figures import (
@@ -16,7 +18,7 @@ from analysis.figures import (
 )
 from analysis.gap import MEASURES, pair_distances
 from analysis.maps import drawn_flow, map_panels
-from analysis.panels import Panel, figure_csv
+from analysis.panels import Panel
 from analysis.projection import KINDS
 from analysis.report import Analysis
 from analysis.report_page import report_page
@@ -61,20 +63,20 @@ def step_panels(analysis: Analysis) -> list[Panel]:
                 "Gap measures against step",
                 "Step t is the text itself, v₀ what retrieval uses. Each panel has its own scale: read the axis before "
                 "the slope.",
-                measure_curves(reports, {name: measure.title for name, measure in MEASURES.items()}),
+                partial(measure_curves, reports, {name: measure.title for name, measure in MEASURES.items()}),
                 wide=True,
             ),
             Panel(
                 "retrieval",
                 "Retrieval against step",
                 "Text to video, when the point of that step stands for the text.",
-                retrieval_curve(reports),
+                partial(retrieval_curve, reports),
             ),
             Panel(
                 "paths",
                 "How the texts move",
                 "Median over the texts, and the bands that hold half and nine tenths of them.",
-                path_bands(analysis.paths),
+                partial(path_bands, analysis.paths),
                 wide=True,
             ),
         ]
@@ -83,7 +85,7 @@ def step_panels(analysis: Analysis) -> list[Panel]:
             "pairs",
             "Distances of the pairs",
             "On unit vectors, as in Table 9 and Figures 4 to 6 of the DITS paper.",
-            pair_histograms(distances),
+            partial(pair_histograms, distances),
             wide=True,
         )
     )
@@ -94,10 +96,11 @@ def step_panels(analysis: Analysis) -> list[Panel]:
             "The gap closed by arithmetic",
             "Both clouds moved towards each other along the mean gap, ranked by the plain cosine. Whether a smaller "
             "gap ranks better is to be seen, not assumed.",
-            gap_shift(
-                [shift.share for shift in shifts],
-                [shift.centroid_distance for shift in shifts],
-                [shift.t2v.r1 for shift in shifts],
+            partial(
+                gap_shift,
+                np.array([shift.share for shift in shifts]),
+                np.array([shift.centroid_distance for shift in shifts]),
+                np.array([shift.t2v.r1 for shift in shifts]),
             ),
         )
     )
@@ -109,20 +112,14 @@ def heat_map_panel(analysis: Analysis) -> Panel:
     """The scores of a batch of pairs, each of another video, at v_0."""
     flow = analysis.flow
     firsts = sorted({int(video): text for text, video in reversed(list(enumerate(flow.video_of)))}.values())
-    batch = flow.of_texts(_array(firsts[:_HEAT_MAP_PAIRS]))
+    batch = flow.of_texts(np.array(firsts[:_HEAT_MAP_PAIRS]))
     scores = batch.scores_at(len(batch.points) - 1)[:, batch.video_of]
     return Panel(
         "similarity",
         "Similarity of a batch",
         "Texts in rows, their videos in the same order in columns: the marked diagonal holds the pairs.",
-        similarity_heat_map(scores, batch.texts),
+        partial(similarity_heat_map, scores, batch.texts),
     )
-
-
-def _array(values: Sequence[int]) -> Any:
-    import numpy as np
-
-    return np.array(values)
 
 
 def _write_steps(path: Path, steps: Sequence[dict[str, Any]]) -> None:
@@ -153,7 +150,7 @@ def _write_figures(folder: Path, panels: Sequence[Panel]) -> None:
     for panel in panels:
         page = panel.figure.to_html(include_plotlyjs="plotly.min.js", full_html=True)
         _write_text(folder / f"{panel.name}.html", page)
-        _write_text(folder / f"{panel.name}.csv", figure_csv(panel.figure))
+        _write_text(folder / f"{panel.name}.csv", panel.csv)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from analysis.projection import Map
+from analysis.projection_trust import Trust
 
 from analysis.captions import caption_embeddings
 from analysis.flow import Flow, draws, flow_of, with_sampling
-from analysis.maps import DrawnFlow, drawn_flow
+from analysis.maps import DrawnFlow, drawn_flow, trusted_map
 from analysis.report import Analysis, ReportConfig, analyse
 from dits.checkpoint import find_weights
 from dits.corpus import Corpus
@@ -20,6 +22,7 @@ from dits.evaluation import match_queries
 from dits.model import METHODS, ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig
 from dits.search import SearchEngine, load_method
+from ui.loading import EngineLoader
 from ui.results import file_url
 
 RESAMPLES = 300
@@ -77,6 +80,10 @@ class Analyst:
     def landmarks(self, method: str) -> DrawnFlow:
         """What a map shows of the whole corpus: every clip, its first caption, and the ways of some of those."""
         return self._once(("landmarks", method), lambda: self._landmarks(method))
+
+    def map(self, key: Hashable, drawn: DrawnFlow, kind: str, dimensions: int) -> tuple[Map, Trust]:
+        """A map of what is drawn, which `key` names, and how far to trust it."""
+        return self._once(("map", key, kind, dimensions), lambda: trusted_map(drawn.cloud, kind, dimensions))
 
     def thumbnails(self, split: str) -> list[str]:
         """The address of a picture of each clip; empty where the corpus has none."""
@@ -164,6 +171,27 @@ class Analyst:
             if key not in self._kept:
                 self._kept[key] = make()
             return self._kept[key]
+
+
+class Analysts:
+    """The analyst of whatever engine the page has; a new one when the engine is replaced."""
+
+    def __init__(self, loader: EngineLoader) -> None:
+        self._loader = loader
+        self._lock = threading.Lock()
+        self._analyst: Analyst | None = None
+
+    def __call__(self) -> Analyst:
+        """The analyst.
+
+        Raises:
+            DitsError: the engine is not loaded.
+        """
+        engine = self._loader.engine()
+        with self._lock:
+            if self._analyst is None or self._analyst.engine is not engine:
+                self._analyst = Analyst(engine)
+            return self._analyst
 
 
 _LANDMARK_PATHS = 12

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from analysis.projection import nearest
 
+from analysis.figure_style import step_names
 from analysis.flow import Flow
 from analysis.gap import MEASURES
+from analysis.maps import DrawnFlow
 from analysis.report import Analysis
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.corpus import Clip, Corpus
@@ -15,6 +20,7 @@ from dits.model import METHODS
 from ui.results import file_url
 
 _TOP = 3
+_NEIGHBOURS = 5
 _METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 _ROWS = {
     "cosine_to_start": "cosine to the sentence",
@@ -42,37 +48,72 @@ def gap_html(analyses: Sequence[Analysis]) -> str:
     return (
         f'<section class="numbers"><p role="status">{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval '
         f"first: a smaller gap need not rank better. Under a number, its 95 % bootstrap interval over clips.</p>"
-        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th><th scope="col">text t, as {_method(analyses[0])} '
-        f"ranks it</th>{heads}</tr></thead><tbody>{''.join(metrics + rows)}</tbody></table></div></section>"
+        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th><th scope="col">text t, as '
+        f"{_method(analyses[0])} ranks it</th>{heads}</tr></thead>"
+        f"<tbody>{''.join(metrics + rows)}</tbody></table></div></section>"
     )
 
 
-def way_html(flow: Flow, corpus: Corpus) -> str:
-    """What each step of one sentence's way does, and the clips that lead at each, as a table with a column a step."""
+def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
+    """What each step of a sentence's way does, and the clips that lead at each; of other ways where they end."""
+    flow, others = flows[0], flows[1:]
     measured, ranks = path_measures(flow), ranks_by_step(flow, 0)
-    steps = [_step_name(step, len(flow.points)) for step in range(len(flow.points))]
     rows = [_row(label, [f"{value:.3f}" for value in measured[name][:, 0]]) for name, label in _ROWS.items()]
     leaders = [np.argsort(row)[:_TOP] for row in ranks]
     for place in range(min(_TOP, len(corpus))):
         rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]]) for row in leaders], "clip"))
-    heads = "".join(f"<th scope='col'>{name}</th>" for name in steps)
-    target = corpus.clips[flow.video_of[0]]
+    heads = "".join(f"<th scope='col'>{name}</th>" for name in step_names(len(flow.points)))
+    target = escape(corpus.clips[flow.video_of[0]].captions[0])
     return (
-        f'<section class="numbers"><p role="status">{_verdict(flow, ranks, measured)} The clip followed is the one that '
-        f"comes first at the end: <q>{escape(target.captions[0])}</q></p>"
+        f'<section class="numbers"><p role="status">{_verdict(flow, ranks, measured)} The clip followed is the one '
+        f"that comes first at the end: <q>{target}</q></p>"
         f'<div class="scroll"><table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>{_ends(others, corpus)}</section>"
     )
 
 
-def clips_html(clips: Sequence[Clip], neighbours: str = "") -> str:
-    """The clips of chosen points, playing, above their neighbours."""
+def _ends(flows: Sequence[Flow], corpus: Corpus) -> str:
+    """Where the baseline's Gaussian starts end, beside each other."""
+    if not flows:
+        return ""
+    ends = torch.cat([F.normalize(flow.points[-1], dim=-1) for flow in flows])
+    agreement = (ends @ ends.T)[tuple(torch.triu_indices(len(ends), len(ends), 1))]
+    starts = torch.cat([F.cosine_similarity(flow.points[0], flow.points[-1], dim=-1) for flow in flows])
+    clips = "".join(f"<li>{_clip(corpus.clips[flow.video_of[0]])}</li>" for flow in flows)
+    return (
+        f"<p>Diffusion from {len(flows)} Gaussian starts: its ends have a cosine of {float(agreement.mean()):.3f} with "
+        f"each other on average and of {float(starts.mean()):.3f} with their own starts. DITS starts at the sentence "
+        f"and, without noise, ends at one place. The clips that come first at those ends:</p>"
+        f'<ul class="ends">{clips}</ul>'
+    )
+
+
+def chosen_html(drawn: DrawnFlow, corpus: Corpus, points: Sequence[tuple[str, int]]) -> str:
+    """The clips of chosen points of a map, playing, and what lies nearest to the first of them in the full space.
+
+    Raises:
+        InputError: the map has no such point.
+    """
+    clips = [corpus.clips[video] for video in dict.fromkeys(drawn.video_of(kind, index) for kind, index in points)]
     cells = "".join(
         f'<li><video src="{escape(file_url(clip.path))}" muted loop autoplay playsinline preload="metadata"></video>'
         f"<span>{escape(clip.captions[0])}</span></li>"
         for clip in clips
     )
-    return f'<section class="chosen"><h3>Chosen points</h3><ul>{cells}</ul>{neighbours}</section>'
+    near = _neighbours(drawn, corpus, points[0])
+    return f'<section class="chosen"><h3>Chosen points</h3><ul>{cells}</ul>{near}</section>'
+
+
+def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int]) -> str:
+    kind, index = point
+    name, vector = drawn.point(kind, index)
+    found = nearest(drawn.cloud, vector, _NEIGHBOURS)
+    texts = [(drawn.labels.texts[text], cosine) for text, cosine in zip(found.texts, found.text_cosines, strict=True)]
+    videos = [
+        (corpus.clips[video].captions[0], cosine)
+        for video, cosine in zip(found.videos, found.video_cosines, strict=True)
+    ]
+    return neighbours_html(name, videos, texts)
 
 
 def neighbours_html(of: str, videos: Sequence[tuple[str, float]], texts: Sequence[tuple[str, float]]) -> str:
@@ -94,12 +135,6 @@ def _verdict(flow: Flow, ranks: np.ndarray, measured: dict[str, np.ndarray]) -> 
         f"{len(flow.points) - 1} steps move the sentence to a cosine of {moved:.3f} with where it was and close "
         f"{closed:.1%} of the distance; {overtaken} of {ranks.shape[1]} clips change places."
     )
-
-
-def _step_name(step: int, points: int) -> str:
-    if step == 0:
-        return "t"
-    return "v₀" if step == points - 1 else str(step)
 
 
 def _row(label: str, cells: Sequence[str], kind: str = "number") -> str:

@@ -1,16 +1,18 @@
 """The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
-from analysis.figures import measure_curves, pair_histograms
-from analysis.shift_figure import shift_panel
 
+from analysis.figures import measure_curves, pair_histograms
 from analysis.gap import MEASURES, pair_distances
-from analysis.maps import map_panels
+from analysis.maps import map_panel
 from analysis.panels import Panel
 from analysis.report_files import heat_map_panel
+from analysis.shift_figure import shift_panel
 from ui.analysing import Analyst
 from ui.analysis_html import chosen_html, gap_html
 from ui.panels import choosing, figure_panels, panel_values
@@ -52,7 +54,8 @@ class GapTab:
             f"{title} v₀": pair_distances(a.flow.points[-1], a.flow.own_videos)
             for title, a in zip(titles, analyses, strict=True)
         }
-        curves = measure_curves(
+        curves = partial(
+            measure_curves,
             analyses[0].reports[0],
             {name: measure.title for name, measure in MEASURES.items()},
             other={title: a.reports[0] for title, a in zip(titles[1:], analyses[1:], strict=True)},
@@ -66,7 +69,7 @@ class GapTab:
                 True,
             ),
             Panel("measures", "Measures against step", "Each panel has its own scale.", curves, True),
-            shift_panel(analyses[0]),
+            shift_panel(flow, analyses[0].shifts),
             heat_map_panel(analyses[0]),
         ]
         maps = [
@@ -75,15 +78,16 @@ class GapTab:
         ]
         return gap_html(analyses), panel_values(panels), panel_values(maps)
 
-    def chosen(self, split: str, event: gr.EventData) -> str:
+    def chosen(self, split: str, method: str, event: gr.EventData) -> str:
         """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
         analyst = self._analyst()
-        return chosen_html(analyst, split, choosing(event))
+        return chosen_html(analyst.drawn(split, method), analyst.part(split), choosing(event))
 
     def _map(self, analyst: Analyst, split: str, method: str, title: str, view: str, three: bool) -> Panel:
         drawn = analyst.drawn(split, method)
-        [panel] = map_panels(drawn, [KINDS[view]], 3 if three else 2)
-        return Panel(f"{panel.name}-{method}", f"{title}: {panel.heading}", panel.note, panel.figure, panel.wide)
+        made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
+        panel = map_panel(made, trusted, drawn.labels)
+        return replace(panel, name=f"{panel.name}-{method}", heading=f"{title}. {panel.heading}", wide=False)
 
 
 def build_gap_tab(
@@ -99,8 +103,10 @@ def build_gap_tab(
         first = gr.Dropdown([], label="Method", elem_id="gap-first")
         second = gr.Dropdown([], label="Beside it", elem_id="gap-second")
         side = gr.Radio(
-            [("mean of its frames", "mean"), ("pooled by its own text", "pooled")], value="mean", label="A video stands for",
-        )  # fmt: skip
+            [("the mean of its frames", "mean"), ("its frames as pooled by its own text", "pooled")],
+            value="mean",
+            label="A clip is",
+        )
     numbers = gr.HTML("", js_on_load=None, elem_id="gap-numbers")
     panels = figure_panels("gap-figures")
     gr.Markdown(NOTE)
@@ -116,4 +122,4 @@ def build_gap_tab(
     gr.on(
         [split.input, first.input, second.input, side.input, view.input, three.input], show, inputs, outputs, **shared
     )
-    maps.select(shown(handle.chosen), split, chosen, **shared)
+    maps.select(shown(handle.chosen), [split, first], chosen, **shared)

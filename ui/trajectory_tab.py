@@ -1,18 +1,19 @@
 """The tab "Trajectory": one sentence's way over the map of the corpus, step by step."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import torch
-from analysis.figures import bump_chart, query_curves
-from analysis.map_figure import embedding_map
-from analysis.projection import add_paths
+from analysis.projection import add_path
 from analysis.projection_trust import trust
 
+from analysis.figures import bump_chart, query_curves
 from analysis.flow import Flow
-from analysis.maps import HEADINGS, trusted_map
+from analysis.maps import map_panel
 from analysis.panels import Panel
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.errors import require
@@ -20,6 +21,7 @@ from ui.analysing import Analyst
 from ui.analysis_html import chosen_html, way_html
 from ui.gap_tab import KINDS
 from ui.panels import choosing, figure_panels, panel_values
+from ui.shown_errors import shown_errors
 
 STARTS = 3
 """Gaussian starts of the diffusion baseline that are drawn beside a sentence's way."""
@@ -52,20 +54,21 @@ class TrajectoryTab:
                 "places",
                 "Places of the clips, step by step",
                 "The clips that are among the first eight at any step; the one that is followed stands out.",
-                bump_chart(ranks, names, chosen=target),
+                partial(bump_chart, ranks, names, chosen=target),
             ),
             Panel(
                 "way",
                 "Where the sentence goes",
                 "In the full space: cosines with where it was, with the clip followed and with the nearest other clip.",
-                query_curves(path_measures(flow), 0),
+                partial(query_curves, path_measures(flow), 0),
             ),
         ]
         return way_html([flow, *others], corpus), panel_values(panels)
 
-    def chosen(self, event: gr.EventData) -> str:
+    def chosen(self, method: str, event: gr.EventData) -> str:
         """The clips of the points that were chosen on the map."""
-        return chosen_html(self._analyst(), "all", choosing(event))
+        analyst = self._analyst()
+        return chosen_html(analyst.landmarks(method), analyst.engine.corpus, choosing(event))
 
     def _flow(self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int) -> Flow:
         if method != "dits":
@@ -78,23 +81,20 @@ class TrajectoryTab:
         return [analyst.query_flow(query, "diffusion", seed=seed) for seed in range(STARTS)]
 
     def _map(self, analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> Panel:
-        drawn = analyst.landmarks(method)
-        base, _ = trusted_map(drawn.cloud, KINDS[view], 3 if three else 2)
+        drawn, kind, size = analyst.landmarks(method), KINDS[view], 3 if three else 2
+        base, _ = analyst.map(("landmarks", method), drawn, kind, size)
         steps = len(drawn.cloud.paths)
         paths = torch.cat([_as_long(flow.points, steps) for flow in flows], dim=1).numpy()
-        cloud, made = add_paths(drawn.cloud, base, paths)
-        trusted = trust(cloud, made)
-        names = (_name(flow) for flow in flows)
-        labels = drawn.labels.with_paths(names)
-        note = f"{made.note} {trusted.sentence()}" if made.note else trusted.sentence()
-        return Panel("map", HEADINGS[made.kind], note, embedding_map(made, labels), wide=True)
+        made = add_path(drawn.cloud, base, paths)
+        whole = drawn.with_paths(paths, [_name(flow) for flow in flows])
+        new = ("path", len(drawn.labels.paths))
+        return replace(map_panel(made, trust(whole.cloud, made), whole.labels, new), wide=True)
 
 
 def build_trajectory_tab(
     tab: gr.Tab,
     search_query: gr.Textbox,
     analyst: Callable[[], Analyst],
-    shown: Callable[..., Any],
     shared: dict[str, Any],
 ) -> None:
     """Lays the tab out; see `ui.gap_tab.build_gap_tab`."""
@@ -120,12 +120,12 @@ def build_trajectory_tab(
     chosen = gr.HTML("", js_on_load=None, elem_id="way-chosen")
 
     inputs, outputs = [query, method, steps, noise, seed, beside, view, three], [numbers, panels]
-    show = shown(handle.show)
-    opened = tab.select(shown(handle.choices), [search_query, query], [query, method], **shared)
+    show = shown_errors(handle.show)
+    opened = tab.select(shown_errors(handle.choices), [search_query, query], [query, method], **shared)
     opened.success(show, inputs, outputs, **shared)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **shared)
-    panels.select(shown(handle.chosen), None, chosen, **shared)
+    panels.select(shown_errors(handle.chosen), method, chosen, **shared)
 
 
 def _as_long(points: torch.Tensor, steps: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       responsive: true,
       modeBarButtonsToRemove: ["toImage", "autoScale2d", "toggleSpikelines"],
     });
-    if (panel.figure.frames?.length > 1) await addSteps(figure, plot, panel.figure.frames);
+    if (shown.frames?.length > 1) await addSteps(plot, shown);
     addThumbnails(figure, plot);
     const chosen = (event) => {
       const points = (event?.points ?? []).map((point) => point.customdata).filter(Boolean);
@@ -40,26 +40,32 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     plot.on("plotly_selected", chosen);
   }
 
-  // The figure in the page's colours; sliders and buttons of its own are replaced by those of the page.
+  // The figure in the page's colours; a slider and buttons of its own are replaced by those of the page.
   function styled(panel) {
-    const { sliders, updatemenus, ...layout } = panel.figure.layout;
-    const template = dark() ? panel.dark : layout.template;
-    return { data: panel.figure.data, layout: { ...layout, template, autosize: true } };
+    const { data, layout, frames } = dark() ? panel.dark : panel.light;
+    const { sliders, updatemenus, ...rest } = layout;
+    if (!sliders) return { data, frames, layout: { ...rest, autosize: true } };
+    const names = sliders[0].steps.map((step) => step.label);
+    const spare = Math.max(0, (rest.margin?.b ?? 60) - 60);
+    const margin = { ...rest.margin, b: (rest.margin?.b ?? 60) - spare };
+    const height = rest.height - spare;
+    return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height, autosize: true } };
   }
 
-  async function addSteps(figure, plot, frames) {
+  async function addSteps(plot, { frames, names, at }) {
     await Plotly.addFrames(plot, frames);
     const bar = document.createElement("div");
     bar.className = "steps";
     const play = text("button", "Play");
     const slider = document.createElement("input");
-    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: frames.length - 1 });
+    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: at });
     slider.setAttribute("aria-label", "Step");
-    const name = text("output", frames.at(-1).name);
+    const name = text("output", names[at]);
     let timer = null;
     const show = (step) => {
       slider.value = step;
-      name.textContent = frames[step].name;
+      name.textContent = names[step];
+      slider.setAttribute("aria-valuetext", names[step]);
       const still = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } };
       return Plotly.animate(plot, [frames[step].name], still);
     };
@@ -131,7 +137,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title.innerHTML}</title>`,
       `<body style="font-family:system-ui;margin:1rem"><h1 style="font-size:1.1rem">${title.innerHTML}</h1>`,
       `<div id="plot" style="height:85vh"></div><script>${script.replaceAll("</script", "<\\/script")}</script>`,
-      `<script>const figure = ${safe(panel.figure)};`,
+      `<script>const figure = ${safe(panel.light)};`,
       `Plotly.newPlot("plot", figure.data, figure.layout, { responsive: true, displaylogo: false })`,
       `.then(() => Plotly.addFrames("plot", figure.frames ?? []));</script></body></html>`,
     ].join("\n");
