@@ -11,7 +11,8 @@ import torch
 from analysis.figures import MapLabels, embedding_map
 from analysis.flow import Flow
 from analysis.panels import Panel
-from analysis.projection import Cloud, Map, cached_map
+from analysis.projection import Cloud, Map
+from analysis.projection_cache import cached_map
 from analysis.projection_trust import Trust, trust
 from dits.errors import require
 from dits.files import cache_root

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from analysis.flow import Flow, cosine_scores
-from analysis.gap import MEASURES, centroid_gap, gap_intervals, sampled, shift_along_gap
+from analysis.gap import MEASURES, centroid_gap, shift_along_gap
+from analysis.gap_intervals import gap_intervals
+from analysis.points import sampled
 from analysis.trajectory import (
     MAX_QUERIES,
     PATH_MEASURES,
