@@ -22,7 +22,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _CLEAR = "rgba(0,0,0,0)"
 _PANEL_HEIGHT = 128  # pixels of the axes of one of several panels
-_PANEL_GAP = 76  # pixels between two rows of them, for tick labels and titles
+_PANEL_GAP = 88  # pixels between two rows of them, for tick labels and titles
 _MANY_STEPS = 30  # above which curves have no markers
 
 

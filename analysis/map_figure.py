@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figure_style import Palette, caption, faint, palette_of, step_names, styled
+from analysis.figure_style import Palette, caption, palette_of, step_names, styled
 from dits.errors import InputError
 
 KINDS = ("text", "video", "path")
@@ -14,7 +14,8 @@ KINDS = ("text", "video", "path")
 
 _MANY = 5_000  # points, above which the browser draws with WebGL
 _FRAME = 500  # milliseconds that playing stays at a step
-_CAMERA = {"eye": {"x": 1.35, "y": 1.35, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}}
+_CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.15}}
+_FREE = {"ticks": "", "showgrid": False}  # of an axis without a unit
 _MOVE = 300  # of them, those in which the points move there
 
 
@@ -119,8 +120,9 @@ def embedding_map(
         f"(squares){ways}. Distances on it are not distances of embeddings."
     )
     height = 620 if count else 540
-    bottom = 134 if count else 52
-    return styled(figure, theme, f"map-{map.kind}-{size}d", description, height, margin={"b": bottom})
+    sides = 56 if size == 2 else 8
+    margin = {"l": sides, "r": min(sides, 16), "b": 134 if count else 52}
+    return styled(figure, theme, f"map-{map.kind}-{size}d", description, height, margin=margin)
 
 
 def _stands_out(map: Map, labels: MapLabels, chosen: tuple[str, int] | None) -> dict[str, list[int]]:
@@ -157,8 +159,8 @@ def _with_breaks(groups: np.ndarray) -> np.ndarray:
 
 def _pair_lines(map: Map, labels: MapLabels, palette: Palette, fast: bool) -> Any:
     ends = np.stack([map.texts, map.videos[labels.video_of]], axis=1)
-    line = {"color": faint(palette.muted, 0.35), "width": 1}
-    return _trace(_with_breaks(ends), fast, name="pair", mode="lines", line=line, hoverinfo="skip")
+    line = {"color": palette.muted, "width": 1}
+    return _trace(_with_breaks(ends), fast, name="pair", mode="lines", line=line, opacity=0.35, hoverinfo="skip")
 
 
 def _texts(map: Map, labels: MapLabels, palette: Palette, fast: bool) -> Any:
@@ -233,7 +235,7 @@ def _now(map: Map, labels: MapLabels, step: int, palette: Palette) -> Any:
         marker={
             "color": palette.ink,
             "symbol": "diamond",
-            "size": (11 if len(points) <= 50 else 7) - 3 * (points.shape[1] == 3),
+            "size": (11 if len(points) <= 50 else 7) - 6 * (points.shape[1] == 3),
             "line": {"color": palette.page, "width": 1},
         },
         hovertext=[_path_hover(labels, path, step, len(map.paths)) for path in range(len(points))],
@@ -270,15 +272,17 @@ def _rings(map: Map, labels: MapLabels, stands_out: dict[str, list[int]], palett
 
 def _set_axes(figure: go.Figure, map: Map) -> None:
     """One unit is as long on every axis, but on UMAP's, whose coordinates mean nothing."""
-    free = map.kind == "umap"
-    settings = [{"title": {"text": caption(title, 30, 2)}, "showticklabels": not free} for title in map.axes]
-    if map.texts.shape[1] == 3:
+    free, flat = map.kind == "umap", map.texts.shape[1] == 2
+    settings = [
+        {"title": {"text": caption(title, 30 if flat else 22, 2)}, "showticklabels": not free} for title in map.axes
+    ]
+    if not flat:
         axes = {f"{name}axis": axis for name, axis in zip("xyz", settings, strict=True)}
         figure.update_layout(scene={**axes, "aspectmode": "cube" if free else "data", "camera": _CAMERA})
         return
     figure.update_layout(xaxis=settings[0], yaxis=settings[1])
     if free:
-        figure.update_layout(xaxis_ticks="", yaxis_ticks="")
+        figure.update_layout({f"{axis}_{part}": value for axis in ("xaxis", "yaxis") for part, value in _FREE.items()})
     else:
         figure.update_yaxes(scaleanchor="x", scaleratio=1)
 

@@ -28,6 +28,9 @@ PAIR_TITLES = {"l1": "L1 distance of pairs", "l2": "L2 distance of pairs", "cosi
 _NAMED = 24  # texts up to which a heat map has their beginnings beside its rows
 
 
+_COLOUR_BAR = {"thickness": 10, "len": 200, "lenmode": "pixels", "y": 1, "yanchor": "top", "outlinewidth": 0}
+
+
 class PairDistances(Protocol):
     """Distances and cosines (N,) of pairs of unit vectors."""
 
@@ -81,7 +84,7 @@ def similarity_heat_map(scores: np.ndarray, names: Sequence[str], theme: str = "
         x=places,
         y=places,
         colorscale="Cividis",
-        colorbar={"title": "cosine", "thickness": 10, "len": 0.8, "tickfont": {"size": 10}, "outlinewidth": 0},
+        colorbar={"title": "cosine", **_COLOUR_BAR},
         hovertext=[[f"text: {row}<br>video: {column}" for column in labels] for row in labels],
         hovertemplate="%{hovertext}<br>cosine %{z:.3f}<extra></extra>",
     )
@@ -111,7 +114,7 @@ def similarity_heat_map(scores: np.ndarray, names: Sequence[str], theme: str = "
     labelled = size <= _NAMED
     ticks: dict[str, Any] = {"showgrid": False, "showline": False, "ticks": "", "showticklabels": labelled}
     if labelled:
-        ticks |= {"tickvals": places, "ticktext": [shortened(name, 16) for name in names]}
+        ticks |= {"tickvals": places, "ticktext": [shortened(name, 14) for name in names]}
     ends = [-0.5, size - 0.5]
     figure.update_xaxes(title_text="video", tickangle=-60, range=ends, constrain="domain", **ticks)
     figure.update_yaxes(

@@ -273,4 +273,4 @@ def _share_axis() -> dict[str, Any]:
 
 def _title(text: str) -> str:
     """The title of one of two panels side by side, which a telephone still shows."""
-    return caption(text, 19, 2)
+    return caption(text, 18, 2)
