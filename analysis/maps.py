@@ -81,7 +81,7 @@ def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[
     position = {int(video): index for index, video in enumerate(videos)}
     video_of = np.array([position[int(flow.video_of[text])] for text in texts])
     followed = _spread(video_of, paths) if len(flow.points) > 1 else []
-    rows = torch.from_numpy(texts)
+    rows, names = torch.from_numpy(texts), video_names(flow)
     cloud = Cloud(
         texts=flow.points[0, rows].numpy(),
         videos=flow.videos[torch.from_numpy(videos)].numpy(),
@@ -89,13 +89,19 @@ def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[
     )
     labels = MapLabels(
         texts=tuple(flow.texts[text] for text in texts),
-        videos=tuple(flow.video_ids[video] for video in videos),
+        videos=tuple(names[video] for video in videos),
         video_of=video_of,
         paths=tuple(followed),
         path_names=tuple(flow.texts[texts[text]] for text in followed),
         thumbnails=tuple(thumbnails[video] for video in videos) if thumbnails else (),
     )
     return DrawnFlow(cloud, labels)
+
+
+def video_names(flow: Flow) -> list[str]:
+    """What the videos are called on figures: the first of their texts, or their ids where they have none."""
+    first = {int(video): text for video, text in zip(reversed(flow.video_of), reversed(flow.texts), strict=True)}
+    return [first.get(index, name) for index, name in enumerate(flow.video_ids)]
 
 
 def map_panels(

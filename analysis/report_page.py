@@ -48,7 +48,7 @@ def report_page(report: dict[str, Any], panels: Sequence[Panel], maps: Sequence[
 <h2>Maps of the space</h2>
 <p class="warning">Do not measure distances on a map: the gap is in the table. Each map says how far to trust it.</p>
 <div class="panels" id="maps"></div>
-<script id="plotly">{get_plotlyjs().replace("</script", "<" + chr(92) + "/script")}</script>
+<script id="plotly">{get_plotlyjs()}</script>
 <script>
 {(WEB / "panels.js").read_text(encoding="utf-8")}
 const options = {{

@@ -58,6 +58,7 @@ class GapTab:
             measure_curves,
             analyses[0].reports[0],
             {name: measure.title for name, measure in MEASURES.items()},
+            name=titles[0],
             other={title: a.reports[0] for title, a in zip(titles[1:], analyses[1:], strict=True)},
         )
         panels = [

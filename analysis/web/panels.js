@@ -128,18 +128,22 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     return bar;
   }
 
-  // A page of its own that works offline.
+  // A page of its own that works offline. Its tags are put together, for this script may stand in a page itself.
   function page(panel, script) {
     const safe = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
-    const title = document.createElement("span");
-    title.textContent = panel.heading;
+    const inline = (code) => `<${"script"}>${code}<${"/script"}>`;
+    const title = text("span", panel.heading).innerHTML;
+    const drawing =
+      `const figure = ${safe(panel.light)};` +
+      `Plotly.newPlot("plot", figure.data, figure.layout, { responsive: true, displaylogo: false })` +
+      `.then(() => Plotly.addFrames("plot", figure.frames ?? []));`;
     return [
-      `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title.innerHTML}</title>`,
-      `<body style="font-family:system-ui;margin:1rem"><h1 style="font-size:1.1rem">${title.innerHTML}</h1>`,
-      `<div id="plot" style="height:85vh"></div><script>${script.replaceAll("</script", "<\\/script")}</script>`,
-      `<script>const figure = ${safe(panel.light)};`,
-      `Plotly.newPlot("plot", figure.data, figure.layout, { responsive: true, displaylogo: false })`,
-      `.then(() => Plotly.addFrames("plot", figure.frames ?? []));</script></body></html>`,
+      `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title}</title>`,
+      `<body style="font-family:system-ui;margin:1rem"><h1 style="font-size:1.1rem">${title}</h1>`,
+      `<div id="plot" style="height:85vh"></div>`,
+      inline(script.replaceAll("</" + "script", "<\\/script")),
+      inline(drawing),
+      `</body></html>`,
     ].join("\n");
   }
 
