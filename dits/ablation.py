@@ -4,33 +4,41 @@ Each run's result is a file of its own in the output folder, so an interrupted g
 tables that share a variant share its runs.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dits.ablation_tables import Table, Variant
+from dits.corpus import Corpus
+from dits.embeddings import CorpusEmbeddings, embeddings_name
+from dits.encoders import Encoder
 from dits.errors import DitsError, StorageError
 from dits.evaluation import ranks_of, video_to_text_ranks
 from dits.files import atomic_path, sha256_of_json, write_json
 from dits.model import ModelConfig, RetrievalModel
-from dits.training import PairData, TrainingConfig, train, validate
+from dits.training import PairData, TrainingConfig, pair_data, train, validate
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The embedded splits: training, validation (which chooses the epoch) and test (which is only measured)."""
+    """The embedded splits: training, validation (which chooses the epoch) and test (which is only measured).
+
+    `key` names what they were made from: the numbers themselves depend on the number of threads in their last bits.
+    """
 
     train: PairData
     validation: PairData
     test: PairData
+    key: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,20 @@ class Results:
 
     outcomes: dict[str, list[Outcome]]
     failures: dict[str, str]
+
+
+def embedded_splits(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings, measured: str = "test") -> Splits:
+    """The splits of an embedded corpus; `measured` names the one that is measured at the end.
+
+    Raises:
+        InputError: a split is empty.
+        CorpusError: a video is missing, or has no embeddings.
+    """
+    splits = [corpus.split(name) for name in ("train", "validation", measured)]
+    captions = [[[clip.id, *clip.captions] for clip in split] for split in splits]
+    key = sha256_of_json([encoder.id, embeddings_name(corpus, encoder), captions])
+    train_data, validation, test = (pair_data(split, encoder, embeddings) for split in splits)
+    return Splits(train_data, validation, test, key)
 
 
 def run_grid(
@@ -98,13 +120,12 @@ class _Grid:
     ) -> None:
         self.splits, self.model, self.training = splits, model, training
         self.folder, self.report = folder, report
-        self.digest = _digest(splits)
         self.starts: set[str] = set()  # keys of the variants that others start from
 
     def outcome(self, variant: Variant, seed: int) -> Outcome:
         path = self._path(variant, seed, ".json")
         if path.is_file():
-            return _read(path)
+            return _read(path, self.splits.test)
         trained, best = self._trained(variant, seed)
         test = self.splits.test
         scores = trained.gallery(test.frames).scores(test.texts).numpy()
@@ -122,8 +143,10 @@ class _Grid:
         weights, record = self._path(variant, seed, ".safetensors"), self._path(variant, seed, ".record.json")
         if weights.is_file() and record.is_file():
             model = RetrievalModel(config)
-            model.load_state_dict(load_file(weights))
-            return model.eval(), json.loads(record.read_text(encoding="utf-8"))
+            with _damage(weights):
+                model.load_state_dict(load_file(weights))
+            with _damage(record):
+                return model.eval(), _record(json.loads(record.read_text(encoding="utf-8")))
         start = self._trained(variant.start, seed) if variant.start else None
         if start and not variant.trained:
             model = RetrievalModel(config)
@@ -139,16 +162,8 @@ class _Grid:
         return result.model, result.best
 
     def _path(self, variant: Variant, seed: int, suffix: str) -> Path:
-        key = [variant.key, asdict(self.training) | {"seed": seed}, self.model.as_dict(), self.digest]
+        key = [variant.key, asdict(self.training) | {"seed": seed}, self.model.as_dict(), self.splits.key]
         return self.folder / f"{variant.method}-{sha256_of_json(key)[:12]}-{seed}{suffix}"
-
-
-def _digest(splits: Splits) -> str:
-    digest = hashlib.sha256()
-    for data in (splits.train, splits.validation, splits.test):
-        for array in (data.texts.numpy(), data.frames.numpy(), data.video_of):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _write(path: Path, outcome: Outcome) -> None:
@@ -156,10 +171,28 @@ def _write(path: Path, outcome: Outcome) -> None:
     write_json(path, {"validation": outcome.validation, "ranks": ranks})
 
 
-def _read(path: Path) -> Outcome:
-    try:
+def _read(path: Path, test: PairData) -> Outcome:
+    with _damage(path):
         values = json.loads(path.read_text(encoding="utf-8"))
-        ranks = values["ranks"]
-        return Outcome(np.array(ranks["t2v"]), np.array(ranks["v2t"]), values["validation"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        t2v, v2t = (np.array(values["ranks"][name], np.float64) for name in ("t2v", "v2t"))
+        if (t2v.shape, v2t.shape) != ((len(test.texts),), (len(np.unique(test.video_of)),)):
+            raise ValueError("ranks of other data")
+        return Outcome(t2v, v2t, _record(values["validation"]))
+
+
+def _record(values: Any) -> dict[str, Any]:
+    """What validation said of a run. Raises KeyError, TypeError or ValueError where that is not what it holds."""
+    return {**values, "epoch": int(values["epoch"])}
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged file raises into one sentence.
+
+    Raises:
+        StorageError: the file cannot be read, or is none that a grid has written.
+    """
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StorageError(f"{path} is no result of this grid: remove it, and it is measured again.") from error

@@ -103,7 +103,8 @@ def read_clips(
             if not str(failure).startswith("DataLoader"):  # as it says of a dead worker, and of its timeout
                 raise
             raise VideoError(
-                "A process that reads videos died or took minutes for one clip: give it more memory, or fewer workers."
+                "A process that reads videos died or took minutes for one clip: give it more memory, or fewer workers. "
+                "`data check --decode` names a file at fault, and --undecodable skip trains without it."
             ) from failure
         yield error or ReadClip(pixels, times)
 
@@ -118,12 +119,6 @@ def read_all(
     """
     for read in read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers, pin_memory=pin_memory):
         yield checked(read)
-
-
-def undecodable(clips: Sequence[Clip], reader: ClipReader, workers: int = 0) -> list[str]:
-    """The ids of the clips that cannot be read; each is decoded to find out."""
-    reads = read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers)
-    return [clip.id for clip, read in zip(clips, reads, strict=True) if isinstance(read, DitsError)]
 
 
 def checked(read: ReadClip | DitsError) -> ReadClip:

@@ -162,6 +162,18 @@ def _kept_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings |
         return None
 
 
+def embeddings_name(corpus: Corpus, encoder: Encoder) -> str:
+    """Names a corpus's embeddings by what makes them: the encoder, the clips, and their files unless they are shipped.
+
+    Other than the numbers it does not depend on the number of threads that computed them.
+
+    Raises:
+        CorpusError: a file is missing.
+    """
+    shipped = shipped_path(corpus, encoder)
+    return shipped.stem if shipped.is_file() else cached_path(corpus, encoder).stem
+
+
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
     """Where the repository ships a corpus's embeddings under an encoder, if it does."""
     return ASSETS / corpus.name / f"embeddings-{_key(corpus, encoder)}.safetensors"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dits.corpus import FRAMES
+from dits.decoding import SECONDS
 from dits.errors import require
 from dits.training import TrainingConfig
 
@@ -37,7 +38,9 @@ class JointTrainingConfig(TrainingConfig):
         workers: processes that decode, for each training process; 0 decodes in the training process.
         prefetch: clips that each of them decodes ahead.
         undecodable: error names a video that cannot be decoded and stops; skip decodes every video once before
-            training, and leaves out those that fail, with a count.
+            training, in processes apart, and leaves out those that fail, end their process or take too long, with a
+            count.
+        decode_seconds: how long a video may take then.
         select_on: the split whose best result is kept: validation; or test, as the baselines do, which is written
             into the weights.
         evaluations: evaluations an epoch (1; the baselines 10).
@@ -57,6 +60,7 @@ class JointTrainingConfig(TrainingConfig):
     workers: int = 2
     prefetch: int = 8
     undecodable: str = "error"
+    decode_seconds: int = SECONDS
     select_on: str = "validation"
     evaluations: int = 1
     save_every: int = 500
@@ -88,6 +92,7 @@ _LOWEST = {
     "micro_batch": 0,
     "workers": 0,
     "prefetch": 1,
+    "decode_seconds": 1,
     "evaluations": 1,
     "save_every": 1,
     "max_steps": 0,

@@ -2,15 +2,15 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dits.clips import ClipReader, undecodable
-from dits.corpus import Clip, Corpus
+from dits.corpus import FRAMES, Clip, Corpus
+from dits.decoding import undecodable
 from dits.distributed import World
 from dits.encoders import OpenClipEncoder
 from dits.errors import InputError
@@ -28,12 +28,12 @@ class JointData:
     Attributes:
         train: clips to train on.
         evaluation: clips whose retrieval selects the weights.
-        skipped: ids of clips that could not be decoded and are left out.
+        skipped: why clips could not be decoded and are left out, by their ids.
     """
 
     train: tuple[Clip, ...]
     evaluation: tuple[Clip, ...]
-    skipped: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -44,6 +44,8 @@ class JointData:
 def joint_data(corpus: Corpus, config: JointTrainingConfig, encoder: OpenClipEncoder, world: World) -> JointData:
     """The clips of a corpus to train and select on; those that cannot be decoded left out where the config says so.
 
+    A file may crash or hang its decoder: each is tried in a process apart, with as many frames as training reads.
+
     Raises:
         InputError: a split is empty, or nothing of it can be decoded.
     """
@@ -52,12 +54,13 @@ def joint_data(corpus: Corpus, config: JointTrainingConfig, encoder: OpenClipEnc
         return JointData(train, evaluation)
     clips = (*train, *evaluation)
     own = clips[world.rank :: world.size]
-    found = world.from_all(undecodable(own, ClipReader(encoder.transform), config.workers))
-    skipped = {name for names in found for name in names}
+    workers, size = max(1, config.workers), min(encoder.transform.size)
+    found = undecodable(own, None, workers, config.decode_seconds, max(config.frames, FRAMES), size)
+    skipped = {name: reason for part in world.from_all(found) for name, reason in part.items()}
     kept = [tuple(clip for clip in part if clip.id not in skipped) for part in (train, evaluation)]
     if not all(kept):
         raise InputError(f"No video of a split of corpus '{corpus.name}' can be decoded: check its files.")
-    return JointData(kept[0], kept[1], tuple(sorted(skipped)))
+    return JointData(kept[0], kept[1], dict(sorted(skipped.items())))
 
 
 def plan_steps(video_of: np.ndarray, config: JointTrainingConfig) -> tuple[list[np.ndarray], set[int], list[int]]:

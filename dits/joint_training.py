@@ -38,7 +38,7 @@ Report = Callable[[str], None]
 ENCODER_FOLDER = "encoder"
 
 _LOG_EVERY = 10  # steps between records of loss and speed
-_NOT_IN_KEY = ("workers", "prefetch", "save_every")  # what a resumed run may have otherwise
+_NOT_IN_KEY = ("workers", "prefetch", "save_every", "decode_seconds")  # what a resumed run may have otherwise
 
 
 @dataclass

@@ -2,23 +2,29 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dits.ablation import Splits, run_grid
+from dits.ablation import Splits, embedded_splits, run_grid
 from dits.ablation_report import About, write_report
 from dits.ablation_tables import DITS, TABLES, XPOOL, Row, Table, Variant
 from dits.cli import main
+from dits.embeddings import corpus_embeddings
+from dits.encoders import load_encoder
 from dits.errors import StorageError
 from dits.evaluation import metrics_of, ranks_of
 from dits.model import METHODS, ModelConfig
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
 from dits.sampler import SamplerConfig
+from dits.search import open_corpus
 from dits.training import PairData, TrainingConfig, train
+from tests.conftest import write_open_clip_folder
 
 DIM = 16
 BASE = ModelConfig(
@@ -38,7 +44,7 @@ def pairs(videos, seed):
     return PairData(texts, centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator), video_of)
 
 
-SPLITS = Splits(pairs(12, 0), pairs(6, 1), pairs(9, 2))
+SPLITS = Splits(pairs(12, 0), pairs(6, 1), pairs(9, 2), "these")
 
 
 def grid(tmp_path, tables, seeds=(1, 2), report=lambda line: None):
@@ -116,13 +122,70 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
             np.testing.assert_array_equal(a.t2v_ranks, b.t2v_ranks)
 
 
-def test_a_damaged_result_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [lambda text: "{}", lambda text: text[: len(text) // 2], lambda text: "[1, 2]"])
+def test_a_damaged_result_is_named(tmp_path, damage):
     table = Table("one", "here", (Row("mean", Variant("mean")),))
     grid(tmp_path, [table], seeds=(1,))
     (file,) = (tmp_path / "runs").glob("*.json")
-    file.write_text("{}")
-    with pytest.raises(StorageError, match="no result of this grid"):
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(StorageError, match=f"{file} is no result of this grid"):
         grid(tmp_path, [table], seeds=(1,))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".record.json"])
+def test_a_damaged_start_is_named(tmp_path, suffix):
+    """Truncated, as a full disk or a copy that stopped leaves it; removed, it is made again."""
+    first = Variant("diffusion", {}, {"objective": "l2"}, XPOOL)
+    tables = [Table("stages", "here", (Row("first", first), Row("second", Variant("diffusion", start=first))))]
+    before = grid(tmp_path, tables, seeds=(1,))
+    for result in (tmp_path / "runs").glob("diffusion-*-1.json"):
+        result.unlink()
+    (file,) = (tmp_path / "runs").glob(f"diffusion-*{suffix}")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(StorageError, match=f"{file} is no result of this grid: remove it"):
+        grid(tmp_path, tables, seeds=(1,))
+    file.unlink()
+    after = grid(tmp_path, tables, seeds=(1,))
+    for key, (outcome,) in before.outcomes.items():
+        np.testing.assert_array_equal(outcome.t2v_ranks, after.outcomes[key][0].t2v_ranks)
+
+
+def test_a_run_is_known_by_what_made_its_features_not_by_their_last_bits(tmp_path):
+    """As another number of threads leaves them; other features of the same shape are measured anew."""
+    table, trained = Table("one", "here", (Row("X-Pool", XPOOL),)), []
+    run_grid([table], SPLITS, BASE, TRAINING, (1,), tmp_path, trained.append)
+    texts = torch.nextafter(SPLITS.train.texts, torch.tensor(torch.inf))
+    bits = replace(SPLITS, train=replace(SPLITS.train, texts=texts))
+    run_grid([table], bits, BASE, TRAINING, (1,), tmp_path, trained.append)
+    assert len(trained) == 1
+    run_grid([table], replace(bits, key="others"), BASE, TRAINING, (1,), tmp_path, trained.append)
+    assert len(trained) == 2
+
+
+def test_whatever_makes_other_features_makes_another_key(tiny_corpus, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_corpus, tmp_path / "own")
+    folder, other = tmp_path / "own", tmp_path / "other"
+    write_open_clip_folder(other, seed=1)
+
+    def key(encoder=tiny_encoder, measured="test"):
+        corpus = open_corpus(str(folder))
+        return embedded_splits(corpus, encoder, corpus_embeddings(corpus, encoder), measured).key
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        keys = [key()]
+    finally:
+        torch.set_num_threads(threads)
+    assert key() == keys[0]
+    keys += [key(measured="validation"), key(load_encoder(f"local-dir:{other}", device="cpu"))]
+    captions = folder / "captions.csv"
+    captions.write_text(captions.read_text().replace("a plain colour 3", "one plain colour 3"))
+    keys.append(key())
+    shutil.copyfile(folder / "clip1.mp4", folder / "clip0.mp4")
+    keys.append(key())
+    assert len(set(keys)) == 5
 
 
 def test_a_variant_that_fails_does_not_end_the_grid(tmp_path):

@@ -6,10 +6,7 @@ import json
 import pytest
 
 from dits.cli import main
-from dits.corpus import Clip
 from dits.datasets import DATASETS
-from dits.datasets.decoding import undecodable
-from tests.fixtures.deadly_path import DeadlyPath
 from tests.fixtures.make_datasets import make_datasets
 from tests.videos import cut, write_sound
 from ui.loading import EngineLoader
@@ -92,16 +89,6 @@ def test_parts_past_the_end_are_found(datasets, capsys):
     assert "past the end" in report["undecodable"]["cat.mp4#t=5000,"]
 
 
-def test_a_file_that_ends_its_process_is_named_and_the_others_are_still_tried(demo):
-    clips = [Clip(f"c{n}", clip.path, "test", "g", ("x",)) for n, clip in enumerate(demo.clips[:6])]
-    clips[2] = Clip("deadly", DeadlyPath(), "test", "g", ("x",))
-    tried = []
-    reasons = undecodable(clips, lambda done, total: tried.append((done, total)), workers=2)
-    assert list(reasons) == ["deadly"]
-    assert "ends the process" in reasons["deadly"]
-    assert tried == [(done, 6) for done in range(1, 7)]
-
-
 def test_missing_annotations_exit_with_1_and_say_how_to_obtain_them(tmp_path, capsys):
     assert main(["data", "check", "lsmdc", "--root", str(tmp_path)]) == 1
     output = capsys.readouterr().out
@@ -129,6 +116,7 @@ def test_a_folder_without_any_video_is_reported_not_refused(datasets, tmp_path, 
         (["lost.csv"], "Cannot read lost.csv"),
         (["own.csv", "--annotations", "."], "leave --annotations out"),
         (["msrvtt", "--root", ".", "--workers", "0"], "1 or more"),
+        (["msrvtt", "--root", ".", "--seconds", "0"], "1 or more"),
         (["msrvtt", "--root", ".", "--out", "."], "is a folder"),
     ],
 )

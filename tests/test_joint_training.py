@@ -31,6 +31,7 @@ from dits.pooling import PoolingConfig
 from dits.run_log import RunLog
 from dits.search import load_engine, open_corpus
 from tests.conftest import REPOSITORY, TINY, write_open_clip_folder
+from tests.fixtures.hostile_items import DeadlyPath, EndlessPath
 from tests.test_distributed import torchrun
 
 QUICK = JointTrainingConfig(
@@ -335,10 +336,28 @@ def test_an_undecodable_video_is_left_out_on_request(torn_corpus, tiny_folder, t
     sources = ["--corpus", str(torn_corpus), "--encoder", f"local-dir:{tiny_folder}", "--undecodable", "skip"]
     few = ["--max-steps", "1", "--batch-size", "3"]
     assert main(["train", "xpool", *FLAGS, *sources, *few, "--select-on", "test", "--out", str(out)]) == 0
-    assert "Left out 1 videos that cannot be decoded." in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "Left out 1 videos that cannot be decoded." in errors
+    assert f"clip3: {torn_corpus / 'clip3.mp4'} is no video that can be read" in errors
     header = header_of(out / "xpool.safetensors")
     assert header["data"]["skipped"] == 1
     assert header["data"]["selected_on"] == "test"
+
+
+def test_videos_that_crash_or_hang_their_decoder_are_left_out_on_request(tiny_corpus, encoder, tmp_path):
+    """The one ends every process that opens it, the other keeps it; training goes on with the rest."""
+    corpus = open_corpus(str(tiny_corpus))
+    hostile = {"clip0": DeadlyPath(), "clip4": EndlessPath()}
+    clips = tuple(replace(clip, path=hostile.get(clip.id, clip.path)) for clip in corpus)
+    config = replace(QUICK, undecodable="skip", decode_seconds=8, batch_size=3, max_steps=1)
+    data = joint_data(replace(corpus, clips=clips), config, encoder, World())
+    assert {name: reason.partition(";")[0] for name, reason in data.skipped.items()} == {
+        "clip0": "it ends the process that decodes it",
+        "clip4": "it took longer than 8 seconds",
+    }
+    assert [clip.id for clip in data.train] == ["clip3", "clip6", "clip9"]
+    assert [clip.id for clip in data.evaluation] == ["clip1", "clip7", "clip10"]
+    assert train_jointly(XPOOL, config, encoder, data, tmp_path / "run").best["step"] == 1
 
 
 # --- Records ---

@@ -33,7 +33,7 @@ def add(commands: "Commands") -> None:
 
 
 def _ablate(args: argparse.Namespace) -> None:
-    from dits.ablation import Splits, run_grid
+    from dits.ablation import embedded_splits, run_grid
     from dits.ablation_report import About, write_report
     from dits.ablation_tables import TABLES
     from dits.embeddings import corpus_embeddings
@@ -42,7 +42,7 @@ def _ablate(args: argparse.Namespace) -> None:
     from dits.model import ModelConfig
     from dits.network import AlignmentConfig
     from dits.pooling import PoolingConfig
-    from dits.training import TrainingConfig, pair_data
+    from dits.training import TrainingConfig
 
     names = [name.strip() for name in args.tables.split(",") if name.strip()]
     for name in names:
@@ -56,9 +56,7 @@ def _ablate(args: argparse.Namespace) -> None:
     notices: list[str] = []
     embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
     show_notices(notices)
-    splits = Splits(
-        *(pair_data(corpus.split(name), encoder, embeddings) for name in ("train", "validation", args.split))
-    )
+    splits = embedded_splits(corpus, encoder, embeddings, args.split)
     base = ModelConfig(
         pooling=PoolingConfig(dim=encoder.dim), network=config_from(args, AlignmentConfig, dim=encoder.dim)
     )

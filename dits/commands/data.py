@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dits.commands.common import add_command, check_target, show_progress
+from dits.decoding import SECONDS
 from dits.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def add(commands: "Commands") -> None:
     check.add_argument("--root", type=Path, metavar="DIR", help="the folder of the videos")
     check.add_argument("--annotations", type=Path, metavar="DIR", help="that of the annotations (default: the same)")
     check.add_argument("--decode", action="store_true", help="decode two frames of every video")
+    check.add_argument(
+        "--seconds", type=int, default=SECONDS, help="how long a video may take to decode (default: %(default)s)"
+    )
     check.add_argument("--workers", type=int, help="processes to decode with (default: one a core, up to 8)")
     check.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list of all problems here")
     check.add_argument("--json", action="store_true", help="print JSON")
@@ -58,12 +62,14 @@ def _list(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from dits.datasets.annotations import MissingAnnotationsError
-    from dits.datasets.decoding import undecodable
     from dits.datasets.report import report_on, report_table, write_problems
+    from dits.decoding import undecodable
 
     check_target(args.out)
     if args.workers is not None and args.workers < 1:
         raise InputError("--workers must be 1 or more.")
+    if args.seconds < 1:
+        raise InputError("--seconds must be 1 or more.")
     try:
         loaded, root, usual = _located(args)
     except MissingAnnotationsError as error:
@@ -72,7 +78,10 @@ def _check(args: argparse.Namespace) -> int:
     reasons = None
     if args.decode:
         reasons = undecodable(
-            loaded.corpus.clips, lambda done, total: show_progress("Decoding", done, total), args.workers
+            loaded.corpus.clips,
+            lambda done, total: show_progress("Decoding", done, total),
+            args.workers,
+            args.seconds,
         )
     report = report_on(loaded, root, usual, reasons)
     print(json.dumps(report.as_dict(), ensure_ascii=False) if args.json else report_table(report))

@@ -85,6 +85,8 @@ def _train(args: argparse.Namespace, world: "World") -> None:
     data = joint_data(corpus, config, encoder, world)
     if data.skipped and world.primary:
         print(f"Left out {len(data.skipped)} videos that cannot be decoded.", file=sys.stderr)
+        for name, reason in data.skipped.items():
+            print(f"{name}: {reason}", file=sys.stderr)
     result = train_jointly(
         model_config,
         config,

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from dits.encoders import BUNDLED_FOLDER, load_encoder
-from dits.pooling import PoolingConfig, XPool, xpool_similarity
+from dits.pooling import PoolingConfig, XPool
 from dits.scoring import ExactScorer
 from dits.search import SearchEngine
 from tests.conftest import first_answer, serve
+from tests.plain import xpool_similarity
 
 pytestmark = pytest.mark.benchmark
 

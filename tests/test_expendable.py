@@ -1,0 +1,56 @@
+"""Processes that items crash and hang: what comes back, and what is left running."""
+
+import multiprocessing
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+from dits.errors import DitsError
+from dits.expendable import Lost, each_expendably
+from tests.fixtures.hostile_items import obey
+
+
+def test_every_item_has_its_result():
+    results = dict(each_expendably(obey, range(30), 3, 60))
+    assert {number: result[1] for number, result in results.items()} == {n: n**2 for n in range(30)}
+    assert 1 <= len({result[0] for result in results.values()}) <= 3  # the processes are kept
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_or_hangs_is_replaced_and_costs_its_item_alone():
+    items = [2, "die", 3, "hang", "die", 4, "hang", 5]
+    began = time.monotonic()
+    results = dict(each_expendably(obey, items, 2, 2))
+    assert time.monotonic() - began < 60  # what hangs would sleep for an hour
+    assert [results[n] for n in (1, 4)] == [Lost(timed_out=False)] * 2
+    assert [results[n] for n in (3, 6)] == [Lost(timed_out=True)] * 2
+    assert [results[n][1] for n in (0, 2, 5, 7)] == [4, 9, 16, 25]
+    assert not multiprocessing.active_children()
+
+
+def test_an_item_whose_process_died_is_tried_once_more_after_the_others(tmp_path):
+    results = list(each_expendably(obey, [("once", tmp_path / "died"), 1, 2], 1, 60))
+    assert [(number, result[1]) for number, result in results] == [(1, 1), (2, 4), (0, "twice")]
+
+
+def test_who_stops_asking_leaves_no_process():
+    results = each_expendably(obey, [1, "hang", "hang"], 3, 3600)
+    assert next(results)[0] == 0
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_cannot_start_are_an_error(monkeypatch):
+    """The function's module is there in this process alone."""
+    module = ModuleType("nowhere_else")
+    exec("def function(item): return item", module.__dict__)
+    monkeypatch.setitem(sys.modules, "nowhere_else", module)
+    with pytest.raises(DitsError, match="does not start"):
+        list(each_expendably(module.function, [1, 2], 2, 60))
+    assert not multiprocessing.active_children()
+
+
+def test_nothing_to_do_starts_nothing():
+    assert list(each_expendably(obey, [], 4, 60)) == []
