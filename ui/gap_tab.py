@@ -16,6 +16,7 @@ from analysis.shift_figure import shift_panel
 from ui.analysing import Analyst
 from ui.analysis_html import chosen_html, gap_html
 from ui.panels import choosing, figure_panels, panel_values
+from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
 NOTE = (
@@ -91,10 +92,8 @@ class GapTab:
         return replace(panel, name=f"{panel.name}-{method}", heading=f"{title}. {panel.heading}", wide=False)
 
 
-def build_gap_tab(
-    tab: gr.Tab, analyst: Callable[[], Analyst], shown: Callable[..., Any], shared: dict[str, Any]
-) -> None:
-    """Lays the tab out. `shown` turns expected failures into messages, `shared` are the events' common settings."""
+def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str, Any]) -> None:
+    """Lays the tab out; `shared` are settings that all its events have."""
     handle = GapTab(analyst)
     gr.Markdown(
         "Texts and videos lie apart in the joint space. What two methods do to that gap, and what it does to retrieval."
@@ -118,9 +117,8 @@ def build_gap_tab(
     chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")
 
     inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps]
-    show = shown(handle.show)
-    tab.select(shown(handle.choices), None, [split, first, second], **shared).success(show, inputs, outputs, **shared)
-    gr.on(
-        [split.input, first.input, second.input, side.input, view.input, three.input], show, inputs, outputs, **shared
-    )
-    maps.select(shown(handle.chosen), [split, first], chosen, **shared)
+    show = shown_errors(handle.show)
+    opened = tab.select(shown_errors(handle.choices), None, [split, first, second], **shared)
+    opened.success(show, inputs, outputs, **shared)
+    gr.on([control.input for control in inputs], show, inputs, outputs, **shared)
+    maps.select(shown_errors(handle.chosen), [split, first], chosen, **shared)
