@@ -148,6 +148,7 @@ def _digest(splits: Splits) -> str:
     for data in (splits.train, splits.validation, splits.test):
         for array in (data.texts.numpy(), data.frames.numpy(), data.video_of):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(sha256_of_json(data.captions).encode())
     return digest.hexdigest()
 
 

@@ -24,7 +24,8 @@ from dits.embeddings import CorpusEmbeddings
 from dits.encoders import Encoder
 from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
-from dits.files import atomic_path
+from dits.files import atomic_path, sha256_of_json
+from dits.ignored_pairs import IgnoredPairs
 from dits.model import ModelConfig, RetrievalModel
 from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 
@@ -82,16 +83,24 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class PairData:
-    """Captions with their videos, embedded: texts (N, d), frames (V, F, d), and each text's video (N,)."""
+    """Captions with their videos, embedded.
+
+    Attributes:
+        texts: the captions' embeddings (N, d).
+        frames: the videos' (V, F, d).
+        video_of: each caption's video (N,).
+        captions: the N captions themselves, which tell equal ones; embeddings of theirs can differ in the last bits.
+    """
 
     texts: Tensor
     frames: Tensor
     video_of: np.ndarray
+    captions: tuple[str, ...]
 
 
 @dataclass
 class TrainingResult:
-    """The model with the best validation result, that result, and one record per epoch."""
+    """The model with the best result on the split that selects, that result, and one record per epoch."""
 
     model: RetrievalModel
     best: dict[str, Any]
@@ -102,7 +111,8 @@ def pair_data(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) ->
     """Every caption of the corpus with its video, embedded."""
     texts = [encoder.encode_text(clip.captions) for clip in corpus]
     video_of = np.array([index for index, clip in enumerate(corpus) for _ in clip.captions])
-    return PairData(torch.cat(texts), embeddings.select(corpus.ids).frames, video_of)
+    captions = tuple(caption for clip in corpus for caption in clip.captions)
+    return PairData(torch.cat(texts), embeddings.select(corpus.ids).frames, video_of, captions)
 
 
 EpochCallback = Callable[[dict[str, Any]], None]
@@ -191,6 +201,7 @@ class _Trainer:
         self.model = model
         self.config = config
         self.data = data
+        self.ignored = IgnoredPairs(data.captions, data.video_of, config.ignore)
         self.start = [parameter.detach().clone() for parameter in model.parameters()]
         if config.objective != "contrastive":  # what the objective does not reach must not decay either
             model.requires_grad_(False)
@@ -272,8 +283,7 @@ class _Trainer:
         self._set_learning_rates((self.epoch - 1) * self.steps_per_epoch + index)
         texts = self.data.texts[torch.from_numpy(rows)]
         frames = self.data.frames[torch.from_numpy(self.data.video_of[rows])]
-        ignored = _same_sentences(texts) if self.config.ignore in ("caption", "both") else None
-        loss = self.model.loss(texts, frames, ignored, self.config.objective)
+        loss = self.model.loss(texts, frames, self.ignored.of(rows), self.config.objective)
         if not torch.isfinite(loss):
             raise DitsError(
                 f"The loss is no number at step {index + 1} of epoch {self.epoch}: lower the learning rate or the "
@@ -306,6 +316,7 @@ class _Trainer:
         digest = hashlib.sha256()
         for tensor in (*self.start, self.data.texts, self.data.frames, torch.from_numpy(self.data.video_of)):
             digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(sha256_of_json(self.data.captions).encode())
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
 
 
@@ -332,12 +343,6 @@ def _fit(model: RetrievalModel, data: PairData) -> None:
     if model.alignment.fitted:
         model.eval()
         model.alignment.fit(data.texts, model.own_videos(data.texts, data.frames[torch.from_numpy(data.video_of)]))
-
-
-def _same_sentences(texts: Tensor) -> Tensor:
-    """(B, B) marks different rows of equal texts: the same sentence has the same embedding."""
-    same = (texts[:, None] == texts[None]).all(dim=-1)
-    return same & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -35,7 +35,8 @@ def pairs(videos, seed):
     video_of = np.repeat(np.arange(videos), 2)
     texts = centres[video_of] + 2 * F.normalize(torch.ones(DIM), dim=0)
     texts = texts + torch.randn(2 * videos, DIM, generator=generator)
-    return PairData(texts, centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator), video_of)
+    frames = centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator)
+    return PairData(texts, frames, video_of, tuple(f"caption {number}" for number in range(2 * videos)))
 
 
 SPLITS = Splits(pairs(12, 0), pairs(6, 1), pairs(9, 2))
