@@ -26,7 +26,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """The embedded splits: training, validation (which chooses the epoch) and test (which is only measured)."""
+    """The embedded splits: training, what chooses the epoch (the training's `select_on`), and what is only measured."""
 
     train: PairData
     validation: PairData
@@ -110,7 +110,8 @@ class _Grid:
         scores = trained.gallery(test.frames).scores(test.texts).numpy()
         outcome = Outcome(ranks_of(scores, test.video_of), video_to_text_ranks(scores, test.video_of), best)
         _write(path, outcome)
-        self.report(f"{variant.label}, seed {seed}: epoch {best['epoch']}, validation R@1 {best['t2v']['R@1']:.1f}")
+        chosen = f"epoch {best['epoch']}, {self.training.select_on} R@1 {best['t2v']['R@1']:.1f}"
+        self.report(f"{variant.label}, seed {seed}: {chosen}")
         return outcome
 
     def _trained(self, variant: Variant, seed: int) -> tuple[RetrievalModel, dict[str, Any]]:

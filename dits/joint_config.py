@@ -38,8 +38,6 @@ class JointTrainingConfig(TrainingConfig):
         prefetch: clips that each of them decodes ahead.
         undecodable: error names a video that cannot be decoded and stops; skip decodes every video once before
             training, and leaves out those that fail, with a count.
-        select_on: the split whose best result is kept: validation; or test, as the baselines do, which is written
-            into the weights.
         evaluations: evaluations an epoch (1; the baselines 10).
         save_every: steps between states kept for resuming, besides one at every evaluation.
         max_steps: stop after so many steps, the schedule ending there; 0 makes all epochs.
@@ -57,7 +55,6 @@ class JointTrainingConfig(TrainingConfig):
     workers: int = 2
     prefetch: int = 8
     undecodable: str = "error"
-    select_on: str = "validation"
     evaluations: int = 1
     save_every: int = 500
     max_steps: int = 0
@@ -72,7 +69,6 @@ class JointTrainingConfig(TrainingConfig):
             "frame_sampling": ("uniform", "random"),
             "precision": ("fp32", "bf16"),
             "undecodable": ("error", "skip"),
-            "select_on": ("validation", "test"),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)

@@ -53,6 +53,8 @@ class TrainingConfig:
         ignore: pairs of a batch's text and another pair's video that are no negatives: video, where it is the text's
             own video; caption, where it is another video that has the same caption word for word; both; or none, as
             the baselines. Where no batch holds a video twice, only captions that several videos share are left.
+        select_on: the split whose best result is kept: validation; or test, as the baselines do, which is written
+            into the weights.
         seed: of initialisation, batches, dropout and noise (24).
     """
 
@@ -66,11 +68,13 @@ class TrainingConfig:
     patience: int = 0
     objective: str = "contrastive"
     ignore: str = "both"
+    select_on: str = "validation"
     seed: int = 24
 
     def __post_init__(self) -> None:
         one_of("objective", self.objective, ("contrastive", "l2", "l1"))
         one_of("ignore", self.ignore, ("none", "video", "caption", "both"))
+        one_of("split to select on", self.select_on, ("validation", "test"))
         require(
             self.epochs >= 1 and self.batch_size >= 2, "Training needs at least 1 epoch and a batch size of at least 2."
         )
@@ -130,7 +134,7 @@ def train(
     on_epoch: EpochCallback | None = None,
     on_step: StepCallback | None = None,
 ) -> TrainingResult:
-    """Trains a model and keeps the epoch with the best validation result.
+    """Trains a model and keeps the epoch with the best result on `validation`, the split that the config selects on.
 
     Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank.
 
@@ -141,14 +145,13 @@ def train(
         on_step: told how many steps of how many are done, those of a resumed run's earlier epochs included.
 
     Raises:
-        InputError: the method has nothing to train, or the captions are of fewer than two videos.
+        InputError: the method has nothing to train (`require_trainable`), or the captions are of fewer than two videos.
         CheckpointError: the state in `run` is damaged or of a run with another configuration.
         DitsError: the loss is no number; the state of the last epoch is kept.
     """
-    if model_config.method == "mean":
-        raise InputError("Mean pooling has no weights to train: choose another method.")
     torch.manual_seed(config.seed)
     model = RetrievalModel(model_config)
+    require_trainable(model, config)
     if init is not None:
         start_from(model, init)
     trainer = _Trainer(model, config, data)
@@ -165,6 +168,25 @@ def train(
             on_epoch(record)
     trainer.model.load_state_dict(trainer.best_weights)
     return TrainingResult(trainer.model.eval(), trainer.best, trainer.history)
+
+
+def require_trainable(model: RetrievalModel, config: TrainingConfig) -> None:
+    """Nothing, where cached embeddings can train the model, by its weights or by what it fits.
+
+    Raises:
+        InputError: the method has nothing but the temperature, or nothing that the objective reaches.
+    """
+    method = model.config.method
+    moves = any(True for _ in model.alignment.parameters()) and (method != "dits" or model.config.sampler.steps > 0)
+    require(
+        model.pooling is not None or moves or model.alignment.fitted,
+        f"The method {method} has no weights to train on mean-pooled videos while the encoder is frozen: choose "
+        "another method, or tune the encoder too (--joint).",
+    )
+    require(
+        config.objective == "contrastive" or moves,
+        f"The method {method} has nothing that the objective {config.objective} could train.",
+    )
 
 
 def validate(model: RetrievalModel, data: PairData) -> dict[str, dict[str, float]]:
@@ -206,11 +228,6 @@ class _Trainer:
         if config.objective != "contrastive":  # what the objective does not reach must not decay either
             model.requires_grad_(False)
             model.alignment.requires_grad_(True)
-            moves = model.config.method != "dits" or model.config.sampler.steps > 0
-            require(
-                moves and any(p.requires_grad for p in model.parameters()),
-                f"The method {model.config.method} has nothing that the objective {config.objective} could train.",
-            )
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
