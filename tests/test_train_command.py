@@ -141,6 +141,12 @@ def test_a_missing_split_is_said_first(split, command, corpus_without, encoder, 
     assert f"{split} split" in error
 
 
+def test_training_the_encoder_says_a_missing_split_first(corpus_without, cache, tmp_path, capsys):
+    command = ["train", "encoder", "--pairs", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    error = refused(capsys, cache, main([*command, "--corpus", corpus_without("validation")]))
+    assert "The validation split of corpus" in error
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_analysis_says_a_missing_split_first(split, corpus_without, encoder, cache, capsys):
     error = refused(capsys, cache, analyse(["encoder", "--corpus", corpus_without(split), *encoder]))
