@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _encoder(args: argparse.Namespace) -> None:
-    from analysis.encoder_report import encoder_report
+    from analysis.encoder_report import SPLITS, encoder_report
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.pairs.shards import read_shards
@@ -47,6 +47,8 @@ def _encoder(args: argparse.Namespace) -> None:
 
     corpus = open_corpus(args.corpus, notice=lambda sentence: print(f"analysis: {sentence}", file=sys.stderr))
     stamps = [pair for pair in read_shards(args.pairs) if pair.source == "stamps"] if args.pairs else None
+    for split in SPLITS:
+        corpus.split(split)  # refuses what lacks one before it is embedded
     reports = []
     for name in args.encoder or ["bundled"]:
         encoder = load_encoder(name)

@@ -22,6 +22,9 @@ from dits.pairs.shards import Pair
 from dits.pictures import plain_view
 from dits.pooling import mean_pool
 
+SPLITS = ("validation", "test")
+"""What an encoder is measured on."""
+
 CATEGORY_NAMES = {
     "animals/birds": "a bird",
     "food/fruit": "a fruit",
@@ -43,7 +46,7 @@ def encoder_report(
         PairsError: the stamps given hold none of the held-out categories.
     """
     report: dict[str, Any] = {"encoder": encoder.id}
-    for split in ("validation", "test"):
+    for split in SPLITS:
         part = corpus.split(split)
         texts = encoder.encode_text([caption for clip in part for caption in clip.captions])
         clip_of = np.array([index for index, clip in enumerate(part) for _ in clip.captions])

@@ -30,7 +30,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """The embedded splits: training, validation (which chooses the epoch) and test (which is only measured).
+    """The embedded splits: training, what chooses the epoch (the training's `select_on`), and what is only measured.
 
     `key` names what they were made from: the numbers themselves depend on the number of threads in their last bits.
     """
@@ -63,17 +63,15 @@ class Results:
     failures: dict[str, str]
 
 
-def embedded_splits(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings, measured: str = "test") -> Splits:
-    """The splits of an embedded corpus; `measured` names the one that is measured at the end.
+def embedded_splits(parts: Sequence[Corpus], corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) -> Splits:
+    """The embedded splits of a corpus: `parts` are its training split, what chooses, and what is measured.
 
     Raises:
-        InputError: a split is empty.
         CorpusError: a video is missing, or has no embeddings.
     """
-    splits = [corpus.split(name) for name in ("train", "validation", measured)]
-    captions = [[[clip.id, *clip.captions] for clip in split] for split in splits]
+    captions = [[[clip.id, *clip.captions] for clip in part] for part in parts]
     key = sha256_of_json([encoder.id, embeddings_name(corpus, encoder), captions])
-    train_data, validation, test = (pair_data(split, encoder, embeddings) for split in splits)
+    train_data, validation, test = (pair_data(part, encoder, embeddings) for part in parts)
     return Splits(train_data, validation, test, key)
 
 
@@ -131,7 +129,8 @@ class _Grid:
         scores = trained.gallery(test.frames).scores(test.texts).numpy()
         outcome = Outcome(ranks_of(scores, test.video_of), video_to_text_ranks(scores, test.video_of), best)
         _write(path, outcome)
-        self.report(f"{variant.label}, seed {seed}: epoch {best['epoch']}, validation R@1 {best['t2v']['R@1']:.1f}")
+        chosen = f"epoch {best['epoch']}, {self.training.select_on} R@1 {best['t2v']['R@1']:.1f}"
+        self.report(f"{variant.label}, seed {seed}: {chosen}")
         return outcome
 
     def _trained(self, variant: Variant, seed: int) -> tuple[RetrievalModel, dict[str, Any]]:

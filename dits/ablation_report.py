@@ -66,8 +66,8 @@ def _heading(splits: Splits, training: TrainingConfig, seeds: Sequence[int], abo
 Text to video on the {about.split} split: {len(test.frames)} videos, {len(test.texts)} queries. Encoder
 {about.encoder},
 fixed. Trained on {len(splits.train.texts)} captions of {len(splits.train.frames)} videos; the epoch is chosen on
-{len(splits.validation.texts)} captions of {len(splits.validation.frames)} validation videos. Mean and standard
-deviation over {len(seeds)} seeds.
+{len(splits.validation.texts)} captions of {len(splits.validation.frames)} {training.select_on} videos. Mean and
+standard deviation over {len(seeds)} seeds.
 
 The difference is in R@1, to the first row of its table, with a 95 % interval by bootstrap over the split's videos
 (captions of one video are not independent) of the mean over the seeds: an interval that holds 0 says that these data do

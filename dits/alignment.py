@@ -29,6 +29,11 @@ class Alignment(nn.Module):
         """Whether it is fitted to data by arithmetic (`fit`) rather than trained."""
         return False
 
+    @property
+    def draws(self) -> bool:
+        """Whether every text meets noise of its own at inference, so that identical texts can rank differently."""
+        return False
+
     def forward(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """`sample`, so that an alignment can be called like any module."""
         return self.sample(text, generator)

@@ -39,6 +39,11 @@ class FixedPrior(Alignment):
         super().__init__()
         self.config = config
 
+    @property
+    def draws(self) -> bool:
+        """Whether every text meets noise of its own at inference."""
+        return self.config.prior_at_inference and self.config.variance > 0
+
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """t + delta (B, d) of text embeddings (B, d)."""
         if not (self.training or self.config.prior_at_inference):
@@ -162,6 +167,11 @@ class DiffusionAlignment(Alignment):
         schedule = linear_schedule(config.steps, config.beta_start, config.beta_end)
         for name in ("alpha", "alpha_bar", "beta"):
             self.register_buffer(name, getattr(schedule, name).float(), persistent=False)
+
+    @property
+    def draws(self) -> bool:
+        """Whether every text meets noise of its own at inference: its path begins at such noise."""
+        return True
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """t + delta_0 (B, d) of text embeddings (B, d); at inference the mean over the samples that are drawn."""

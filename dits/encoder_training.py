@@ -63,6 +63,7 @@ def train_encoder(
         run: a folder for the state at every validation; a run found there is resumed.
 
     Raises:
+        InputError: the corpus has no validation split.
         EncoderError: a package with pretrained weights is missing.
         PairsError: the shards are missing, damaged, or lack a source.
         VideoError: a clip cannot be decoded.
@@ -70,6 +71,7 @@ def train_encoder(
         StorageError: the folder cannot be written.
         DitsError: the loss is no number; the state of the last validation is kept.
     """
+    selection = corpus.split("validation")
     torch.manual_seed(config.seed)
     loaded = load_pairs(pairs, config.source_names)
     model, classifier = pretrained_model(folder)
@@ -82,7 +84,7 @@ def train_encoder(
 
     features = pair_features(trunk, loaded, config.crops, progress)
     data = TrainingPairs(loaded, features, config.balance)
-    validation = validation_clips(trunk, corpus.split("validation"), progress)
+    validation = validation_clips(trunk, selection, progress)
     trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
     floor = kernel_ridge_floor(*trainer.mean_training_features(), *trainer.frozen_validation_features())
     report(f"Kernel ridge map between the frozen towers: {_line(floor)}")

@@ -41,8 +41,6 @@ class JointTrainingConfig(TrainingConfig):
             training, in processes apart, and leaves out those that fail, end their process or take too long, with a
             count.
         decode_seconds: how long a video may take then.
-        select_on: the split whose best result is kept: validation; or test, as the baselines do, which is written
-            into the weights.
         evaluations: evaluations an epoch (1; the baselines 10).
         save_every: steps between states kept for resuming, besides one at every evaluation.
         max_steps: stop after so many steps, the schedule ending there; 0 makes all epochs.
@@ -61,7 +59,6 @@ class JointTrainingConfig(TrainingConfig):
     prefetch: int = 8
     undecodable: str = "error"
     decode_seconds: int = SECONDS
-    select_on: str = "validation"
     evaluations: int = 1
     save_every: int = 500
     max_steps: int = 0
@@ -76,7 +73,6 @@ class JointTrainingConfig(TrainingConfig):
             "frame_sampling": ("uniform", "random"),
             "precision": ("fp32", "bf16"),
             "undecodable": ("error", "skip"),
-            "select_on": ("validation", "test"),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)

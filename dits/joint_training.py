@@ -24,8 +24,9 @@ from dits.encoder_folder import check_writable, write_encoder
 from dits.encoders import OpenClipEncoder, load_encoder
 from dits.errors import CheckpointError, DitsError, InputError
 from dits.evaluation import evaluate_scores, selection_key
+from dits.ignored_pairs import IgnoredPairs
 from dits.joint_config import JointTrainingConfig
-from dits.joint_data import CLIP, STEP, IgnoredPairs, JointData, derived_seed, plan_steps
+from dits.joint_data import CLIP, STEP, JointData, derived_seed, plan_steps
 from dits.joint_model import Batch, GradientStep, JointModel
 from dits.joint_state import JointState
 from dits.model import ModelConfig, RetrievalModel

@@ -33,17 +33,19 @@ class Method:
         title: as tables print it.
         parts: the sections of `ModelConfig` that it reads, besides `pooling`.
         source: where it is described.
+        pooling: what can be chosen of its pooling: fields of `PoolingConfig`.
     """
 
     title: str
     parts: tuple[str, ...]
     source: str
+    pooling: tuple[str, ...] = ("kind", "attend_with", "dropout")
 
 
 METHODS = {
-    "mean": Method("Mean pooling", (), "CLIP4Clip's meanP (Luo et al. 2021)"),
-    "xpool": Method("X-Pool", (), "Gorti et al. 2022"),
-    "tmass": Method("T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended"),
+    "mean": Method("Mean pooling", (), "CLIP4Clip's meanP (Luo et al. 2021)", ()),
+    "xpool": Method("X-Pool", (), "Gorti et al. 2022", ("dropout",)),
+    "tmass": Method("T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended", ("kind", "dropout")),
     "prior": Method("Fixed prior", ("prior",), "DITS paper, section 3.1 and Table 4"),
     "diffusion": Method("Diffusion-based alignment", ("diffusion", "network"), "DITS paper, section 3.2 and Table 4"),
     "dits": Method("DITS", ("sampler", "network"), "DITS paper, section 3.3"),

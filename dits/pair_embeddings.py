@@ -29,9 +29,10 @@ def pair_data_of(pairs: Sequence[Pair], encoder: Encoder, progress: Progress | N
     counts = np.array([len(pair.pictures) for pair in pairs])
     starts = np.cumsum(counts) - counts
     shown = np.floor((np.arange(FRAMES) + 0.5) / FRAMES * counts[:, None]).astype(int) + starts[:, None]
-    texts = encoder.encode_text([text for pair in pairs for text in pair.texts])
+    captions = tuple(text for pair in pairs for text in pair.texts)
+    texts = encoder.encode_text(captions)
     video_of = np.repeat(np.arange(len(pairs)), [len(pair.texts) for pair in pairs])
-    return PairData(texts, pictures[torch.from_numpy(shown)], video_of)
+    return PairData(texts, pictures[torch.from_numpy(shown)], video_of, captions)
 
 
 def joined(first: PairData, second: PairData) -> PairData:
@@ -40,6 +41,7 @@ def joined(first: PairData, second: PairData) -> PairData:
         torch.cat([first.texts, second.texts]),
         torch.cat([first.frames, second.frames]),
         np.concatenate([first.video_of, second.video_of + len(first.frames)]),
+        first.captions + second.captions,
     )
 
 

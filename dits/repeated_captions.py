@@ -1,4 +1,8 @@
-"""Captions that stand more than once among the queries, and how far they keep retrieval from perfection."""
+"""Captions that stand more than once among the queries, and how far they keep retrieval from perfection.
+
+The ceilings bind methods under which identical texts have identical rankings: all but those that draw noise for every
+text (`dits.alignment.Alignment.draws`).
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,13 +13,13 @@ from dits.corpus import Query
 
 @dataclass(frozen=True)
 class RepeatedCaptions:
-    """Identical texts have identical rankings, so at most one video of theirs can come first for them.
+    """Where identical texts have identical rankings, at most one video of theirs can come first for them.
 
     Attributes:
         queries: how many queries there are.
         distinct: how many different texts they hold, letter by letter.
         repeated: queries whose text an earlier query has, of any video.
-        t2v_ceiling: the highest text-to-video R@1 that any scores reach, in percent: for every text, one of its videos
+        t2v_ceiling: the highest text-to-video R@1 that such scores reach, in percent: for every text, one of its videos
             comes first.
         t2v_tied: text-to-video R@1 in percent when every query's own videos are scored best and alike: the videos of a
             text then share the mean of the ranks they take, which is above 1.

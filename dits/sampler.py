@@ -106,6 +106,11 @@ class DitsSampler(Alignment):
         """Whether the path depends on the video, so that every pair of text and video has one of its own."""
         return self.config.condition in ("video", "both") or self.config.direction == "video-to-text"
 
+    @property
+    def draws(self) -> bool:
+        """Whether every text meets noise of its own at inference."""
+        return self.config.draws
+
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Aligned embeddings v_0 (B, d) of text embeddings (B, d).
 

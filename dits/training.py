@@ -24,7 +24,8 @@ from dits.embeddings import CorpusEmbeddings
 from dits.encoders import Encoder
 from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
-from dits.files import atomic_path
+from dits.files import atomic_path, sha256_of_json
+from dits.ignored_pairs import IgnoredPairs
 from dits.model import ModelConfig, RetrievalModel
 from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 
@@ -52,6 +53,8 @@ class TrainingConfig:
         ignore: pairs of a batch's text and another pair's video that are no negatives: video, where it is the text's
             own video; caption, where it is another video that has the same caption word for word; both; or none, as
             the baselines. Where no batch holds a video twice, only captions that several videos share are left.
+        select_on: the split whose best result is kept: validation; or test, as the baselines do, which is written
+            into the weights.
         seed: of initialisation, batches, dropout and noise (24).
     """
 
@@ -65,11 +68,13 @@ class TrainingConfig:
     patience: int = 0
     objective: str = "contrastive"
     ignore: str = "both"
+    select_on: str = "validation"
     seed: int = 24
 
     def __post_init__(self) -> None:
         one_of("objective", self.objective, ("contrastive", "l2", "l1"))
         one_of("ignore", self.ignore, ("none", "video", "caption", "both"))
+        one_of("split to select on", self.select_on, ("validation", "test"))
         require(
             self.epochs >= 1 and self.batch_size >= 2, "Training needs at least 1 epoch and a batch size of at least 2."
         )
@@ -82,16 +87,24 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class PairData:
-    """Captions with their videos, embedded: texts (N, d), frames (V, F, d), and each text's video (N,)."""
+    """Captions with their videos, embedded.
+
+    Attributes:
+        texts: the captions' embeddings (N, d).
+        frames: the videos' (V, F, d).
+        video_of: each caption's video (N,).
+        captions: the N captions themselves, which tell equal ones; embeddings of theirs can differ in the last bits.
+    """
 
     texts: Tensor
     frames: Tensor
     video_of: np.ndarray
+    captions: tuple[str, ...]
 
 
 @dataclass
 class TrainingResult:
-    """The model with the best validation result, that result, and one record per epoch."""
+    """The model with the best result on the split that selects, that result, and one record per epoch."""
 
     model: RetrievalModel
     best: dict[str, Any]
@@ -102,7 +115,8 @@ def pair_data(corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) ->
     """Every caption of the corpus with its video, embedded."""
     texts = [encoder.encode_text(clip.captions) for clip in corpus]
     video_of = np.array([index for index, clip in enumerate(corpus) for _ in clip.captions])
-    return PairData(torch.cat(texts), embeddings.select(corpus.ids).frames, video_of)
+    captions = tuple(caption for clip in corpus for caption in clip.captions)
+    return PairData(torch.cat(texts), embeddings.select(corpus.ids).frames, video_of, captions)
 
 
 EpochCallback = Callable[[dict[str, Any]], None]
@@ -120,7 +134,7 @@ def train(
     on_epoch: EpochCallback | None = None,
     on_step: StepCallback | None = None,
 ) -> TrainingResult:
-    """Trains a model and keeps the epoch with the best validation result.
+    """Trains a model and keeps the epoch with the best result on `validation`, the split that the config selects on.
 
     Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank.
 
@@ -131,14 +145,13 @@ def train(
         on_step: told how many steps of how many are done, those of a resumed run's earlier epochs included.
 
     Raises:
-        InputError: the method has nothing to train, or the captions are of fewer than two videos.
+        InputError: the method has nothing to train (`require_trainable`), or the captions are of fewer than two videos.
         CheckpointError: the state in `run` is damaged or of a run with another configuration.
         DitsError: the loss is no number; the state of the last epoch is kept.
     """
-    if model_config.method == "mean":
-        raise InputError("Mean pooling has no weights to train: choose another method.")
     torch.manual_seed(config.seed)
     model = RetrievalModel(model_config)
+    require_trainable(model, config)
     if init is not None:
         start_from(model, init)
     trainer = _Trainer(model, config, data)
@@ -155,6 +168,25 @@ def train(
             on_epoch(record)
     trainer.model.load_state_dict(trainer.best_weights)
     return TrainingResult(trainer.model.eval(), trainer.best, trainer.history)
+
+
+def require_trainable(model: RetrievalModel, config: TrainingConfig) -> None:
+    """Nothing, where cached embeddings can train the model, by its weights or by what it fits.
+
+    Raises:
+        InputError: the method has nothing but the temperature, or nothing that the objective reaches.
+    """
+    method = model.config.method
+    moves = any(True for _ in model.alignment.parameters()) and (method != "dits" or model.config.sampler.steps > 0)
+    require(
+        model.pooling is not None or moves or model.alignment.fitted,
+        f"The method {method} has no weights to train on mean-pooled videos while the encoder is frozen: choose "
+        "another method, or tune the encoder too (--joint).",
+    )
+    require(
+        config.objective == "contrastive" or moves,
+        f"The method {method} has nothing that the objective {config.objective} could train.",
+    )
 
 
 def validate(model: RetrievalModel, data: PairData) -> dict[str, dict[str, float]]:
@@ -191,15 +223,11 @@ class _Trainer:
         self.model = model
         self.config = config
         self.data = data
+        self.ignored = IgnoredPairs(data.captions, data.video_of, config.ignore)
         self.start = [parameter.detach().clone() for parameter in model.parameters()]
         if config.objective != "contrastive":  # what the objective does not reach must not decay either
             model.requires_grad_(False)
             model.alignment.requires_grad_(True)
-            moves = model.config.method != "dits" or model.config.sampler.steps > 0
-            require(
-                moves and any(p.requires_grad for p in model.parameters()),
-                f"The method {model.config.method} has nothing that the objective {config.objective} could train.",
-            )
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -272,8 +300,7 @@ class _Trainer:
         self._set_learning_rates((self.epoch - 1) * self.steps_per_epoch + index)
         texts = self.data.texts[torch.from_numpy(rows)]
         frames = self.data.frames[torch.from_numpy(self.data.video_of[rows])]
-        ignored = _same_sentences(texts) if self.config.ignore in ("caption", "both") else None
-        loss = self.model.loss(texts, frames, ignored, self.config.objective)
+        loss = self.model.loss(texts, frames, self.ignored.of(rows), self.config.objective)
         if not torch.isfinite(loss):
             raise DitsError(
                 f"The loss is no number at step {index + 1} of epoch {self.epoch}: lower the learning rate or the "
@@ -306,6 +333,7 @@ class _Trainer:
         digest = hashlib.sha256()
         for tensor in (*self.start, self.data.texts, self.data.frames, torch.from_numpy(self.data.video_of)):
             digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(sha256_of_json(self.data.captions).encode())
         return {"model": self.model.config.as_dict(), "training": asdict(self.config), "data": digest.hexdigest()}
 
 
@@ -332,12 +360,6 @@ def _fit(model: RetrievalModel, data: PairData) -> None:
     if model.alignment.fitted:
         model.eval()
         model.alignment.fit(data.texts, model.own_videos(data.texts, data.frames[torch.from_numpy(data.video_of)]))
-
-
-def _same_sentences(texts: Tensor) -> Tensor:
-    """(B, B) marks different rows of equal texts: the same sentence has the same embedding."""
-    same = (texts[:, None] == texts[None]).all(dim=-1)
-    return same & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -41,7 +41,8 @@ def pairs(videos, seed):
     video_of = np.repeat(np.arange(videos), 2)
     texts = centres[video_of] + 2 * F.normalize(torch.ones(DIM), dim=0)
     texts = texts + torch.randn(2 * videos, DIM, generator=generator)
-    return PairData(texts, centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator), video_of)
+    frames = centres[:, None] + 0.3 * torch.randn(videos, 12, DIM, generator=generator)
+    return PairData(texts, frames, video_of, tuple(f"caption {number}" for number in range(2 * videos)))
 
 
 SPLITS = Splits(pairs(12, 0), pairs(6, 1), pairs(9, 2), "these")
@@ -170,7 +171,8 @@ def test_whatever_makes_other_features_makes_another_key(tiny_corpus, tiny_encod
 
     def key(encoder=tiny_encoder, measured="test"):
         corpus = open_corpus(str(folder))
-        return embedded_splits(corpus, encoder, corpus_embeddings(corpus, encoder), measured).key
+        parts = [corpus.split(name) for name in ("train", "validation", measured)]
+        return embedded_splits(parts, corpus, encoder, corpus_embeddings(corpus, encoder)).key
 
     threads = torch.get_num_threads()
     try:

@@ -117,6 +117,26 @@ def test_repeated_captions_are_counted_and_printed(base, report, capsys, tmp_pat
     assert "1 of the 4 queries repeat another's caption" in capsys.readouterr().out
 
 
+def test_the_ceiling_is_said_of_the_methods_that_it_binds(base, capsys, tmp_path):
+    path, weights = tmp_path / "queries.csv", tmp_path / "weights"
+    path.write_text("video_id,caption\nclip2,the same\nclip5,the same\nclip8,another\nclip11,a third\n")
+    sources, run = base[1:5], ["--epochs", "1", "--batch-size", "4"]
+    assert main(["train", "prior", *sources, *run, "--out", str(weights / "prior.safetensors")]) == 0
+    capsys.readouterr()
+    evaluate = ["evaluate", *sources, "--weights", str(weights), "--queries", str(path)]
+    said = {}
+    for methods, binding in (("mean", ["mean"]), ("mean,prior", ["mean"]), ("prior", [])):
+        assert main([*evaluate, "--method", methods, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["repeated_captions"]["binding"] == binding
+        assert main([*evaluate, "--method", methods]) == 0
+        said[methods] = capsys.readouterr().out.splitlines()[1]
+    assert "identical texts rank alike: R@1 cannot pass 75.0" in said["mean"]
+    assert "identical texts rank alike under mean: R@1 cannot pass 75.0" in said["mean,prior"]
+    assert said["prior"].startswith("1 of the 4 queries repeat another's caption")
+    assert "cannot pass" not in said["prior"]
+    assert "identical texts can rank differently" in said["prior"]
+
+
 @pytest.mark.parametrize(("post", "temperature"), [("dsl", 100), ("qbnorm", 20)])
 def test_post_processing_is_named_wherever_it_was_used(base, report, capsys, post, temperature):
     plain = report("--method", "mean,xpool")

@@ -42,6 +42,18 @@ def test_a_method_trains_on_cached_features_and_evaluates(method, sources, tmp_p
     assert metrics["R@50"] == 100  # there are fewer videos than that
 
 
+@pytest.mark.parametrize(("name", "root"), [("msrvtt-all", "msrvtt"), ("charades-all", "charades")])
+def test_a_benchmark_without_a_validation_split_trains_when_test_selects(
+    name, root, datasets, sources, tmp_path, capsys
+):
+    out = tmp_path / "x.safetensors"
+    command = ["train", "xpool", "--corpus", f"{name}:{datasets[root]}", *sources[2:], *QUICK, "--out", str(out)]
+    assert main(command) == 2
+    assert "The validation split of corpus" in capsys.readouterr().err
+    assert main([*command, "--select-on", "test"]) == 0
+    assert out.is_file()
+
+
 def test_diffusion_is_pretrained_then_fine_tuned(sources, tmp_path):
     """The two stages of section 3.2, each a command."""
     xpool, first, second = (tmp_path / f"{name}.safetensors" for name in ("xpool", "first", "second"))

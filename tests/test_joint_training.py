@@ -22,7 +22,7 @@ from dits.encoder_folder import write_encoder
 from dits.encoders import load_encoder
 from dits.errors import CheckpointError, DitsError, InputError
 from dits.joint_config import JointTrainingConfig
-from dits.joint_data import IgnoredPairs, derived_seed, full_batches, joint_data, plan_steps
+from dits.joint_data import derived_seed, full_batches, joint_data, plan_steps
 from dits.joint_model import JointModel
 from dits.joint_training import train_jointly
 from dits.model import ModelConfig, RetrievalModel
@@ -199,24 +199,6 @@ def test_the_plan_ends_every_epoch_with_an_evaluation():
     short, evaluated, _ = plan_steps(video_of, replace(QUICK, epochs=3, max_steps=4))
     assert all(np.array_equal(a, b) for a, b in zip(short, plan, strict=False))
     assert len(short) == max(step for step in evaluated if step <= 4) == 4
-
-
-@pytest.mark.parametrize("ignore", ["none", "video", "caption", "both"])
-def test_ignored_pairs_are_those_of_the_definition(ignore):
-    captions = ["a", "b", "a", "c", "c", "d", "a"]
-    video_of = np.array([0, 0, 1, 2, 2, 3, 1])
-    rows = np.array([6, 1, 4, 0, 3, 5])
-    expected = np.zeros((6, 6), bool)
-    for i, text in enumerate(rows):
-        for j, other in enumerate(rows):
-            own = video_of[text] == video_of[other]
-            captions_there = [c for c, v in zip(captions, video_of, strict=True) if v == video_of[other]]
-            named = not own and captions[text] in captions_there
-            expected[i, j] = i != j and (
-                (ignore in ("video", "both") and own) or (ignore in ("caption", "both") and named)
-            )
-    marked = IgnoredPairs(captions, video_of, ignore).of(rows)
-    assert np.array_equal(np.zeros((6, 6), bool) if marked is None else marked.numpy(), expected)
 
 
 def test_seeds_differ_wherever_their_numbers_do():

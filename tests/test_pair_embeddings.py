@@ -29,6 +29,7 @@ def test_a_still_is_a_clip_of_one_frame(tiny_encoder):
     data = pair_data_of([pair(0, 1), pair(1, 5), pair(2, 12)], tiny_encoder)
     assert data.frames.shape == (3, 12, tiny_encoder.dim)
     assert data.video_of.tolist() == [0, 0, 1, 1, 2, 2]
+    assert data.captions == ("thing 0", "noise", "thing 1", "noise", "thing 2", "noise")
     assert (data.frames[0] == data.frames[0, :1]).all()
     assert len(torch.unique(data.frames[1], dim=0)) == 5
     assert len(torch.unique(data.frames[2], dim=0)) == 12
@@ -56,11 +57,12 @@ def test_embeddings_are_kept_by_what_they_are_made_from(tiny_encoder, tmp_path):
 
 
 def test_joined_data_keeps_who_belongs_to_whom():
-    one = PairData(torch.zeros(3, 2), torch.zeros(2, 12, 2), np.array([0, 1, 1]))
-    two = PairData(torch.ones(2, 2), torch.ones(1, 12, 2), np.array([0, 0]))
+    one = PairData(torch.zeros(3, 2), torch.zeros(2, 12, 2), np.array([0, 1, 1]), ("a", "b", "c"))
+    two = PairData(torch.ones(2, 2), torch.ones(1, 12, 2), np.array([0, 0]), ("b", "d"))
     both = joined(one, two)
     assert both.video_of.tolist() == [0, 1, 1, 2, 2]
     assert (both.frames[both.video_of[3:]] == 1).all()
+    assert both.captions == ("a", "b", "c", "b", "d")
 
 
 def test_the_command_trains_on_pairs_too(tiny_folder, tiny_corpus, tmp_path, capsys):

@@ -4,10 +4,16 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
+from dits.baselines import PriorConfig, StochasticConfig
 from dits.corpus import Query
 from dits.evaluation import evaluate_scores, match_queries
+from dits.model import METHODS, ModelConfig, RetrievalModel
+from dits.network import AlignmentConfig
+from dits.pooling import PoolingConfig
 from dits.repeated_captions import repeated_captions
+from dits.sampler import SamplerConfig
 
 
 def scores_of_texts(queries, by_text):
@@ -66,3 +72,28 @@ def test_no_scores_reach_more_than_the_ceilings_and_some_reach_them(rows):
         best = {direction: max(best[direction], found[direction]["R@1"]) for direction in best}
     ceilings = repeated_captions(queries)
     assert best == pytest.approx({"t2v": ceilings.t2v_ceiling, "v2t": ceilings.v2t_ceiling})
+
+
+@pytest.mark.parametrize("kind", ["xpool", "mean"])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *((method, {}) for method in METHODS),
+        ("prior", {"prior": PriorConfig(variance=0.0)}),
+        ("prior", {"prior": PriorConfig(prior_at_inference=False)}),
+        ("tmass", {"stochastic": StochasticConfig(text_noise="normal", text_noise_std=0.5)}),
+        ("dits", {"sampler": SamplerConfig(steps=3, inference_noise_scale=0.5)}),
+        ("dits", {"sampler": SamplerConfig(steps=1, inference_noise_scale=0.5)}),
+        ("dits", {"sampler": SamplerConfig(steps=3, start="gaussian", condition="text")}),
+        ("dits", {"sampler": SamplerConfig(steps=3, condition="video")}),
+        ("dits", {"sampler": SamplerConfig(steps=3, condition="video", inference_noise_scale=0.5)}),
+    ],
+)
+def test_a_method_that_draws_ranks_identical_texts_differently_and_no_other_does(method, settings, kind):
+    """What the ceilings take for granted, by the scores themselves."""
+    torch.manual_seed(0)
+    parts = {"network": AlignmentConfig(dim=32, depth=1, heads=4, zero_init=False), **settings}
+    model = RetrievalModel(ModelConfig(method, PoolingConfig(kind=kind, dim=32), **parts)).eval()
+    texts = torch.randn(1, 32).expand(70, -1)  # more than are scored at once
+    scores = model.gallery(torch.randn(5, 12, 32)).scores(texts)
+    assert model.alignment.draws == bool((scores - scores[:1]).abs().max() > 1e-4)

@@ -31,7 +31,8 @@ def pairs(videos=20, seed=0, shift=3.0):
     centres, gap = draw(videos, DIM), shift * F.normalize(torch.ones(DIM), dim=0)
     frames = centres[:, None] + 0.3 * draw(videos, 4, DIM)
     video_of = np.repeat(np.arange(videos), 3)
-    return PairData(centres[video_of] + gap + 1.5 * draw(3 * videos, DIM), frames, video_of)
+    captions = tuple(f"caption {number}" for number in range(3 * videos))
+    return PairData(centres[video_of] + gap + 1.5 * draw(3 * videos, DIM), frames, video_of, captions)
 
 
 @pytest.mark.parametrize("method", ["xpool", "dits"])

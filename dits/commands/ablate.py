@@ -52,11 +52,12 @@ def _ablate(args: argparse.Namespace) -> None:
     training = config_from(args, TrainingConfig)
     make_folder(args.out)
     corpus = named_corpus(args)
+    parts = [corpus.split(name) for name in ("train", training.select_on, args.split)]
     encoder = load_encoder(args.encoder)
     notices: list[str] = []
     embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
     show_notices(notices)
-    splits = embedded_splits(corpus, encoder, embeddings, args.split)
+    splits = embedded_splits(parts, corpus, encoder, embeddings)
     base = ModelConfig(
         pooling=PoolingConfig(dim=encoder.dim), network=config_from(args, AlignmentConfig, dim=encoder.dim)
     )

@@ -78,18 +78,21 @@ def _evaluate(args: argparse.Namespace) -> None:
     gallery = corpus.split(args.split)
     queries = read_queries(args.queries) if args.queries else gallery.queries()
     matched = match_queries(queries, gallery.ids)
+    bank = corpus.split("train") if args.post == "qbnorm" else None
     encoder = load_encoder(args.encoder)
     notices: list[str] = []
     everything = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
     embeddings = everything.select(gallery.ids)
     show_notices(notices)
     texts = encoder.encode_text([query.caption for query in matched.queries])
-    post = _PostProcessor(args, corpus, encoder, everything, texts)
+    post = _PostProcessor(args, bank, encoder, everything, texts)
     runs, ranks, loaded = [], {}, {}
+    alike = dict.fromkeys(methods, True)  # methods under which identical texts rank alike
     for weights in args.weights or [None]:
         loaded = {name: load_method(name, encoder, embeddings.frames, weights) for name in methods}
         ranks = {name: post.ranks(method, matched.targets) for name, method in loaded.items()}
         runs.append(_metrics(ranks))
+        alike = {name: alike[name] and not method.model.alignment.draws for name, method in loaded.items()}
     results, spread = mean_and_spread(runs)
     report = {
         "corpus": args.corpus,
@@ -99,7 +102,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         "queries": len(matched.queries),
         "skipped": matched.skipped,
         "n": {direction: len(values) for direction, values in ranks[methods[0]].items()},
-        "repeated_captions": asdict(repeated_captions(matched.queries)),
+        "repeated_captions": asdict(repeated_captions(matched.queries))
+        | {"binding": [name for name in methods if alike[name]]},
         "post": post.description(),
         "methods": results,
     }
@@ -155,7 +159,7 @@ class _PostProcessor:
     def __init__(
         self,
         args: argparse.Namespace,
-        corpus: "Corpus",
+        bank: "Corpus | None",
         encoder: "Encoder",
         embeddings: "CorpusEmbeddings",
         texts: "Tensor",
@@ -163,8 +167,7 @@ class _PostProcessor:
         self.name: str | None = args.post
         self.temperature = args.temperature or DEFAULT_TEMPERATURES.get(args.post)
         self.texts = texts
-        if self.name == "qbnorm":
-            bank = corpus.split("train")
+        if bank:
             self.bank_texts = encoder.encode_text([query.caption for query in bank.queries()])
             self.bank_frames = embeddings.select(bank.ids).frames
 

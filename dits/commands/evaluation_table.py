@@ -24,14 +24,23 @@ def _head(report: dict[str, Any]) -> str:
     ]
     repeated, post = report["repeated_captions"], report["post"]
     if repeated["repeated"]:
-        lines.append(
-            f"{repeated['repeated']} of the {repeated['queries']} queries repeat another's caption, and identical "
-            f"texts rank alike: R@1 cannot pass {repeated['t2v_ceiling']:.1f} (t2v; {repeated['t2v_tied']:.1f} where "
-            f"their videos tie) and {repeated['v2t_ceiling']:.1f} (v2t)."
-        )
+        lines.append(_repeated(repeated, list(report["methods"])))
     if post:
         lines.append(f"Post-processed, {post['name']} at {post['temperature']:g}: {post['note']}.")
     return "\n".join(lines)
+
+
+def _repeated(repeated: dict[str, Any], methods: list[str]) -> str:
+    """How many queries repeat a caption, and the ceiling that this puts on the methods under which they rank alike."""
+    count = f"{repeated['repeated']} of the {repeated['queries']} queries repeat another's caption"
+    binding = repeated["binding"]
+    if not binding:
+        return f"{count}; with noise drawn for every query ({', '.join(methods)}) identical texts can rank differently."
+    where = "" if binding == methods else f" under {', '.join(binding)}"
+    return (
+        f"{count}, and identical texts rank alike{where}: R@1 cannot pass {repeated['t2v_ceiling']:.1f} (t2v; "
+        f"{repeated['t2v_tied']:.1f} where their videos tie) and {repeated['v2t_ceiling']:.1f} (v2t)."
+    )
 
 
 def _results(report: dict[str, Any], intervals: bool) -> str:

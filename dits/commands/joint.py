@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains, writes OUT/encoder and OUT/<method>.safetensors; the state is kept in OUT/run, or in --run."""
     from dits.distributed import joined_world
 
-    for name in ("ship", "pairs", "half"):
+    for name in ("ship", "pairs", "sources", "half"):
         require(not getattr(args, name), f"--{name} is for training on cached embeddings: leave it out with --joint.")
     require(args.method != "shift", "Mean shift is arithmetic, not training: leave --joint out.")
     if args.out.suffix == ".safetensors" or args.out.is_file():

@@ -6,29 +6,30 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits.commands.common import add_sources, check_target, named_corpus, show_embedding, show_progress
+from dits.errors import require
 from dits.flags import add_config_flags, config_from
 from dits.model import METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
-    from dits.encoders import Encoder
     from dits.model import ModelConfig
-    from dits.training import PairData
+    from dits.pairs.shards import Pair
+    from dits.training import TrainingConfig
 
 
-_NO_FLAGS = {"pooling": ("dim", "heads"), "network": ("dim",)}
-"""Fields that are no flags, by part: the encoder decides the width, and --heads is the network's."""
+_SOURCES = "left-out,templates,wallpapers"
 
 
 def add(commands: "Commands") -> None:
     """Adds the command, with a subcommand for everything that can be trained."""
     from dits.commands import encoder, joint
     from dits.model import PARTS
+    from dits.pooling import PoolingConfig
     from dits.training import TrainingConfig
 
     text = "Train the pooling and the sampler, or the bundled encoder."
@@ -48,17 +49,17 @@ def add(commands: "Commands") -> None:
         target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
         target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
         train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
-        train.add_argument(
-            "--sources", default="left-out,templates,wallpapers", help="sources of the shards (default: %(default)s)"
-        )
+        train.add_argument("--sources", help=f"with --pairs: sources of the shards (default: {_SOURCES})")
         train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of any method")
         train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
         train.add_argument("--half", action="store_true", help="write float16")
         train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
         add_config_flags(train, TrainingConfig)
         joint.add_flags(train)
-        for part in ("pooling", *entry.parts):
-            add_config_flags(train, PARTS[part], skip=_NO_FLAGS.get(part, ()))
+        unread = {field.name for field in fields(PoolingConfig)} - set(entry.pooling)  # --heads is the network's
+        add_config_flags(train, PoolingConfig, skip=tuple(unread))
+        for part in entry.parts:
+            add_config_flags(train, PARTS[part], skip=("dim",))  # the encoder decides the width
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -74,29 +75,41 @@ def _train(args: argparse.Namespace) -> None:
 def _train_on_embeddings(args: argparse.Namespace) -> None:
     from dits.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
     from dits.embeddings import corpus_embeddings
+    from dits.encoder_data import load_pairs
     from dits.encoders import load_encoder
     from dits.files import sha256_of_json
-    from dits.training import TrainingConfig, pair_data, train
+    from dits.model import RetrievalModel
+    from dits.pair_embeddings import joined, pair_data_of
+    from dits.training import TrainingConfig, pair_data, require_trainable, train
 
     check_target(args.out)
-    corpus = named_corpus(args)
-    encoder = load_encoder(args.encoder)
-    embeddings = corpus_embeddings(corpus, encoder, show_embedding)
+    require(args.pairs or not args.sources, "--sources is of --pairs: name a folder of shards, or leave it out.")
     config = config_from(args, TrainingConfig)
+    encoder = load_encoder(args.encoder)
     model_config = model_config_from(args, encoder.dim)
-    data = pair_data(corpus.split("train"), encoder, embeddings)
-    described = {"corpus": args.corpus, "split": "train", "selected_on": "validation"}
+    require_trainable(RetrievalModel(model_config), config)
+    init = load_checkpoint(args.init, encoder).model if args.init else None
+    corpus = named_corpus(args)
+    training, selection = corpus.split("train"), corpus.split(config.select_on)
+    described = {"corpus": args.corpus, "split": "train", "selected_on": config.select_on}
+    pairs: list[Pair] = []
     if args.pairs:
-        data, sources = _with_pairs(data, encoder, args.pairs, args.sources)
-        described["pairs"] = sources
+        sources = tuple(name.strip() for name in (args.sources or _SOURCES).split(",") if name.strip())
+        pairs = load_pairs(args.pairs, sources)
+        described["pairs"] = f"{len(pairs)} of {', '.join(sources)}"
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding)
+    data = pair_data(training, encoder, embeddings)
+    if pairs:
+        more = pair_data_of(pairs, encoder, lambda done, total: show_progress("Embedding the pairs", done, total))
+        data = joined(data, more)
     result = train(
         model_config,
         config,
         data,
-        pair_data(corpus.split("validation"), encoder, embeddings),
-        init=load_checkpoint(args.init, encoder).model if args.init else None,
+        pair_data(selection, encoder, embeddings),
+        init=init,
         run=args.run,
-        on_epoch=lambda record: _print_epoch(record, config.epochs),
+        on_epoch=lambda record: _print_epoch(record, config),
     )
     captions = sha256_of_json([[clip.id, clip.split, *clip.captions] for clip in corpus])
     header = CheckpointHeader(
@@ -114,30 +127,27 @@ def _train_on_embeddings(args: argparse.Namespace) -> None:
 
 
 def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
-    """The model that the flags describe, for embeddings of a width."""
+    """The model that the flags describe, for embeddings of a width.
+
+    Raises:
+        InputError: a value is out of range, or a flag is given that mean pooling does not read.
+    """
     from dits.model import PARTS, ModelConfig
 
     fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
     names = ("pooling", *METHODS[args.method].parts)
+    if getattr(args, "kind", None) == "mean":
+        unread = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
+        given = [flag for flag, value in unread.items() if value is not None]
+        require(not given, f"{' and '.join(given)}: mean pooling does not read this, leave it out with --kind mean.")
     return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})
 
 
-def _with_pairs(data: "PairData", encoder: "Encoder", folder: Path, names: str) -> tuple["PairData", str]:
-    """The data joined with the shards' pairs of some sources, and what to say of them."""
-    from dits.encoder_data import load_pairs
-    from dits.pair_embeddings import joined, pair_data_of
-
-    sources = tuple(name.strip() for name in names.split(",") if name.strip())
-    pairs = load_pairs(folder, sources)
-    more = pair_data_of(pairs, encoder, lambda done, total: show_progress("Embedding the pairs", done, total))
-    return joined(data, more), f"{len(pairs)} of {', '.join(sources)}"
-
-
-def _print_epoch(record: dict[str, Any], epochs: int) -> None:
+def _print_epoch(record: dict[str, Any], config: "TrainingConfig") -> None:
     t2v = record["t2v"]
     print(
-        f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  validation t2v R@1 {t2v['R@1']:.1f} "
-        f"R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}",
+        f"epoch {record['epoch']}/{config.epochs}  loss {record['loss']:.4f}  {config.select_on} t2v R@1 "
+        f"{t2v['R@1']:.1f} R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}",
         file=sys.stderr,
         flush=True,
     )

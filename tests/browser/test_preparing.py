@@ -16,11 +16,11 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def corpus(tiny_corpus, tmp_path_factory):
-    """The tiny corpus with so many captions that training takes seconds."""
+    """The tiny corpus with so many captions that DITS trains for longer than a second page takes to open."""
     folder = tmp_path_factory.mktemp("corpora") / "wordy"
     shutil.copytree(tiny_corpus, folder)
     lines = (folder / "captions.csv").read_text().splitlines()
-    more = [f"{line} number {n}" for line in lines[1:] if ",train," in line for n in range(20)]
+    more = [f"{line} number {n}" for line in lines[1:] if ",train," in line for n in range(50)]
     (folder / "captions.csv").write_text("\n".join(lines + more) + "\n")
     return folder
 
