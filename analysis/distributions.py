@@ -105,12 +105,15 @@ def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: T
     single_x, single_y, single_weight = x.units.float(), y.units.float(), weight_y.float()
     total = torch.zeros(len(draws), dtype=torch.float64)
     for rows in torch.arange(len(x.units)).split(max(1, _BLOCK_NUMBERS // len(y.units))):
-        values = kernel(single_x[rows] @ single_y.T)
-        values.masked_fill_(x.label[rows, None] == y.label, 0)
-        same = x.group[rows, None] == y.group
+        columns = slice(int(rows[0]) if x is y else 0, None)
+        values = kernel(single_x[rows] @ single_y[columns].T)
+        if x is y:  # symmetric: what lies right of the block stands for what lies below it, too
+            values[:, len(rows) :] *= 2
+        values.masked_fill_(x.label[rows, None] == y.label[columns], 0)
+        same = x.group[rows, None] == y.group[columns]
         total += weight_x[:, rows] @ torch.where(same, values, 0).sum(dim=1, dtype=torch.float64)
         values.masked_fill_(same, 0)
-        total += ((single_weight @ values.T).double() * weight_x[:, rows]).sum(dim=1)
+        total += ((single_weight[:, columns] @ values.T).double() * weight_x[:, rows]).sum(dim=1)
     return total / _pairs(x, y, weight_x, weight_y)
 
 

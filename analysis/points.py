@@ -88,6 +88,8 @@ def unit(points: Tensor) -> Tensor:
 def different_points(texts: Tensor, videos: Tensor) -> tuple[Points, Points]:
     """The different texts and the different videos of paired unit vectors (N, d): a repeated vector is one point."""
     (text_row, _), (video_row, video_of) = first_appearances(texts), first_appearances(videos)
+    _require_several("text", len(text_row) > 1)
+    _require_several("video", len(video_row) > 1)
     return (
         Points(texts[text_row], text_row, video_of[text_row]),
         Points(videos[video_row], video_row, torch.arange(len(video_row))),
@@ -135,8 +137,13 @@ def _check_rows(name: str, points: Tensor) -> None:
         raise InputError(
             f"The {name} embedding in row {row} (counted from 0) is zero and points nowhere: leave it out."
         )
+    units = unit(points)
+    _require_several(name, bool(((units - units[0]).abs() > SAME_WITHIN).any()))
+
+
+def _require_several(name: str, several: bool) -> None:
     require(
-        len(first_appearances(unit(points))[0]) > 1,
+        several,
         f"The modality gap needs at least two different texts and two different videos: all {name} embeddings point "
         "the same way.",
     )
