@@ -14,7 +14,7 @@ from analysis.points import Points, first_appearances
 from dits.errors import require
 
 FOLDS = 5
-"""Parts that separability holds out in turn (fewer where one modality has fewer points)."""
+"""Parts that separability holds out in turn."""
 
 _BLOCK_NUMBERS = 4_000_000  # numbers in one block of a table of all pairs: 16 MB
 _BANDWIDTH_POINTS = 2_000  # points whose distances the median is taken of
@@ -85,7 +85,7 @@ def mmd(
 
 
 def median_distance(points: Tensor, seed: int = 0) -> float:
-    """The median of the distances between points (n, d), the median heuristic; of 2,000 random ones where n is larger."""
+    """The median of the distances between points (n, d), the median heuristic; of 2,000 random ones of more."""
     if len(points) > _BANDWIDTH_POINTS:
         drawn = np.random.default_rng(seed).choice(len(points), size=_BANDWIDTH_POINTS, replace=False)
         points = points[torch.from_numpy(drawn)]
@@ -105,12 +105,15 @@ def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: T
     single_x, single_y, single_weight = x.units.float(), y.units.float(), weight_y.float()
     total = torch.zeros(len(draws), dtype=torch.float64)
     for rows in torch.arange(len(x.units)).split(max(1, _BLOCK_NUMBERS // len(y.units))):
-        values = kernel(single_x[rows] @ single_y.T)
-        values.masked_fill_(x.label[rows, None] == y.label, 0)
-        same = x.group[rows, None] == y.group
+        columns = slice(int(rows[0]) if x is y else 0, None)
+        values = kernel(single_x[rows] @ single_y[columns].T)
+        if x is y:  # symmetric: what lies right of the block stands for what lies below it, too
+            values[:, len(rows) :] *= 2
+        values.masked_fill_(x.label[rows, None] == y.label[columns], 0)
+        same = x.group[rows, None] == y.group[columns]
         total += weight_x[:, rows] @ torch.where(same, values, 0).sum(dim=1, dtype=torch.float64)
         values.masked_fill_(same, 0)
-        total += ((single_weight @ values.T).double() * weight_x[:, rows]).sum(dim=1)
+        total += ((single_weight[:, columns] @ values.T).double() * weight_x[:, rows]).sum(dim=1)
     return total / _pairs(x, y, weight_x, weight_y)
 
 
@@ -139,15 +142,28 @@ def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     points = torch.cat([texts, videos])
-    _, vectors = first_appearances(points)
     modality = np.repeat([0, 1], [len(texts), len(videos)])
-    folds = StratifiedGroupKFold(min(FOLDS, len(texts), len(videos)), shuffle=True, random_state=seed)
+    split = PredefinedSplit(_folds(first_appearances(points)[1].numpy(), modality, seed))
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
-    predicted = cross_val_predict(model, points.numpy(), modality, groups=vectors, cv=folds)
+    predicted = cross_val_predict(model, points.numpy(), modality, cv=split)
     return float(balanced_accuracy_score(modality, predicted))
+
+
+def _folds(vector: np.ndarray, modality: np.ndarray, seed: int) -> np.ndarray:
+    """The fold (N,) of each point, by its vector's number: vectors are dealt out in turn, of each modality alike.
+
+    Dealt in the order of vectors that are texts, both, videos, so that those of one modality follow each other and no
+    fold holds all of them: two different ones are enough for every training set to have both modalities.
+    """
+    is_text, is_video = (np.bincount(vector[modality == side], minlength=vector.max() + 1) > 0 for side in (0, 1))
+    shuffled = np.random.default_rng(seed).permutation(len(is_text))
+    order = shuffled[np.argsort((is_video.astype(int) - is_text)[shuffled], kind="stable")]
+    fold = np.empty_like(order)
+    fold[order] = np.arange(len(order)) % FOLDS
+    return fold[vector]
 
 
 def _pairs(x: Cloud, y: Cloud, weight_x: Tensor, weight_y: Tensor) -> Tensor:

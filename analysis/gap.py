@@ -205,7 +205,7 @@ MEASURES: dict[str, Measure] = {
     "centroid_distance": Measure(
         "Distance of centroids",
         "From 0 (one centre) to 2, 0.82 for CLIP on COCO; two clouds of one centre can still be told apart, and from "
-        "n points it comes out above 0 by about the square root of 2 / n where there is no gap.",
+        "n points it comes out at up to the square root of 2 / n where there is no gap.",
         "Liang et al. 2022",
     ),
     "rmg": Measure(

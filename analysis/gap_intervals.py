@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from analysis.distributions import mmd, uniformity
-from analysis.gap import PairDistances, pair_distances, relative_modality_gap
+from analysis.gap import MEASURES, PairDistances, pair_distances, relative_modality_gap
 from analysis.points import different_points, first_appearances, numbered, unit
 from dits.errors import require
 
@@ -39,6 +39,9 @@ def gap_intervals(
     hide most of the spread), `frechet` (a resample has fewer different points, which raises it further: its
     resamples lie above it), and `cross_modal_neighbours` and `hubness` (the bootstrap fails for statistics of a
     fixed number of nearest neighbours: Abadie and Imbens 2008). One group has no spread, and no intervals.
+
+    An interval says how far other videos would move the measure, not how far the measure is off the truth: the
+    distance of centroids comes out too large from few points, and so does its interval.
 
     Above `sampled` points, uniformity and mmd have the intervals of the sample, which are wider than all points' are.
 
@@ -68,7 +71,7 @@ def gap_intervals(
     drawn["uniformity_text"] = uniformity(some_text, some_groups[0], draws)
     drawn["uniformity_video"] = uniformity(some_video, some_groups[1], draws)
     drawn["mmd"] = mmd(some_text, some_video, some_groups, draws, seed=seed)
-    return {name: _interval(values.numpy()) for name, values in drawn.items() if values.isfinite().any()}
+    return {name: _interval(drawn[name].numpy()) for name in MEASURES if name in drawn and drawn[name].isfinite().any()}
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,10 @@ class GapTab:
                 "pairs",
                 "Distances of the pairs",
                 "On unit vectors, before and after.",
-                pair_histograms(distances),
-                True,
+                partial(pair_histograms, distances),
+                wide=True,
             ),
-            Panel("measures", "Measures against step", "Each panel has its own scale.", curves, True),
+            Panel("measures", "Measures against step", "Each panel has its own scale.", curves, wide=True),
             shift_panel(flow, analyses[0].shifts),
             heat_map_panel(analyses[0]),
         ]
