@@ -7,7 +7,8 @@ Three kinds of map, all of unit vectors, since retrieval compares by cosine:
 - pca: the strongest principal components of texts and videos.
 - umap: neighbourhoods. Distances between its clouds mean nothing. It is fitted on texts, videos and every step of
   every path together: fitted on texts and videos alone, it draws an even path as one jump, because no point of theirs
-  lies in the gap and `transform` sets every step beside one cloud or the other.
+  lies in the gap and `transform` sets every step beside one cloud or the other. Where the gap is many times wider than
+  the clouds, steps of different paths are nearer to each other than to their own, and the joint fit tears paths too.
 
 How far to trust a map is for analysis/projection_trust.py to say; analysis/projection_cache.py keeps maps.
 """
