@@ -74,6 +74,11 @@ class Flow:
             texts=tuple(self.texts[i] for i in index),
         )
 
+    def to_videos(self, video_of: np.ndarray) -> "Flow":
+        """The same texts, each with another video (N,), which stands as the mean of its frames."""
+        own = self.videos[torch.from_numpy(video_of)]
+        return replace(self, video_of=video_of, own_videos=own, video_side="mean")
+
     def moved(self, points: Tensor, method: str | None = None) -> "Flow":
         """The same texts and videos with other points (S, N, d) and, where it is given, another method's name."""
         return replace(self, points=points, method=method or self.method)
@@ -88,6 +93,7 @@ def flow_of(
     *,
     name: str = "",
     split: str = "all",
+    method: str = "",
     captions: tuple[str, ...] = (),
     video_ids: tuple[str, ...] = (),
     video_side: str = "mean",
@@ -106,7 +112,7 @@ def flow_of(
     return Flow(
         name=name,
         split=split,
-        method=model.config.method,
+        method=method or model.config.method,
         points=model.trajectory(texts),
         videos=videos,
         video_of=video_of,

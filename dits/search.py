@@ -196,6 +196,14 @@ class SearchEngine:
             for name, values in scores.items()
         }
 
+    def readable(self, text: str) -> str:
+        """The query as it is encoded: without control characters and stray spaces.
+
+        Raises:
+            InputError: the query is empty.
+        """
+        return self._readable(text)[0]
+
     def _readable(self, text: str) -> tuple[str, str | None]:
         """The query without control characters and stray spaces, and a notice where a part is not read."""
         kept = text.strip()[:MAX_QUERY_CHARACTERS]

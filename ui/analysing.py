@@ -6,22 +6,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from analysis.projection import Map
-from analysis.projection_trust import Trust
 
 from analysis.captions import caption_embeddings
-from analysis.flow import Flow, draws, flow_of, with_sampling
+from analysis.flow import Flow, flow_of, with_sampling
 from analysis.maps import DrawnFlow, drawn_flow, trusted_map
+from analysis.projection import Map
+from analysis.projection_trust import Trust
 from analysis.report import Analysis, ReportConfig, analyse
-from dits.checkpoint import find_weights
+from dits.checkpoint import find_weights, load_checkpoint
 from dits.corpus import Corpus
 from dits.demo import strip_path
 from dits.embeddings import CorpusEmbeddings
 from dits.errors import InputError
 from dits.evaluation import match_queries
-from dits.model import METHODS, ModelConfig, RetrievalModel
+from dits.model import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig
-from dits.search import SearchEngine, load_method
+from dits.search import SearchEngine
 from ui.loading import EngineLoader
 from ui.results import file_url
 
@@ -41,11 +41,12 @@ class Analyst:
 
     @property
     def methods(self) -> dict[str, str]:
-        """The titles of the methods to analyse: those loaded, the mean shift, and diffusion where it has weights."""
-        names = [name for name in ("dits", "xpool", "mean") if name in self.engine.methods] + ["shift"]
-        if find_weights("diffusion", self.engine.encoder.id).is_file():
-            names.insert(1, "diffusion")
-        return {name: METHODS[name].title for name in names}
+        """The titles of the ways of moving a text, by name: methods loaded, further weights, and the mean shift.
+
+        Further weights are whatever else lies beside the methods' own, such as a baseline's, or a method's with another
+        loss: NAME.safetensors is called NAME.
+        """
+        return self._once("methods", self._methods)
 
     @property
     def splits(self) -> list[str]:
@@ -109,25 +110,26 @@ class Analyst:
         """
         with self._lock:
             model = with_sampling(self.model(method), steps, noise, seed)
-            text = self.engine.encoder.encode_text([query]).cpu()
-            flow = self._flow_of(model, text, "all", (query,), np.zeros(1, dtype=int))
-            best = flow.scores_at(len(flow.points) - 1).argmax(axis=1)
-            return self._flow_of(model, text, "all", (query,), best)
+            sentence = self.engine.readable(query)
+            text = self.engine.encoder.encode_text([sentence]).cpu()
+            flow = self._flow_of(model, method, text, "all", (sentence,), np.zeros(1, dtype=int))
+            return flow.to_videos(flow.scores_at(len(flow.points) - 1).argmax(axis=1))
 
-    def draws(self, method: str) -> bool:
-        """Whether a method's way depends on a seed."""
-        return draws(self.model(method))
+    def is_dits(self, method: str) -> bool:
+        """Whether T' and noise can be chosen."""
+        return self.model(method).config.method == "dits"
 
     def _flow(self, split: str, method: str, side: str) -> Flow:
         part = self.part(split)
         matched = match_queries(part.queries(), part.ids)
         captions = tuple(query.caption for query in matched.queries)
         texts = caption_embeddings(self.engine.encoder, captions)
-        return self._flow_of(self.model(method), texts, split, captions, matched.targets, side)
+        return self._flow_of(self.model(method), method, texts, split, captions, matched.targets, side)
 
     def _flow_of(
         self,
         model: RetrievalModel,
+        method: str,
         texts: torch.Tensor,
         split: str,
         captions: tuple[str, ...],
@@ -137,27 +139,33 @@ class Analyst:
         ids = self.part(split).ids
         return flow_of(
             model, texts, self._embeddings(split).frames, video_of,
-            name=self.engine.corpus.name, split=split, captions=captions, video_ids=tuple(ids), video_side=side,
+            name=self.engine.corpus.name, split=split, method=method, captions=captions, video_ids=tuple(ids),
+            video_side=side,
         )  # fmt: skip
 
     def _landmarks(self, method: str) -> DrawnFlow:
         clips = self.part("all")
         captions = tuple(clip.captions[0] for clip in clips)
         texts = caption_embeddings(self.engine.encoder, captions)
-        flow = self._flow_of(self.model(method), texts, "all", captions, np.arange(len(clips)))
+        flow = self._flow_of(self.model(method), method, texts, "all", captions, np.arange(len(clips)))
         return drawn_flow(flow, _LANDMARK_PATHS, thumbnails=self.thumbnails("all"))
 
     def _embeddings(self, split: str) -> CorpusEmbeddings:
         return self.engine.embeddings.select(self.part(split).ids)
 
+    def _methods(self) -> dict[str, str]:
+        folder = find_weights("dits", self.engine.encoder.id).parent
+        names = [path.stem for path in sorted(folder.glob("*.safetensors"))]
+        further = [name for name in names if name not in SEARCH_METHODS and name.partition("-")[0] in METHODS]
+        loaded = [name for name in ("dits", "xpool", "mean") if name in self.engine.methods]
+        return {name: _title(name) for name in (*loaded, "shift", *further)}
+
     def _model(self, method: str) -> RetrievalModel:
         if method == "shift":
             return self._mean_shift()
         if method in self.engine.methods:
-            model = self.engine.methods[method].model
-        else:
-            model = load_method(method, self.engine.encoder, self.engine.embeddings.frames).model
-        return _on_cpu(model)
+            return _on_cpu(self.engine.methods[method].model)
+        return load_checkpoint(find_weights(method, self.engine.encoder.id), self.engine.encoder).model
 
     def _mean_shift(self) -> RetrievalModel:
         """The mean gap, as the training split has it; ranked by mean pooling."""
@@ -196,6 +204,12 @@ class Analysts:
 
 _LANDMARK_PATHS = 12
 _SPLITS = ("validation", "test", "train")
+
+
+def _title(name: str) -> str:
+    """The title of further weights: dits-l2 are DITS's, l2."""
+    method, _, kind = name.partition("-")
+    return f"{METHODS[method].title}, {kind}" if kind else METHODS[method].title
 
 
 def _on_cpu(model: RetrievalModel) -> RetrievalModel:

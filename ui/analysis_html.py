@@ -1,22 +1,21 @@
 """The numbers of the analysis tabs, as HTML. Everything that a corpus or a visitor wrote is escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from analysis.projection import nearest
 
 from analysis.figure_style import step_names
 from analysis.flow import Flow
 from analysis.gap import MEASURES
 from analysis.maps import DrawnFlow
+from analysis.projection import nearest
 from analysis.report import Analysis
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.corpus import Clip, Corpus
 from dits.demo import strip_path
-from dits.model import METHODS
 from ui.results import file_url
 
 _TOP = 3
@@ -31,10 +30,11 @@ _ROWS = {
 }
 
 
-def gap_html(analyses: Sequence[Analysis]) -> str:
-    """The table of measures: at the text, and at v_0 under each method, each with its bootstrap interval."""
+def gap_html(titled: Mapping[str, Analysis]) -> str:
+    """The table of measures: at the text, and at v_0 under each method, by its title, with bootstrap intervals."""
+    titles, analyses = [escape(title) for title in titled], list(titled.values())
     flow = analyses[0].flow
-    heads = "".join(f"<th scope='col'>{_method(analysis)}</th>" for analysis in analyses)
+    heads = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     rows = [
         f"<tr><th scope='row'>{escape(measure.title)}<small>{escape(measure.reading)}</small></th>"
         f"{_gap_cell(analyses[0], name, 0)}{''.join(_gap_cell(a, name, -1) for a in analyses)}</tr>"
@@ -49,7 +49,7 @@ def gap_html(analyses: Sequence[Analysis]) -> str:
         f'<section class="numbers"><p role="status">{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval '
         f"first: a smaller gap need not rank better. Under a number, its 95 % bootstrap interval over clips.</p>"
         f'<div class="scroll"><table><thead><tr><th scope="col">measure</th><th scope="col">text t, as '
-        f"{_method(analyses[0])} ranks it</th>{heads}</tr></thead>"
+        f"{titles[0]} ranks it</th>{heads}</tr></thead>"
         f"<tbody>{''.join(metrics + rows)}</tbody></table></div></section>"
     )
 
@@ -147,10 +147,6 @@ def _clip(clip: Clip) -> str:
     if not strip.is_file():
         return f"<small>{caption}</small>"
     return f'<img src="{escape(file_url(strip))}" alt="{caption}" title="{caption}" loading="lazy">'
-
-
-def _method(analysis: Analysis) -> str:
-    return escape(METHODS[analysis.flow.method].title)
 
 
 def _gap_cell(analysis: Analysis, name: str, step: int) -> str:

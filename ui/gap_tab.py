@@ -1,6 +1,6 @@
 """The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from analysis.figures import measure_curves, pair_histograms
 from analysis.gap import MEASURES, pair_distances
 from analysis.maps import map_panel
 from analysis.panels import Panel
+from analysis.report import Analysis
 from analysis.report_files import heat_map_panel
 from analysis.shift_figure import shift_panel
 from ui.analysing import Analyst
@@ -25,59 +26,41 @@ NOTE = (
 )
 
 
+_CURVES = ("l2", "cosine", "centroid_distance", "rmg", "separability", "cross_modal_neighbours")
+_SPLIT = ("test", "validation")
+_BESIDE = ("dits-l2", "shift")
+
+
 class GapTab:
     """What the tab shows, of an analyst that may still be waiting for the corpus."""
 
     def __init__(self, analyst: Callable[[], Analyst]) -> None:
         self._analyst = analyst
 
-    def choices(self) -> tuple[Any, Any, Any]:
-        """The splits and methods that there are."""
+    def choices(self, split: str | None, first: str | None, second: str | None) -> tuple[Any, Any, Any]:
+        """The splits and methods that there are, and what is chosen of them: what was, or what is told most by."""
         analyst = self._analyst()
+        names, splits = list(analyst.methods), analyst.splits
         methods = [(title, name) for name, title in analyst.methods.items()]
-        names = list(analyst.methods)
-        other = "shift" if names[0] != "shift" else names[-1]
-        split = "test" if "test" in analyst.splits else analyst.splits[0]
         return (
-            gr.Radio(choices=analyst.splits, value=split),
-            gr.Dropdown(choices=methods, value=names[0]),
-            gr.Dropdown(choices=methods, value=other),
+            gr.Radio(choices=splits, value=split if split in splits else _first(_SPLIT, splits)),
+            gr.Dropdown(choices=methods, value=first if first in names else names[0]),
+            gr.Dropdown(choices=methods, value=second if second in names else _first(_BESIDE, names)),
         )
 
-    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, Any, Any]:
+    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, str, str]:
         """The table, the figures of numbers, and the maps."""
         analyst = self._analyst()
-        analyses = [analyst.analysis(split, method, side) for method in dict.fromkeys((first, second))]
-        titles = [analyst.methods[a.flow.method] for a in analyses]
-        flow = analyses[0].flow
-        distances = {"text t": pair_distances(flow.points[0], flow.own_videos)}
-        distances |= {
-            f"{title} v₀": pair_distances(a.flow.points[-1], a.flow.own_videos)
-            for title, a in zip(titles, analyses, strict=True)
-        }
-        curves = partial(
-            measure_curves,
-            analyses[0].reports[0],
-            {name: measure.title for name, measure in MEASURES.items()},
-            name=titles[0],
-            other={title: a.reports[0] for title, a in zip(titles[1:], analyses[1:], strict=True)},
-        )
+        names = list(dict.fromkeys((first, second)))
+        analyses = {analyst.methods[name]: analyst.analysis(split, name, side) for name in names}
+        shown = next(iter(analyses.values()))
         panels = [
-            Panel(
-                "pairs",
-                "Distances of the pairs",
-                "On unit vectors, before and after.",
-                partial(pair_histograms, distances),
-                wide=True,
-            ),
-            Panel("measures", "Measures against step", "Each panel has its own scale.", curves, wide=True),
-            shift_panel(flow, analyses[0].shifts),
-            heat_map_panel(analyses[0]),
+            _distances(analyses),
+            _curves(analyses),
+            shift_panel(shown.flow, shown.shifts),
+            heat_map_panel(shown),
         ]
-        maps = [
-            self._map(analyst, split, a.flow.method, title, view, three)
-            for title, a in zip(titles, analyses, strict=True)
-        ]
+        maps = [self._map(analyst, split, name, view, three) for name in names]
         return gap_html(analyses), panel_values(panels), panel_values(maps)
 
     def chosen(self, split: str, method: str, event: gr.EventData) -> str:
@@ -85,11 +68,38 @@ class GapTab:
         analyst = self._analyst()
         return chosen_html(analyst.drawn(split, method), analyst.part(split), choosing(event))
 
-    def _map(self, analyst: Analyst, split: str, method: str, title: str, view: str, three: bool) -> Panel:
+    def _map(self, analyst: Analyst, split: str, method: str, view: str, three: bool) -> Panel:
         drawn = analyst.drawn(split, method)
         made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
         panel = map_panel(made, trusted, drawn.labels)
-        return replace(panel, name=f"{panel.name}-{method}", heading=f"{title}. {panel.heading}", wide=False)
+        heading = f"{analyst.methods[method]}. {panel.heading}"
+        return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
+
+
+def _distances(analyses: Mapping[str, Analysis]) -> Panel:
+    flows = {title: analysis.flow for title, analysis in analyses.items()}
+    before = next(iter(flows.values()))
+    distances = {"text t": pair_distances(before.points[0], before.own_videos)}
+    distances |= {f"{title} v₀": pair_distances(flow.points[-1], flow.own_videos) for title, flow in flows.items()}
+    draw = partial(pair_histograms, distances)
+    return Panel("pairs", "Distances of the pairs", "On unit vectors, before and after.", draw, wide=True)
+
+
+def _curves(analyses: Mapping[str, Analysis]) -> Panel:
+    (title, first), *others = analyses.items()
+    draw = partial(
+        measure_curves,
+        first.reports[0],
+        {name: MEASURES[name].title for name in _CURVES},
+        name=title,
+        other={other: analysis.reports[0] for other, analysis in others},
+    )
+    return Panel("measures", "Measures against step", "Each panel has its own scale.", draw, wide=True)
+
+
+def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
+    """The first of what is wanted that is there; else the last that is there."""
+    return next((name for name in wanted if name in there), there[-1])
 
 
 def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str, Any]) -> None:
@@ -118,7 +128,8 @@ def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str,
 
     inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps]
     show = shown_errors(handle.show)
-    opened = tab.select(shown_errors(handle.choices), None, [split, first, second], **shared)
+    methods = [split, first, second]
+    opened = tab.select(shown_errors(handle.choices), methods, methods, **shared)
     opened.success(show, inputs, outputs, **shared)
     gr.on([control.input for control in inputs], show, inputs, outputs, **shared)
     maps.select(shown_errors(handle.chosen), [split, first], chosen, **shared)

@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
-from analysis.projection import add_path
-from analysis.projection_trust import trust
 
 from analysis.figures import bump_chart, query_curves
 from analysis.flow import Flow
 from analysis.maps import map_panel
 from analysis.panels import Panel
+from analysis.projection import add_path
+from analysis.projection_trust import trust
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.errors import require
 from ui.analysing import Analyst
@@ -33,10 +33,13 @@ class TrajectoryTab:
     def __init__(self, analyst: Callable[[], Analyst]) -> None:
         self._analyst = analyst
 
-    def choices(self, query: str, own: str) -> tuple[str, Any]:
+    def choices(self, query: str, own: str, method: str | None) -> tuple[str, Any]:
         """The sentence searched for, where none was typed here, and the methods that there are."""
-        methods = [(title, name) for name, title in self._analyst().methods.items()]
-        return own.strip() or query, gr.Dropdown(choices=methods, value=methods[0][1])
+        titles = self._analyst().methods
+        chosen = method if method in titles else next(iter(titles))
+        return own.strip() or query, gr.Dropdown(
+            choices=[(title, name) for name, title in titles.items()], value=chosen
+        )
 
     def show(
         self, query: str, method: str, steps: int, noise: float, seed: int, beside: bool, view: str, three: bool
@@ -71,7 +74,7 @@ class TrajectoryTab:
         return chosen_html(analyst.landmarks(method), analyst.engine.corpus, choosing(event))
 
     def _flow(self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int) -> Flow:
-        if method != "dits":
+        if not analyst.is_dits(method):
             return analyst.query_flow(query, method)
         require(0 <= steps <= 40, f"T' is from 0 to 40 here, not {steps}.")
         return analyst.query_flow(query, method, int(steps), float(noise), int(seed))
@@ -88,7 +91,7 @@ class TrajectoryTab:
         made = add_path(drawn.cloud, base, paths)
         whole = drawn.with_paths(paths, [_name(flow) for flow in flows])
         new = ("path", len(drawn.labels.paths))
-        return replace(map_panel(made, trust(whole.cloud, made), whole.labels, new), wide=True)
+        return replace(map_panel(made, trust(whole.cloud, made), whole.labels, new), wide=False)
 
 
 def build_trajectory_tab(
@@ -121,7 +124,7 @@ def build_trajectory_tab(
 
     inputs, outputs = [query, method, steps, noise, seed, beside, view, three], [numbers, panels]
     show = shown_errors(handle.show)
-    opened = tab.select(shown_errors(handle.choices), [search_query, query], [query, method], **shared)
+    opened = tab.select(shown_errors(handle.choices), [search_query, query, method], [query, method], **shared)
     opened.success(show, inputs, outputs, **shared)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **shared)
