@@ -250,6 +250,27 @@ def test_a_network_that_knows_the_noise_recovers_the_gap():
     alignment.network = Oracle()
     torch.testing.assert_close(alignment.sample(text), video, atol=1e-3, rtol=1e-3)
 
+    alignment.config = DiffusionConfig(steps=10, longest_gap=100.0)  # never reached: the same mean, written otherwise
+    torch.testing.assert_close(alignment.sample(text), video, atol=1e-3, rtol=1e-3)
+
+
+def test_a_bound_out_of_reach_leaves_equation_7():
+    alignment = scrambled(DiffusionAlignment(DiffusionConfig(steps=4), NETWORK))
+    text = draw(3, DIM)
+    plain = alignment.trajectory(text, torch.Generator().manual_seed(9))
+    alignment.config = DiffusionConfig(steps=4, longest_gap=1e6)
+    bounded = alignment.trajectory(text, torch.Generator().manual_seed(9))
+    torch.testing.assert_close(bounded, plain, atol=1e-3, rtol=1e-4)
+
+
+def test_a_bounded_gap_is_no_longer_than_its_bound_whatever_the_network_says():
+    alignment = scrambled(DiffusionAlignment(DiffusionConfig(longest_gap=0.5), NETWORK))
+    text = draw(20, DIM)
+    gap = (alignment.sample(text) - text).norm(dim=-1)
+    assert (gap <= 0.5 * text.norm(dim=-1) * (1 + 1e-5)).all()  # at i = 1 the end is the predicted delta_0
+    alignment.config = DiffusionConfig()
+    assert ((alignment.sample(text) - text).norm(dim=-1) > 10 * text.norm(dim=-1)).all()
+
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_the_diffusion_loss_of_a_silent_network_is_the_noise_itself(power):
