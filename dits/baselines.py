@@ -213,7 +213,7 @@ class DiffusionAlignment(Alignment):
             yield text + delta
 
     def _mean_before(self, delta: Tensor, eps: Tensor, k: int, text: Tensor) -> Tensor:
-        """The mean of delta_{i-1} (B, d) given delta_i and its noise, k = i - 1: by Equation 7, or a bounded delta_0."""
+        """The mean of delta_{i-1} (B, d) from delta_i and its noise, k = i - 1: by Equation 7, or a bounded delta_0."""
         alpha, signal = self.alpha[k], self.alpha_bar[k]
         if not self.config.longest_gap:
             return (delta - (1 - alpha) / (1 - signal).sqrt() * eps) / alpha.sqrt()
