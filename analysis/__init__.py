@@ -23,7 +23,7 @@ _HOME = {
     "ReportConfig": "analysis.report",
     "analyse": "analysis.report",
     "flow_of": "analysis.flow",
-    "gap_intervals": "analysis.gap_intervals",
+    "gap_intervals": "analysis.bootstrap",
     "gap_measures": "analysis.gap",
     "mean_shift": "analysis.report",
     "pair_distances": "analysis.gap",
