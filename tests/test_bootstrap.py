@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis import distributions, points
-from analysis import gap_intervals as module
+from analysis import bootstrap as module
 from analysis.bootstrap import gap_intervals
 from analysis.gap import MEASURES, centroid_gap, gap_measures
 from analysis.points import unit
