@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import distributions, points
 from analysis import bootstrap as module
+from analysis import distributions, points
 from analysis.bootstrap import gap_intervals
 from analysis.gap import MEASURES, centroid_gap, gap_measures
 from analysis.points import unit
