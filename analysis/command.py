@@ -34,11 +34,7 @@ def add(commands: "Commands") -> None:
     add_sources(analyse)
     analyse.add_argument("--split", default="test", help="train, validation, test (default) or all")
     analyse.add_argument(
-        "--method",
-        default="dits",
-    analyse.add_argument(
         "--method", default="dits", help="whose steps, or the name of further weights, such as dits-l2 (default: dits)"
-    )
     )
     analyse.add_argument(
         "--features", type=Path, metavar="FILE",
