@@ -123,14 +123,12 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     The squared distance of Dowson and Landau (1982), as FID is. The trace of the square root is the sum of the
     singular values of F_a' F_b, where C = F F': real, and sound for covariances of any rank.
     """
-    root = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
-    squared = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * root
-    return max(0.0, float(squared))
+    return _frechet(mean_a, _factor(covariance_a), mean_b, _factor(covariance_b))
 
 
 def frechet(texts: Tensor, videos: Tensor) -> float:
     """The Frechet distance between Gaussians fitted to unit vectors (n, d) and (m, d)."""
-    return frechet_distance(texts.mean(dim=0), torch.cov(texts.T), videos.mean(dim=0), torch.cov(videos.T))
+    return _frechet(texts.mean(dim=0), _factor_of(texts), videos.mean(dim=0), _factor_of(videos))
 
 
 def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:
@@ -172,6 +170,19 @@ def _pairs(x: Cloud, y: Cloud, weight_x: Tensor, weight_y: Tensor) -> Tensor:
     in_label = torch.bincount(y.label, minlength=int(x.label.max()) + 1)[x.label].double()
     between = weight_x.sum(dim=1) * weight_y.sum(dim=1) - weight_x.square() @ in_group
     return between + weight_x @ (in_group - in_label)
+
+
+def _frechet(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor) -> float:
+    """The distance of Gaussians with covariances F F', from their means (d,) and factors F (d, any)."""
+    root = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
+    squared = (mean_a - mean_b).square().sum() + factor_a.square().sum() + factor_b.square().sum() - 2 * root
+    return max(0.0, float(squared))
+
+
+def _factor_of(points: Tensor) -> Tensor:
+    """F with F F' = the covariance of points (n, d): the centred points themselves, where they are the fewer."""
+    count, dim = points.shape
+    return (points - points.mean(dim=0)).T / (count - 1) ** 0.5 if count <= dim else _factor(torch.cov(points.T))
 
 
 def _factor(covariance: Tensor) -> Tensor:
