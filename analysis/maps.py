@@ -60,15 +60,12 @@ class DrawnFlow:
         require(0 <= step < steps, f"The ways on the map have {steps} points, counted from 0: there is no {step}.")
         return f"{self.labels.path_names[index]}, step {step_names(steps)[step]}", self.cloud.paths[step, index]
 
-    def with_paths(self, paths: np.ndarray, names: Sequence[str], ends: Sequence[int]) -> "DrawnFlow":
+    def with_paths(self, points: np.ndarray, names: Sequence[str], ends: Sequence[int]) -> "DrawnFlow":
         """The same with further ways (S, P, d), of new sentences, and the videos that they are followed to."""
-        labels = self.labels
-        more = {
-            "paths": (*labels.paths, *[-1] * len(names)),
-            "path_names": (*labels.path_names, *names),
-            "ends": (*(labels.ends or [-1] * len(labels.paths)), *ends),
-        }
-        return DrawnFlow(self.cloud.with_paths(paths), replace(labels, **more))
+        labels, before = self.labels, self.labels.ends or (-1,) * len(self.labels.paths)
+        paths, path_names = (*labels.paths, *[-1] * len(names)), (*labels.path_names, *names)
+        named = replace(labels, paths=paths, path_names=path_names, ends=(*before, *ends))
+        return DrawnFlow(self.cloud.with_paths(points), named)
 
     def _require(self, kind: str, index: int) -> None:
         counts = {name: len(getattr(self.labels, f"{name}s")) for name in ("text", "video", "path")}

@@ -25,6 +25,7 @@ from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fres
 from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
+MAP_TITLES = {"linear": "Linear view, along the gap", "umap": "UMAP", "pca": "Principal components"}
 NOTE = (
     "**Do not measure distances on a map.** UMAP draws half a gap as wide as a whole one; how far each map can be "
     "trusted stands under it. Click a point, or select several with the lasso, to see their clips."
@@ -126,7 +127,7 @@ def _map(analyst: Analyst, split: str, method: str, view: str, three: bool) -> P
     drawn = analyst.drawn(split, method)
     made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
     panel = map_panel(made, trusted, drawn.labels)
-    heading = f"{analyst.methods[method]}. {panel.heading}"
+    heading = f"{analyst.methods[method]}: {MAP_TITLES[made.kind]}"
     return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
 
 

@@ -17,11 +17,11 @@ from analysis.panels import Panel
 from analysis.projection import add_path
 from analysis.projection_trust import trust
 from analysis.trajectory import path_measures, ranks_by_step
-from analysis.way_figure import way_panel
+from analysis.way_figure import followed_map, way_panel
 from dits.errors import require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
-from ui.gap_tab import KINDS
+from ui.gap_tab import KINDS, MAP_TITLES
 from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.shown_errors import shown_errors
 
@@ -178,12 +178,14 @@ def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
 def _maps(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> list[Panel]:
     """The map of the corpus with the ways on it, and the first way alone where it moves."""
     landmarks, whole = analyst.landmarks(method), _drawn(analyst, method, flows)
-    base, _ = analyst.map(("landmarks", method), landmarks, KINDS[view], 3 if three else 2)
+    base, trusted = analyst.map(("landmarks", method), landmarks, KINDS[view], 3 if three else 2)
     first = len(landmarks.labels.paths)
     made = add_path(landmarks.cloud, base, whole.cloud.paths[:, first:])
-    others = range(first + 1, len(whole.labels.paths))
-    panel = map_panel(made, trust(whole.cloud, made), whole.labels, pairs=False, chosen=("path", first), beside=others)
-    return list(filter(None, (replace(panel, wide=False), way_panel(made, whole.labels, first))))
+    draw = partial(followed_map, made, whole.labels, first, range(first + 1, len(whole.labels.paths)))
+    figures = replace(trust(whole.cloud, made), seed_spread=trusted.seed_spread)
+    panel = map_panel(made, figures, whole.labels)
+    panel = replace(panel, heading=MAP_TITLES[made.kind], draw=draw, wide=False)
+    return list(filter(None, (panel, way_panel(made, whole.labels, first))))
 
 
 def _drawn(analyst: Analyst, method: str, flows: list[Flow]) -> DrawnFlow:

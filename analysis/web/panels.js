@@ -76,14 +76,26 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
   // The figure in the page's colours; a slider and buttons of its own are replaced by those of the page.
   function styled(panel) {
     const { data, layout, frames } = dark() ? recoloured(panel.figure, panel.dark) : panel.figure;
-    const { sliders, updatemenus, ...rest } = layout;
-    const dragmode = matchMedia("(pointer: coarse)").matches ? false : rest.dragmode; // fingers scroll the page
-    if (!sliders) return { data, frames, layout: { ...rest, dragmode, autosize: true } };
+    const { sliders, updatemenus, ...own } = layout;
+    const rest = { ...own, legend: { ...own.legend, ...legend(own) }, autosize: true };
+    if (matchMedia("(pointer: coarse)").matches) rest.dragmode = false; // fingers scroll the page
+    if (!sliders) return { data, frames, layout: { ...rest, height: flat(rest, rest.height) } };
     const names = sliders[0].steps.map((step) => step.label);
     const spare = Math.max(0, (rest.margin?.b ?? 60) - 60);
     const margin = { ...rest.margin, b: (rest.margin?.b ?? 60) - spare };
-    const height = rest.height - spare;
-    return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height, dragmode, autosize: true } };
+    const height = flat(rest, rest.height - spare);
+    return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height } };
+  }
+
+  // On a telephone a legend has two columns.
+  function legend(layout) {
+    if (root.clientWidth > 520) return {};
+    return { x: layout.scene ? 0 : -0.2, entrywidth: 0.5, entrywidthmode: "fraction", font: { size: 11 } };
+  }
+
+  // The height of a figure whose axes have one scale: on a telephone, no more than its width asks for.
+  function flat(layout, height) {
+    return layout.yaxis?.scaleanchor ? Math.min(height, 1.15 * root.clientWidth + 60) : height;
   }
 
   // A copy of a figure with other colours, whether they are written "#rrggbb" or "rgba(r,g,b,a)".
