@@ -81,9 +81,9 @@ class GapTab:
 
     def chosen(self, split: str, first: str, second: str, event: gr.EventData) -> str:
         """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
-        analyst = self._analyst()
-        on_second = str(getattr(event, "name", "")).endswith(f"-{second}")
-        return chosen_html(analyst.drawn(split, second if on_second else first), analyst.part(split), choosing(event))
+        analyst, choice = self._analyst(), choosing(event)
+        method = second if choice.figure.endswith(f"-{second}") else first
+        return chosen_html(analyst.drawn(split, method), analyst.part(split), choice)
 
     def warm(self) -> None:
         """Makes what the tab shows first, in the background, unless that is under way."""
@@ -186,10 +186,11 @@ def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str,
 
     inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps, chosen]
     shared = {**shared, "show_progress_on": [numbers, maps]}
+    last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
     methods, show = [split, first, second], shown_errors(handle.show)
     opened = tab.select(shown_errors(handle.opened), [seen, numbers, *methods], [seen, fresh, *methods], **shared)
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    gr.on([control.input for control in inputs], show, inputs, outputs, **shared)
-    picked = maps.select(shown_errors(handle.chosen), methods, chosen, **shared)
+    gr.on([control.input for control in inputs], show, inputs, outputs, **last)
+    picked = maps.select(shown_errors(handle.chosen), methods, chosen, **last)
     picked.success(None, None, None, js=reveal("gap-chosen"))
     return handle

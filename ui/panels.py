@@ -56,10 +56,12 @@ class Choice:
     """Points that were chosen in a figure.
 
     Attributes:
+        figure: the name of its panel.
         points: their kinds ("text", "video" or "path"), indices and, on a way, steps: MAX_CHOSEN at most.
         of: how many were chosen.
     """
 
+    figure: str
     points: tuple[tuple[str, int, int], ...]
     of: int
 
@@ -85,10 +87,11 @@ def choosing(event: gr.EventData) -> Choice:
     Raises:
         InputError: what the browser sent names no points.
     """
-    sent = getattr(event, "points", None)
+    data = event._data if isinstance(event._data, dict) else {}  # anything may have been sent
+    sent = data.get("points")
     require(isinstance(sent, list) and len(sent) > 0 and all(map(_is_point, sent)), "Click a point on a map to see it.")
     points = dict.fromkeys((kind, index, step or 0) for kind, index, step, *_ in sent)
-    return Choice(tuple(points)[:MAX_CHOSEN], len(points))
+    return Choice(str(data.get("name")), tuple(points)[:MAX_CHOSEN], len(points))
 
 
 def unless_fresh(show: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:

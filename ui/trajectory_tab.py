@@ -136,6 +136,7 @@ def build_trajectory_tab(
     sampling = [method, steps, noise, seed]
     inputs, outputs = [query, *sampling, beside, view, three], [numbers, panels, chosen]
     shared = {**shared, "show_progress_on": [numbers, panels]}
+    last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
     show = shown_errors(handle.show)
     opened = tab.select(
         shown_errors(handle.opened),
@@ -144,10 +145,10 @@ def build_trajectory_tab(
         **shared,
     )
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    method.change(shown_errors(handle.settings), method, [steps, noise, seed], **shared)
+    method.change(shown_errors(handle.settings), method, [steps, noise, seed], **last)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
-    gr.on([*events, view.input, three.input], show, inputs, outputs, **shared)
-    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside], chosen, **shared)
+    gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
+    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside], chosen, **last)
     picked.success(None, None, None, js=reveal("way-chosen"))
 
 
