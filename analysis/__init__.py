@@ -1,1 +1,48 @@
-"""Measures and pictures of the embedding space."""
+"""The modality gap of any text and video embeddings, and what each step of a sampler does to it.
+
+    from pathlib import Path
+    import analysis
+
+    flow = analysis.read_features(Path("embeddings.npz"))        # or analysis.flow_of(model, texts, frames, video_of)
+    report = analysis.analyse([flow])
+    report.as_dict()["steps"][0]["rmg"]
+    analysis.write_report(Path("report"), report)
+
+Names are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Analysis": "analysis.report",
+    "Cloud": "analysis.projection",
+    "Flow": "analysis.flow",
+    "GapMeasures": "analysis.gap",
+    "MEASURES": "analysis.gap",
+    "ReportConfig": "analysis.report",
+    "analyse": "analysis.report",
+    "flow_of": "analysis.flow",
+    "gap_intervals": "analysis.bootstrap",
+    "gap_measures": "analysis.gap",
+    "mean_shift": "analysis.report",
+    "pair_distances": "analysis.gap",
+    "path_measures": "analysis.trajectory",
+    "project": "analysis.projection",
+    "read_features": "analysis.features",
+    "step_reports": "analysis.trajectory",
+    "trust": "analysis.projection_trust",
+    "write_report": "analysis.report_files",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'analysis' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -10,17 +10,20 @@ from analysis.flow import VIDEO_SIDES
 from dits.commands.common import (
     add_command,
     add_sources,
-    method_names,
     named_corpus,
     show_embedding,
     show_notices,
 )
 from dits.errors import InputError, require
 from dits.files import make_folder
+from dits.model import METHODS
 
 if TYPE_CHECKING:
     from analysis.flow import Flow
     from dits.commands.common import Commands
+    from dits.embeddings import CorpusEmbeddings
+    from dits.encoders import OpenClipEncoder
+    from dits.model import RetrievalModel
 
 
 def add(commands: "Commands") -> None:
@@ -30,7 +33,9 @@ def add(commands: "Commands") -> None:
     )
     add_sources(analyse)
     analyse.add_argument("--split", default="test", help="train, validation, test (default) or all")
-    analyse.add_argument("--method", default="dits", help="whose steps (default: %(default)s)")
+    analyse.add_argument(
+        "--method", default="dits", help="whose steps, or the name of further weights, such as dits-l2 (default: dits)"
+    )
     analyse.add_argument(
         "--features", type=Path, metavar="FILE",
         help="embeddings of any model instead of a corpus: safetensors or npz with text (N, d), video (V, d), and "
@@ -85,17 +90,14 @@ def _flows(args: argparse.Namespace) -> list["Flow"]:
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.evaluation import match_queries
-    from dits.search import load_method
 
-    [method] = method_names(args.method)
     corpus = named_corpus(args)
     gallery = corpus.split(args.split)
     encoder = load_encoder(args.encoder)
     notices: list[str] = []
     embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append).select(gallery.ids)
     show_notices(notices)
-    model = load_method(method, encoder, embeddings.frames, args.weights).model
-    model = with_sampling(model.cpu(), args.steps, args.noise)
+    model = with_sampling(_model(args, encoder, embeddings).cpu(), args.steps, args.noise)
     if args.noise_seeds > 1 and not draws(model):
         raise InputError(f"Nothing is drawn here, so that --noise-seeds {args.noise_seeds} would be one and the same.")
     seeds = [None] if args.noise_seeds == 1 else list(range(args.noise_seeds))
@@ -110,9 +112,26 @@ def _flows(args: argparse.Namespace) -> list["Flow"]:
             matched.targets,
             name=corpus.name,
             split=args.split,
+            method=args.method,
             captions=captions,
             video_ids=tuple(gallery.ids),
             video_side=args.video_side,
         )
         for seed in seeds
     ]
+
+
+def _model(args: argparse.Namespace, encoder: "OpenClipEncoder", embeddings: "CorpusEmbeddings") -> "RetrievalModel":
+    """The method's model, or that of further weights beside the methods' own: NAME.safetensors is called NAME."""
+    from dits.checkpoint import find_weights, load_checkpoint
+    from dits.search import load_method
+
+    name: str = args.method
+    if name in METHODS:
+        return load_method(name, encoder, embeddings.frames, args.weights).model
+    path = find_weights(name, encoder.id, args.weights)
+    require(
+        path.name == f"{name}.safetensors" and path.is_file(),
+        f"There is no method '{name}', and no weights of that name in {path.parent}: choose from {', '.join(METHODS)}.",
+    )
+    return load_checkpoint(path, encoder).model

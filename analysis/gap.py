@@ -5,7 +5,7 @@ do before they measure. Which vector stands for a video is for the caller to say
 closer to that text by construction than the mean of its frames does.
 
 A measure of pairs is a mean over the N pairs. Every other measure takes a repeated vector as one point, so that a
-video counts once however many captions it has. `analysis.gap_intervals` says how sure the numbers are.
+video counts once however many captions it has. `analysis.bootstrap` says how sure the numbers are.
 """
 
 import math

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from analysis.bootstrap import gap_intervals
 from analysis.flow import Flow, cosine_scores
 from analysis.gap import MEASURES, centroid_gap, shift_along_gap
-from analysis.gap_intervals import gap_intervals
 from analysis.points import sampled
 from analysis.trajectory import (
     MAX_QUERIES,

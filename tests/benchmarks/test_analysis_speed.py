@@ -18,7 +18,7 @@ PROGRAM = """
 import json, resource, sys, time
 import torch
 from analysis.gap import gap_measures
-from analysis.gap_intervals import gap_intervals
+from analysis.bootstrap import gap_intervals
 
 pairs, captions = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)

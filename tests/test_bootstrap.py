@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from analysis import bootstrap as module
 from analysis import distributions, points
-from analysis import gap_intervals as module
+from analysis.bootstrap import gap_intervals
 from analysis.gap import MEASURES, centroid_gap, gap_measures
-from analysis.gap_intervals import gap_intervals
 from analysis.points import unit
 from dits.errors import InputError
 from tests.test_gap import captioned, vectors
