@@ -83,7 +83,7 @@ def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[
     followed = _spread(video_of, paths) if len(flow.points) > 1 else []
     rows, names = torch.from_numpy(texts), video_names(flow)
     cloud = Cloud(
-        texts=flow.points[0, rows].numpy(),
+        texts=flow.queries[rows].numpy(),
         videos=flow.videos[torch.from_numpy(videos)].numpy(),
         paths=flow.points[:, rows[followed]].numpy(),
     )
@@ -121,10 +121,13 @@ def map_panels(
 
 
 def map_panel(made: Map, trusted: Trust, labels: MapLabels, chosen: tuple[str, int] | None = None) -> Panel:
-    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out."""
+    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out.
+
+    The panel is named by the kind that was asked for, which another may stand in for.
+    """
     note = " ".join(filter(None, (made.note, trusted.sentence())))
     draw = partial(embedding_map, made, labels, chosen=chosen)
-    return Panel(f"map-{made.kind}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
+    return Panel(f"map-{made.parameters['asked']}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
 
 
 def trusted_map(
