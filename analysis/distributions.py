@@ -132,7 +132,8 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 
 def frechet(texts: Tensor, videos: Tensor) -> float:
     """The Frechet distance between Gaussians fitted to unit vectors (n, d) and (m, d)."""
-    return frechet_distance(texts.mean(dim=0), torch.cov(texts.T), videos.mean(dim=0), torch.cov(videos.T))
+    of_texts, of_videos = (torch.cov(points.T).reshape(points.shape[1], -1) for points in (texts, videos))
+    return frechet_distance(texts.mean(dim=0), of_texts, videos.mean(dim=0), of_videos)
 
 
 def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:

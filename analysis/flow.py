@@ -1,5 +1,6 @@
 """What is analysed: texts at every step of their way, their videos, and how a point of the way ranks the videos."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits.errors import InputError
+from dits.errors import InputError, require
 from dits.model import METHODS, ModelConfig, RetrievalModel
 from dits.pooling import mean_pool
 from dits.sampler import DitsSampler
@@ -87,7 +88,7 @@ class Flow:
         return replace(self, video_of=video_of, own_videos=own, video_side="mean")
 
     def from_text(self) -> "Flow":
-        """The same way with the text before it, where it begins elsewhere. A text of another length is the same text."""
+        """The same way with the text before it, where it begins elsewhere; the text at another length is the text."""
         begins = F.cosine_similarity(self.points[0], self.queries, dim=-1)
         if bool((begins > 1 - _SAME_DIRECTION).all()):
             return self
@@ -166,6 +167,7 @@ def with_sampling(
     Raises:
         InputError: the method has no such setting, or a value is out of range.
     """
+    require(noise is None or math.isfinite(noise), f"The noise scale must be a finite number, not {noise}.")
     if (steps, noise, seed) == (None, None, None):
         return model
     config = model.config

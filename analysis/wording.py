@@ -49,8 +49,8 @@ def _seeds(report: dict[str, Any]) -> list[str]:
     if report["noise_seeds"] == 1:
         return []
     return [
-        f"The measures and the retrieval of each step are means over {report['noise_seeds']} seeds of the noise, ± their "
-        "standard deviation; intervals, ways, figures and maps are those of the first seed."
+        f"Measures and retrieval are means over {report['noise_seeds']} seeds of the noise, ± their standard "
+        "deviation; intervals, ways, figures and maps are those of the first seed."
     ]
 
 

@@ -215,7 +215,7 @@ class TestWords:
     def test_seeds_and_intervals_are_said(self, analysis_of_seeds, report):
         several = analysis_of_seeds.as_dict()
         page = Tags(report_page(several, [], [])).text
-        assert "means over 3 seeds of the noise" in page
+        assert "Measures and retrieval are means over 3 seeds of the noise" in page
         assert "figures and maps are those of the first seed" in page
         last = several["steps"][-1]
         low, high = last["intervals"]["l2"]

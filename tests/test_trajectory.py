@@ -12,6 +12,7 @@ from dits.model import ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig, mean_pool
 from tests.flows import VIDEO_OF, a_model, frames, points
 
+
 @pytest.fixture
 def model():
     return a_model()
