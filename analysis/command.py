@@ -76,10 +76,10 @@ def _given(args: argparse.Namespace) -> list["Flow"]:
     from analysis.features import read_features
 
     unread = {
-        "--steps": args.steps, "--noise": args.noise, "--weights": args.weights,
+        "--steps": args.steps is not None, "--noise": args.noise is not None, "--weights": args.weights is not None,
         "--noise-seeds": args.noise_seeds > 1, "--video-side": args.video_side != "mean",
     }  # fmt: skip
-    named = [flag for flag, value in unread.items() if value]
+    named = [flag for flag, is_given in unread.items() if is_given]
     if named:
         raise InputError(f"{', '.join(named)} is of a corpus and a method: leave it out with --features.")
     return [read_features(args.features)]

@@ -40,7 +40,7 @@ class DrawnFlow:
         Raises:
             InputError: the map has no such point.
         """
-        return index if kind == "video" else int(self.labels.video_of[self._text_of(kind, index)])
+        return self._video(index) if kind == "video" else int(self.labels.video_of[self._text_of(kind, index)])
 
     def point(self, kind: str, index: int) -> tuple[str, np.ndarray]:
         """The name of a point of the map, and its vector (d,); of a way, those of the text that it starts at.
@@ -49,8 +49,7 @@ class DrawnFlow:
             InputError: the map has no such point.
         """
         if kind == "video":
-            require(0 <= index < len(self.labels.videos), f"The map has no video {index}.")
-            return self.labels.videos[index], self.cloud.videos[index]
+            return self.labels.videos[self._video(index)], self.cloud.videos[index]
         text = self._text_of(kind, index)
         return self.labels.texts[text], self.cloud.texts[text]
 
@@ -62,10 +61,15 @@ class DrawnFlow:
             replace(labels, paths=(*labels.paths, *[-1] * len(names)), path_names=(*labels.path_names, *names)),
         )
 
+    def _video(self, index: int) -> int:
+        require(0 <= index < len(self.labels.videos), f"The map has no video {index}.")
+        return index
+
     def _text_of(self, kind: str, index: int) -> int:
-        counts = {"text": len(self.labels.texts), "path": len(self.labels.paths)}
-        require(0 <= index < counts.get(kind, 0), f"The map has no {kind[:20]} {index} that belongs to a clip.")
-        return index if kind == "text" else self.labels.paths[index]
+        starts = {"text": range(len(self.labels.texts)), "path": self.labels.paths}.get(kind, ())
+        text = starts[index] if 0 <= index < len(starts) else -1
+        require(text >= 0, f"The map has no {kind[:20]} {index} that belongs to a clip.")
+        return text
 
 
 def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[str] = ()) -> DrawnFlow:
@@ -83,7 +87,7 @@ def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[
     followed = _spread(video_of, paths) if len(flow.points) > 1 else []
     rows, names = torch.from_numpy(texts), video_names(flow)
     cloud = Cloud(
-        texts=flow.points[0, rows].numpy(),
+        texts=flow.queries[rows].numpy(),
         videos=flow.videos[torch.from_numpy(videos)].numpy(),
         paths=flow.points[:, rows[followed]].numpy(),
     )
@@ -121,10 +125,13 @@ def map_panels(
 
 
 def map_panel(made: Map, trusted: Trust, labels: MapLabels, chosen: tuple[str, int] | None = None) -> Panel:
-    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out."""
+    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out.
+
+    The panel is named by the kind that was asked for, which another may stand in for.
+    """
     note = " ".join(filter(None, (made.note, trusted.sentence())))
     draw = partial(embedding_map, made, labels, chosen=chosen)
-    return Panel(f"map-{made.kind}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
+    return Panel(f"map-{made.parameters['asked']}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
 
 
 def trusted_map(
