@@ -50,6 +50,7 @@ class Settings:
     weights: Path | None = None
     host: str | None = None
     port: int | None = None
+    warm: bool = True
 
 
 class Handlers:
@@ -143,8 +144,8 @@ class Handlers:
         return missing_html(engine) + problem, gr.Button(label, visible=True)
 
 
-def build_app(loader: EngineLoader) -> gr.Blocks:
-    """The page and its endpoints."""
+def build_app(loader: EngineLoader, warm: bool = True) -> gr.Blocks:
+    """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
     handle, analysts = Handlers(loader), Analysts(loader)
     with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         gr.Markdown(
@@ -155,18 +156,20 @@ def build_app(loader: EngineLoader) -> gr.Blocks:
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
         with gr.Tabs():
             with gr.Tab("Search", id="search"):
-                query = _build_search(app, handle, status)
+                query, shown_first = _build_search(app, handle, status)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
                 build_trajectory_tab(trajectory, query, analysts, quiet)
             with gr.Tab("Modality gap", id="gap") as gap:
-                build_gap_tab(gap, analysts, quiet)
+                tab = build_gap_tab(gap, analysts, quiet)
+        if warm:
+            shown_first.then(tab.warm, None, None, api_visibility="private", show_progress="hidden")
         gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
     return app
 
 
-def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> gr.Textbox:
-    """The search tab, and what happens when the page opens; returns the query box."""
+def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> tuple[gr.Textbox, Any]:
+    """The search tab, and what happens when the page opens; the query box, and the event that shows a first ranking."""
     kinds = read_examples()
     first = [examples[0].query for examples in kinds.values()]
     gr.Markdown("Pick a result to see it larger at its best-matching moment.")
@@ -206,10 +209,10 @@ def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> gr.Textb
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     prepared = [status, method, panel, offer, make]
     loaded = app.load(handle.load, method, [status, method], **quiet)
-    loaded.success(handle.show_first, inputs, outputs, **shared)
+    shown_first = loaded.success(handle.show_first, inputs, outputs, **shared)
     loaded.success(handle.follow, None, prepared, **quiet)
     make.click(handle.prepare, None, prepared, **quiet)
-    return query
+    return query, shown_first
 
 
 def _text(value: Any) -> str:
@@ -227,7 +230,7 @@ def launch(settings: Settings) -> None:
     """Starts loading, then serves the page, which shows the progress."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
-    app = build_app(loader)
+    app = build_app(loader, settings.warm)
     app.queue(max_size=64)
     app.launch(
         server_name=settings.host,
@@ -235,7 +238,7 @@ def launch(settings: Settings) -> None:
         allowed_paths=[str(path) for path in (*loader.media, PLOTLY)],
         theme=gr.themes.Soft(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
-        ),
+        ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
         css_paths=[UI / "style.css", WEB / "panels.css"],
         ssr_mode=False,
         show_error=True,
@@ -254,6 +257,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
     parser.add_argument("--host", help="address to serve on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument(
+        "--no-warm", dest="warm", action="store_false", help="analyse nothing before somebody opens a tab for it"
+    )
     try:
         launch(Settings(**vars(parser.parse_args())))
     except (DitsError, OSError, OverflowError) as error:

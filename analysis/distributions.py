@@ -125,15 +125,12 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     The squared distance of Dowson and Landau (1982), as FID is. The trace of the square root is the sum of the
     singular values of F_a' F_b, where C = F F': real, and sound for covariances of any rank.
     """
-    root = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
-    squared = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * root
-    return max(0.0, float(squared))
+    return _frechet(mean_a, _factor(covariance_a), mean_b, _factor(covariance_b))
 
 
 def frechet(texts: Tensor, videos: Tensor) -> float:
     """The Frechet distance between Gaussians fitted to unit vectors (n, d) and (m, d)."""
-    of_texts, of_videos = (torch.cov(points.T).reshape(points.shape[1], -1) for points in (texts, videos))
-    return frechet_distance(texts.mean(dim=0), of_texts, videos.mean(dim=0), of_videos)
+    return _frechet(texts.mean(dim=0), _factor_of(texts), videos.mean(dim=0), _factor_of(videos))
 
 
 def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:
@@ -185,6 +182,23 @@ def _meetings(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     row = torch.arange(len(x)).repeat_interleave(counts)
     nth = torch.arange(len(row)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     return row, order[first.repeat_interleave(counts) + nth]
+
+
+def _frechet(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor) -> float:
+    """The distance of Gaussians with covariances F F', from their means (d,) and factors F (d, any)."""
+    root = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
+    squared = (mean_a - mean_b).square().sum() + factor_a.square().sum() + factor_b.square().sum() - 2 * root
+    return max(0.0, float(squared))
+
+
+def _factor_of(points: Tensor) -> Tensor:
+    """F with F F' = the covariance of points (n, d): the centred points themselves, where they are the fewer."""
+    count, dim = points.shape
+    return (
+        (points - points.mean(dim=0)).T / (count - 1) ** 0.5
+        if count <= dim
+        else _factor(torch.cov(points.T).reshape(dim, dim))
+    )
 
 
 def _factor(covariance: Tensor) -> Tensor:

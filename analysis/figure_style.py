@@ -93,6 +93,11 @@ def palette_of(theme: str) -> Palette:
     return PALETTES[theme]
 
 
+def dark_colours() -> dict[str, str]:
+    """The colour of the dark theme for each of the light one, which is all that the themes differ in."""
+    return dict(zip(_colours(PALETTES["light"]), _colours(PALETTES["dark"]), strict=True))
+
+
 def styled(figure: go.Figure, theme: str, name: str, description: str, height: int, **layout: Any) -> go.Figure:
     """The figure in the look of all: `name` is for files, `description` for those who cannot see it."""
     return figure.update_layout(
@@ -191,6 +196,11 @@ def faint(colour: str, opacity: float) -> str:
     """A colour "#rrggbb" that what is behind shines through."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def _colours(palette: Palette) -> list[str]:
+    *single, series = vars(palette).values()
+    return [*single, *series]
 
 
 def _plain(text: str) -> str:

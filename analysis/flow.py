@@ -180,7 +180,7 @@ def with_sampling(
         changed = replace(config, diffusion=replace(config.diffusion, inference_seed=seed))
     else:
         raise InputError(f"{METHODS[config.method].title} has no T' or noise to choose at inference.")
-    return _same_weights(model, changed)
+    return model if changed == config else _same_weights(model, changed)
 
 
 def _same_weights(model: RetrievalModel, config: ModelConfig) -> RetrievalModel:

@@ -1,5 +1,6 @@
 """The embedding map: texts, videos, who belongs to whom, and the way of texts step by step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +46,7 @@ class MapLabels:
         paths: (Q) the text that each way starts at, or -1 for a new query.
         path_names: (Q) sentences.
         thumbnails: (V) addresses of pictures, or none.
+        ends: (Q) the video that a way of a new query is followed to, -1 for the other ways; or none.
     """
 
     texts: tuple[str, ...]
@@ -53,15 +55,18 @@ class MapLabels:
     paths: tuple[int, ...] = ()
     path_names: tuple[str, ...] = ()
     thumbnails: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def thumbnail(self, video: int) -> str:
         """The address of a video's picture; empty where there is none."""
         return self.thumbnails[video] if self.thumbnails and video >= 0 else ""
 
-    def thumbnail_of_path(self, path: int) -> str:
-        """The address of the picture of the video that a way leads to, where that is known."""
+    def video_of_path(self, path: int) -> int:
+        """The video that a way leads to, or is followed to; -1 where that is not known."""
         text = self.paths[path]
-        return self.thumbnail(int(self.video_of[text])) if text >= 0 else ""
+        if text >= 0:
+            return int(self.video_of[text])
+        return self.ends[path] if self.ends else -1
 
 
 def embedding_map(
@@ -71,6 +76,7 @@ def embedding_map(
     pairs: bool = True,
     step: int | None = None,
     chosen: tuple[str, int] | None = None,
+    beside: Sequence[int] = (),
     theme: str = "light",
 ) -> go.Figure:
     """The map as a figure whose frames move the trace "now" along the ways.
@@ -81,7 +87,9 @@ def embedding_map(
     Args:
         pairs: whether lines join the texts with their videos.
         step: where "now" is at first, counted from 0; the last without one.
-        chosen: the kind and index of what is to stand out, as custom data has them.
+        chosen: the kind and index of what is to stand out, as custom data has them. If that has a way, "now" moves
+            along this way and those beside it alone.
+        beside: the indices of ways to compare it with.
 
     Raises:
         InputError: there is no such theme, step, or thing to choose.
@@ -101,15 +109,18 @@ def embedding_map(
     figure.add_trace(_videos(map, labels, palette, fast))
     if count:
         figure.add_trace(_ways(map, labels, np.arange(count), palette, fast, name="way of a text", opacity=faded))
+    if beside:
+        figure.add_trace(_ways(map, labels, np.array(beside), palette, False, name="way beside it", width=2, size=7))
     if stands_out["path"]:
         index = np.array(stands_out["path"])
         figure.add_trace(_ways(map, labels, index, palette, False, name="chosen way", width=3, size=9))
     if stands_out["text"] or stands_out["video"]:
         figure.add_trace(_rings(map, labels, stands_out, palette))
     if count:
-        figure.add_trace(_now(map, labels, step, palette))
+        moving = [*stands_out["path"], *beside] or range(count)
+        figure.add_trace(_now(map, labels, moving, step, palette))
         figure.frames = [
-            go.Frame(name=str(at), data=[_now(map, labels, at, palette)], traces=[len(figure.data) - 1])
+            go.Frame(name=str(at), data=[_now(map, labels, moving, at, palette)], traces=[len(figure.data) - 1])
             for at in range(steps)
         ]
         figure.update_layout(_controls(steps, step, redraw=size == 3))
@@ -138,7 +149,10 @@ def _stands_out(map: Map, labels: MapLabels, chosen: tuple[str, int] | None) -> 
         return {**found, "video": [index]}
     text = index if kind == "text" else labels.paths[index]
     if text >= 0:
-        found |= {"text": [text], "video": [int(labels.video_of[text])]}
+        found |= {"text": [text]}
+    video = int(labels.video_of[text]) if kind == "text" else labels.video_of_path(index)
+    if video >= 0:
+        found |= {"video": [video]}
     own = [path for path, start in enumerate(labels.paths) if start == text]
     return {**found, "path": own if kind == "text" else [index]}
 
@@ -225,9 +239,9 @@ def _ways(
     )
 
 
-def _now(map: Map, labels: MapLabels, step: int, palette: Palette) -> Any:
-    """Where every way is at a step."""
-    points = map.paths[step]
+def _now(map: Map, labels: MapLabels, moving: Sequence[int], step: int, palette: Palette) -> Any:
+    """Where some ways are at a step."""
+    points = map.paths[step, list(moving)]
     return _trace(
         points,
         name="now",
@@ -238,8 +252,8 @@ def _now(map: Map, labels: MapLabels, step: int, palette: Palette) -> Any:
             "size": (11 if len(points) <= 50 else 7) - 6 * (points.shape[1] == 3),
             "line": {"color": palette.page, "width": 1},
         },
-        hovertext=[_path_hover(labels, path, step, len(map.paths)) for path in range(len(points))],
-        customdata=[_path_data(labels, path, step) for path in range(len(points))],
+        hovertext=[_path_hover(labels, path, step, len(map.paths)) for path in moving],
+        customdata=[_path_data(labels, path, step) for path in moving],
     )
 
 
@@ -248,7 +262,7 @@ def _path_hover(labels: MapLabels, path: int, step: int | None, steps: int) -> s
 
 
 def _path_data(labels: MapLabels, path: int, step: int | None) -> list[Any]:
-    return ["path", int(path), step, labels.thumbnail_of_path(path)]
+    return ["path", int(path), step, labels.thumbnail(labels.video_of_path(path))]
 
 
 def _rings(map: Map, labels: MapLabels, stands_out: dict[str, list[int]], palette: Palette) -> Any:

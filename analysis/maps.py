@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from analysis.figure_style import step_names
 from analysis.figures import MapLabels, embedding_map
 from analysis.flow import Flow
 from analysis.panels import Panel
@@ -35,41 +37,39 @@ class DrawnFlow:
     labels: MapLabels
 
     def video_of(self, kind: str, index: int) -> int:
-        """The video that a point of the map is, or belongs to.
+        """The video that a point of the map is, belongs to, or is followed to.
 
         Raises:
             InputError: the map has no such point.
         """
-        return self._video(index) if kind == "video" else int(self.labels.video_of[self._text_of(kind, index)])
-
-    def point(self, kind: str, index: int) -> tuple[str, np.ndarray]:
-        """The name of a point of the map, and its vector (d,); of a way, those of the text that it starts at.
-
-        Raises:
-            InputError: the map has no such point.
-        """
+        self._require(kind, index)
         if kind == "video":
-            return self.labels.videos[self._video(index)], self.cloud.videos[index]
-        text = self._text_of(kind, index)
-        return self.labels.texts[text], self.cloud.texts[text]
+            return index
+        return int(self.labels.video_of[index]) if kind == "text" else self.labels.video_of_path(index)
 
-    def with_paths(self, paths: np.ndarray, names: Sequence[str]) -> "DrawnFlow":
-        """The same with further ways (S, P, d), of new sentences."""
-        labels = self.labels
-        return DrawnFlow(
-            self.cloud.with_paths(paths),
-            replace(labels, paths=(*labels.paths, *[-1] * len(names)), path_names=(*labels.path_names, *names)),
-        )
+    def point(self, kind: str, index: int, step: int = 0) -> tuple[str, np.ndarray]:
+        """The name of a point of the map, and its vector (d,); of a way, at a step counted from 0.
 
-    def _video(self, index: int) -> int:
-        require(0 <= index < len(self.labels.videos), f"The map has no video {index}.")
-        return index
+        Raises:
+            InputError: the map has no such point.
+        """
+        self._require(kind, index)
+        if kind != "path":
+            return getattr(self.labels, f"{kind}s")[index], getattr(self.cloud, f"{kind}s")[index]
+        steps = len(self.cloud.paths)
+        require(0 <= step < steps, f"The ways on the map have {steps} points, counted from 0: there is no {step}.")
+        return f"{self.labels.path_names[index]}, step {step_names(steps)[step]}", self.cloud.paths[step, index]
 
-    def _text_of(self, kind: str, index: int) -> int:
-        starts = {"text": range(len(self.labels.texts)), "path": self.labels.paths}.get(kind, ())
-        text = starts[index] if 0 <= index < len(starts) else -1
-        require(text >= 0, f"The map has no {kind[:20]} {index} that belongs to a clip.")
-        return text
+    def with_paths(self, points: np.ndarray, names: Sequence[str], ends: Sequence[int]) -> "DrawnFlow":
+        """The same with further ways (S, P, d), of new sentences, and the videos that they are followed to."""
+        labels, before = self.labels, self.labels.ends or (-1,) * len(self.labels.paths)
+        paths, path_names = (*labels.paths, *[-1] * len(names)), (*labels.path_names, *names)
+        named = replace(labels, paths=paths, path_names=path_names, ends=(*before, *ends))
+        return DrawnFlow(self.cloud.with_paths(points), named)
+
+    def _require(self, kind: str, index: int) -> None:
+        counts = {name: len(getattr(self.labels, f"{name}s")) for name in ("text", "video", "path")}
+        require(0 <= index < counts.get(kind, 0), f"The map has no {kind[:20]} {index}.")
 
 
 def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[str] = ()) -> DrawnFlow:
@@ -124,13 +124,13 @@ def map_panels(
     return [map_panel(made, trusted, drawn.labels) for made, trusted in drawings]
 
 
-def map_panel(made: Map, trusted: Trust, labels: MapLabels, chosen: tuple[str, int] | None = None) -> Panel:
-    """A map with how far to trust it; `chosen` is the kind and index of a point that stands out.
+def map_panel(made: Map, trusted: Trust, labels: MapLabels, **drawn: Any) -> Panel:
+    """A map with how far to trust it; `drawn` says what stands out on it (see `embedding_map`).
 
     The panel is named by the kind that was asked for, which another may stand in for.
     """
     note = " ".join(filter(None, (made.note, trusted.sentence())))
-    draw = partial(embedding_map, made, labels, chosen=chosen)
+    draw = partial(embedding_map, made, labels, **drawn)
     return Panel(f"map-{made.parameters['asked']}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from analysis.figure_style import dark_colours
 from analysis.figures import figure_rows
 
 WEB = Path(__file__).resolve().parent / "web"
@@ -51,14 +52,14 @@ class Panel:
         return text.getvalue()
 
     def as_dict(self) -> dict[str, Any]:
-        """The panel as web/panels.js takes it, in both themes."""
+        """The panel as web/panels.js takes it: the figure in the light theme, and what its colours are in the dark."""
         return {
             "name": self.name,
             "heading": self.heading,
             "note": self.note,
             "description": self.figure.layout.meta["description"],
-            "light": json.loads(self.figure.to_json()),
-            "dark": json.loads(self.draw(theme="dark").to_json()),
+            "figure": json.loads(self.figure.to_json()),
+            "dark": dark_colours(),
             "csv": self.csv,
             "wide": self.wide,
         }

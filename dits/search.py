@@ -392,9 +392,7 @@ def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Pat
     if weights is not None:
         raise CheckpointError(f"There are no weights of the method '{method}' in {weights}: it has no {path.name}.")
     if method in SEARCH_METHODS:
-        make = (
-            "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
-        )
+        make = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
     else:
         make = f"train them with `python -m dits train {method}`, and name their folder with --weights."
     raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {make}")

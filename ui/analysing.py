@@ -1,8 +1,7 @@
 """What the analysis tabs ask of the corpus: computed once for all visitors, in memory and in the cache."""
 
 import threading
-from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import torch
@@ -17,27 +16,35 @@ from dits.checkpoint import find_weights, load_checkpoint
 from dits.corpus import Corpus
 from dits.demo import strip_path
 from dits.embeddings import CorpusEmbeddings
-from dits.errors import InputError
+from dits.errors import require
 from dits.evaluation import match_queries
 from dits.model import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig
 from dits.search import SearchEngine
+from ui.keeping import Kept
 from ui.loading import EngineLoader
 from ui.results import file_url
 
 RESAMPLES = 300
 """Of the bootstrap: enough for the two digits that the table shows."""
 
-T = TypeVar("T")
+QUERIES, PAGES = 64, 16
+"""So many sentences' ways, and so many finished pages of a tab (of 1 to 3 MB), are kept for whoever asks again."""
 
 
 class Analyst:
-    """The flows of an engine's corpus and what is measured on them. Safe to use from several threads."""
+    """The flows of an engine's corpus and what is measured on them. Safe to use from several threads.
+
+    Attributes:
+        engine: whose corpus and methods these are.
+        pages: what the tabs show, by what was asked for.
+    """
 
     def __init__(self, engine: SearchEngine) -> None:
         self.engine = engine
-        self._kept: dict[Hashable, Any] = {}
-        self._lock = threading.RLock()  # one analysis at a time has all cores
+        self.pages = Kept(PAGES)
+        self._once = Kept()
+        self._queries = Kept(QUERIES)
 
     @property
     def methods(self) -> dict[str, str]:
@@ -60,8 +67,7 @@ class Analyst:
         Raises:
             InputError: it has no weights here.
         """
-        if method not in self.methods:
-            raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")
+        checked_choice(method, self.methods, "method")
         return self._once(("model", method), lambda: self._model(method))
 
     def flow(self, split: str, method: str, side: str = "mean") -> Flow:
@@ -108,12 +114,9 @@ class Analyst:
         Raises:
             InputError: the method has no such setting.
         """
-        with self._lock:
-            model = with_sampling(self.model(method), steps, noise, seed)
-            sentence = self.engine.readable(query)
-            text = self.engine.encoder.encode_text([sentence]).cpu()
-            flow = self._flow_of(model, method, text, "all", (sentence,), np.zeros(1, dtype=int))
-            return flow.to_videos(flow.scores_at(len(flow.points) - 1).argmax(axis=1))
+        sentence = self.engine.readable(query)
+        key = (sentence, method, steps, noise, seed)
+        return self._queries(key, lambda: self._query_flow(sentence, method, steps, noise, seed))
 
     def is_dits(self, method: str) -> bool:
         """Whether T' and noise can be chosen."""
@@ -142,6 +145,12 @@ class Analyst:
             name=self.engine.corpus.name, split=split, method=method, captions=captions, video_ids=tuple(ids),
             video_side=side,
         )  # fmt: skip
+
+    def _query_flow(self, sentence: str, method: str, steps: int | None, noise: float | None, seed: int | None) -> Flow:
+        model = with_sampling(self.model(method), steps, noise, seed)
+        text = self.engine.encoder.encode_text([sentence]).cpu()
+        flow = self._flow_of(model, method, text, "all", (sentence,), np.zeros(1, dtype=int))
+        return flow.to_videos(flow.scores_at(len(flow.points) - 1).argmax(axis=1))
 
     def _landmarks(self, method: str) -> DrawnFlow:
         clips = self.part("all")
@@ -174,12 +183,6 @@ class Analyst:
         model.alignment.fit(flow.points[0], flow.own_videos)
         return model.eval()
 
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
-            return self._kept[key]
-
 
 class Analysts:
     """The analyst of whatever engine the page has; a new one when the engine is replaced."""
@@ -200,6 +203,20 @@ class Analysts:
             if self._analyst is None or self._analyst.engine is not engine:
                 self._analyst = Analyst(engine)
             return self._analyst
+
+
+def checked_choice(value: object, there: Iterable[str], what: str) -> str:
+    """What was chosen, if it is one of what is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    names = list(there)
+    require(
+        isinstance(value, str) and value in names,
+        f"There is no {what} '{str(value)[:40]}' here: choose one of {', '.join(names)}.",
+    )
+    return str(value)
 
 
 _LANDMARK_PATHS = 12

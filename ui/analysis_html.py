@@ -16,17 +16,19 @@ from analysis.report import Analysis
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.corpus import Clip, Corpus
 from dits.demo import strip_path
+from ui.panels import Choice
 from ui.results import file_url
 
 _TOP = 3
+_LEADING = 10
 _NEIGHBOURS = 5
 _METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
-_ROWS = {
-    "cosine_to_start": "cosine to the sentence",
-    "cosine_to_target": "cosine to the clip followed",
-    "cosine_to_distractor": "cosine to the nearest other clip",
-    "gap_closed": "share of the distance closed",
-    "step_length": "length of the step",
+_ROWS = {  # labels and decimal places
+    "cosine_to_start": ("cosine to the sentence", 4),
+    "cosine_to_target": ("cosine to the clip followed", 3),
+    "cosine_to_distractor": ("cosine to the nearest other clip", 3),
+    "gap_closed": ("share of the distance closed", 3),
+    "step_length": ("length of the step", 3),
 }
 
 
@@ -36,8 +38,9 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
     flow = analyses[0].flow
     heads = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     rows = [
-        f"<tr><th scope='row'>{escape(measure.title)}<small>{escape(measure.reading)}</small></th>"
-        f"{_gap_cell(analyses[0], name, 0)}{''.join(_gap_cell(a, name, -1) for a in analyses)}</tr>"
+        f"<tr class='measured'><th scope='row'>{escape(measure.title)}</th>{_gap_cell(analyses[0], name, 0)}"
+        f"{''.join(_gap_cell(a, name, -1) for a in analyses)}</tr>"
+        f"<tr><td class='reading' colspan='{2 + len(analyses)}'>{escape(measure.reading)}</td></tr>"
         for name, measure in MEASURES.items()
     ]
     metrics = [
@@ -48,8 +51,8 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
     return (
         f'<section class="numbers"><p role="status">{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval '
         f"first: a smaller gap need not rank better. Under a number, its 95 % bootstrap interval over clips.</p>"
-        f'<div class="scroll"><table><thead><tr><th scope="col">measure</th><th scope="col">text t, as '
-        f"{titles[0]} ranks it</th>{heads}</tr></thead>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Measures"><table class="gap"><thead><tr>'
+        f'<th scope="col">measure</th><th scope="col">text t, as {titles[0]} ranks it</th>{heads}</tr></thead>'
         f"<tbody>{''.join(metrics + rows)}</tbody></table></div></section>"
     )
 
@@ -58,7 +61,10 @@ def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
     """What each step of a sentence's way does, and the clips that lead at each; of other ways where they end."""
     flow, others = flows[0], flows[1:]
     measured, ranks = path_measures(flow), ranks_by_step(flow, 0)
-    rows = [_row(label, [f"{value:.3f}" for value in measured[name][:, 0]]) for name, label in _ROWS.items()]
+    rows = [
+        _row(label, [f"{value:.{digits}f}" for value in measured[name][:, 0]])
+        for name, (label, digits) in _ROWS.items()
+    ]
     leaders = [np.argsort(row)[:_TOP] for row in ranks]
     for place in range(min(_TOP, len(corpus))):
         rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]]) for row in leaders], "clip"))
@@ -67,7 +73,8 @@ def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
     return (
         f'<section class="numbers"><p role="status">{_verdict(flow, ranks, measured)} The clip followed is the one '
         f"that comes first at the end: <q>{target}</q></p>"
-        f'<div class="scroll"><table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Steps">'
+        f'<table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{_ends(others, corpus)}</section>"
     )
 
@@ -88,25 +95,28 @@ def _ends(flows: Sequence[Flow], corpus: Corpus) -> str:
     )
 
 
-def chosen_html(drawn: DrawnFlow, corpus: Corpus, points: Sequence[tuple[str, int]]) -> str:
+def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice) -> str:
     """The clips of chosen points of a map, playing, and what lies nearest to the first of them in the full space.
 
     Raises:
         InputError: the map has no such point.
     """
-    clips = [corpus.clips[video] for video in dict.fromkeys(drawn.video_of(kind, index) for kind, index in points)]
+    videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
-        f'<li><video src="{escape(file_url(clip.path))}" muted loop autoplay playsinline preload="metadata"></video>'
-        f"<span>{escape(clip.captions[0])}</span></li>"
-        for clip in clips
+        f'<li><video src="{escape(file_url(clip.path))}" muted loop autoplay playsinline preload="metadata" '
+        f'aria-hidden="true"></video><span>{escape(clip.captions[0])}</span></li>'
+        for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
-    near = _neighbours(drawn, corpus, points[0])
-    return f'<section class="chosen"><h3>Chosen points</h3><ul>{cells}</ul>{near}</section>'
+    listed = len(choice.points)
+    count = (
+        f"{listed} of {choice.of} points" if listed < choice.of else "1 point" if listed == 1 else f"{listed} points"
+    )
+    near = _neighbours(drawn, corpus, choice.points[0])
+    return f'<section class="chosen"><h3 role="status">Chosen: {count}</h3><ul>{cells}</ul>{near}</section>'
 
 
-def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int]) -> str:
-    kind, index = point
-    name, vector = drawn.point(kind, index)
+def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int, int]) -> str:
+    name, vector = drawn.point(*point)
     found = nearest(drawn.cloud, vector, _NEIGHBOURS)
     texts = [(drawn.labels.texts[text], cosine) for text, cosine in zip(found.texts, found.text_cosines, strict=True)]
     videos = [
@@ -129,11 +139,18 @@ def neighbours_html(of: str, videos: Sequence[tuple[str, float]], texts: Sequenc
 
 def _verdict(flow: Flow, ranks: np.ndarray, measured: dict[str, np.ndarray]) -> str:
     """The way in one sentence."""
-    moved, closed = measured["cosine_to_start"][-1, 0], measured["gap_closed"][-1, 0]
-    overtaken = int((ranks[0] != ranks[-1]).sum())
+    steps = len(flow.points) - 1
+    if not steps:
+        return "This method leaves the sentence where it is."
+    angle = float(np.degrees(np.arccos(min(1.0, measured["cosine_to_start"][-1, 0]))))
+    closed = float(measured["gap_closed"][-1, 0])
+    approach = f"{abs(closed):.1%} {'nearer to' if closed > 0 else 'farther from'} the clip followed"
+    changed = ranks[0] != ranks[-1]
+    leading = int((changed & (ranks[0] <= _LEADING)).sum())
     return (
-        f"{len(flow.points) - 1} steps move the sentence to a cosine of {moved:.3f} with where it was and close "
-        f"{closed:.1%} of the distance; {overtaken} of {ranks.shape[1]} clips change places."
+        f"{steps} {'step turns' if steps == 1 else 'steps turn'} the sentence by {angle:.1f} degrees and end "
+        f"{approach}. {int(changed.sum())} of {len(changed)} clips change places, {leading} of the first {_LEADING} "
+        "among them."
     )
 
 

@@ -1,5 +1,8 @@
 """The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,23 +11,27 @@ from typing import Any
 import gradio as gr
 
 from analysis.figures import measure_curves, pair_histograms
+from analysis.flow import VIDEO_SIDES
 from analysis.gap import MEASURES, pair_distances
 from analysis.maps import map_panel
 from analysis.panels import Panel
 from analysis.report import Analysis
 from analysis.report_files import heat_map_panel
 from analysis.shift_figure import shift_panel
-from ui.analysing import Analyst
+from dits.errors import DitsError, require
+from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, gap_html
-from ui.panels import choosing, figure_panels, panel_values
+from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
+MAP_TITLES = {"linear": "Linear view, along the gap", "umap": "UMAP", "pca": "Principal components"}
 NOTE = (
     "**Do not measure distances on a map.** UMAP draws half a gap as wide as a whole one; how far each map can be "
     "trusted stands under it. Click a point, or select several with the lasso, to see their clips."
 )
 
+SIDES = {"the mean of its frames": "mean", "its frames as its own text pools them": "pooled"}
 
 _CURVES = ("l2", "cosine", "centroid_distance", "rmg", "separability", "cross_modal_neighbours")
 _SPLIT = ("test", "validation")
@@ -36,44 +43,98 @@ class GapTab:
 
     def __init__(self, analyst: Callable[[], Analyst]) -> None:
         self._analyst = analyst
+        self._warming = threading.Lock()
+
+    def opened(
+        self, seen: Any, numbers: str, split: str | None, first: str | None, second: str | None
+    ) -> tuple[Any, ...]:
+        """When the tab opens: what it has seen now, whether all that is shown is fresh, and `choices`."""
+        choices = self.choices(split, first, second)
+        now = tuple(self._analyst().methods)
+        return now, bool(numbers) and seen == now, *choices
 
     def choices(self, split: str | None, first: str | None, second: str | None) -> tuple[Any, Any, Any]:
         """The splits and methods that there are, and what is chosen of them: what was, or what is told most by."""
         analyst = self._analyst()
-        names, splits = list(analyst.methods), analyst.splits
         methods = [(title, name) for name, title in analyst.methods.items()]
+        split, first, second = self._chosen(analyst, split, first, second)
         return (
-            gr.Radio(choices=splits, value=split if split in splits else _first(_SPLIT, splits)),
-            gr.Dropdown(choices=methods, value=first if first in names else names[0]),
-            gr.Dropdown(choices=methods, value=second if second in names else _first(_BESIDE, names)),
+            gr.Radio(choices=analyst.splits, value=split),
+            gr.Dropdown(choices=methods, value=first),
+            gr.Dropdown(choices=methods, value=second),
         )
 
-    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, str, str]:
-        """The table, the figures of numbers, and the maps."""
+    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, str, str, str]:
+        """The table, the figures of numbers, the maps, and no chosen points."""
         analyst = self._analyst()
-        names = list(dict.fromkeys((first, second)))
-        analyses = {analyst.methods[name]: analyst.analysis(split, name, side) for name in names}
-        shown = next(iter(analyses.values()))
-        panels = [
-            _distances(analyses),
-            _curves(analyses),
-            shift_panel(shown.flow, shown.shifts),
-            heat_map_panel(shown),
-        ]
-        maps = [self._map(analyst, split, name, view, three) for name in names]
-        return gap_html(analyses), panel_values(panels), panel_values(maps)
+        checked_choice(split, analyst.splits, "split")
+        for method in (first, second):
+            checked_choice(method, analyst.methods, "method")
+        checked_choice(side, VIDEO_SIDES, "vector of a clip")
+        checked_choice(view, KINDS, "map")
+        measured = analyst.pages(
+            ("measures", split, first, second, side), lambda: _measures(analyst, split, first, second, side)
+        )
+        maps = ("maps", split, first, second, view, bool(three))
+        drawn = analyst.pages(maps, lambda: _maps(analyst, split, first, second, view, bool(three)))
+        return *measured, drawn, ""
 
-    def chosen(self, split: str, method: str, event: gr.EventData) -> str:
+    def chosen(self, split: str, first: str, second: str, event: gr.EventData) -> str:
         """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
-        analyst = self._analyst()
-        return chosen_html(analyst.drawn(split, method), analyst.part(split), choosing(event))
+        analyst, choice = self._analyst(), choosing(event)
+        method = second if choice.figure.endswith(f"-{second}") else first
+        return chosen_html(analyst.drawn(split, method), analyst.part(split), choice)
 
-    def _map(self, analyst: Analyst, split: str, method: str, view: str, three: bool) -> Panel:
-        drawn = analyst.drawn(split, method)
-        made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
-        panel = map_panel(made, trusted, drawn.labels)
-        heading = f"{analyst.methods[method]}. {panel.heading}"
-        return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
+    def warm(self) -> None:
+        """Makes what the tab shows first, in the background, unless that is under way."""
+        if self._warming.acquire(blocking=False):
+            threading.Thread(target=self._warm, name="gap-tab", daemon=True).start()
+
+    def _warm(self) -> None:
+        try:
+            _give_way()
+            self.show(*self._chosen(self._analyst(), None, None, None), "mean", next(iter(KINDS)), False)
+        except DitsError:
+            pass  # whoever opens the tab is told
+        finally:
+            self._warming.release()
+
+    def _chosen(
+        self, analyst: Analyst, split: str | None, first: str | None, second: str | None
+    ) -> tuple[str, str, str]:
+        names, splits = list(analyst.methods), analyst.splits
+        require(len(splits) > 0, f"No split of the corpus '{analyst.engine.corpus.name}' has two clips to compare.")
+        return (
+            split if split in splits else _first(_SPLIT, splits),
+            first if first in names else names[0],
+            second if second in names else _first(_BESIDE, names),
+        )
+
+
+def _measures(analyst: Analyst, split: str, first: str, second: str, side: str) -> tuple[str, str]:
+    """The table, and the figures of numbers."""
+    analyses = {analyst.methods[name]: analyst.analysis(split, name, side) for name in (first, second)}
+    shown = next(iter(analyses.values()))
+    panels = [_distances(analyses), _curves(analyses), shift_panel(shown.flow, shown.shifts), heat_map_panel(shown)]
+    return gap_html(analyses), panel_values(panels)
+
+
+def _maps(analyst: Analyst, split: str, first: str, second: str, view: str, three: bool) -> str:
+    return panel_values([_map(analyst, split, name, view, three) for name in dict.fromkeys((first, second))])
+
+
+def _map(analyst: Analyst, split: str, method: str, view: str, three: bool) -> Panel:
+    drawn = analyst.drawn(split, method)
+    made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
+    panel = map_panel(made, trusted, drawn.labels)
+    heading = f"{analyst.methods[method]}: {MAP_TITLES[made.kind]}"
+    return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
+
+
+def _give_way() -> None:
+    """On Linux, where threads have a priority of their own, this one gets a low one: searches go first."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _distances(analyses: Mapping[str, Analysis]) -> Panel:
@@ -102,34 +163,34 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
     return next((name for name in wanted if name in there), there[-1])
 
 
-def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str, Any]) -> None:
-    """Lays the tab out; `shared` are settings that all its events have."""
+def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str, Any]) -> GapTab:
+    """Lays the tab out and returns what it calls; `shared` are settings that all its events have."""
     handle = GapTab(analyst)
     gr.Markdown(
         "Texts and videos lie apart in the joint space. What two methods do to that gap, and what it does to retrieval."
     )
     with gr.Row():
-        split = gr.Radio([], label="Split", elem_id="gap-split")
-        first = gr.Dropdown([], label="Method", elem_id="gap-first")
-        second = gr.Dropdown([], label="Beside it", elem_id="gap-second")
-        side = gr.Radio(
-            [("the mean of its frames", "mean"), ("its frames as pooled by its own text", "pooled")],
-            value="mean",
-            label="A clip is",
-        )
-    numbers = gr.HTML("", js_on_load=None, elem_id="gap-numbers")
+        split = gr.Radio([], label="Split", elem_id="gap-split", min_width=230)
+        first = gr.Dropdown([], label="Method", elem_id="gap-first", min_width=130)
+        second = gr.Dropdown([], label="Beside it", elem_id="gap-second", min_width=130)
+        side = gr.Radio(list(SIDES.items()), value="mean", label="A clip is", elem_id="gap-side", min_width=290)
+    numbers = gr.HTML("", js_on_load=None, elem_id="gap-numbers", min_height=120)
     panels = figure_panels("gap-figures")
     gr.Markdown(NOTE)
     with gr.Row():
-        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="gap-view")
-        three = gr.Checkbox(False, label="In three dimensions")
+        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="gap-view", min_width=280)
+        three = gr.Checkbox(False, label="In three dimensions", elem_id="gap-three", min_width=200)
     maps = figure_panels("gap-maps")
     chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")
+    seen, fresh = gr.State(None), gr.State(False)
 
-    inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps]
-    show = shown_errors(handle.show)
-    methods = [split, first, second]
-    opened = tab.select(shown_errors(handle.choices), methods, methods, **shared)
-    opened.success(show, inputs, outputs, **shared)
-    gr.on([control.input for control in inputs], show, inputs, outputs, **shared)
-    maps.select(shown_errors(handle.chosen), [split, first], chosen, **shared)
+    inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps, chosen]
+    shared = {**shared, "show_progress_on": [numbers, maps]}
+    last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
+    methods, show = [split, first, second], shown_errors(handle.show)
+    opened = tab.select(shown_errors(handle.opened), [seen, numbers, *methods], [seen, fresh, *methods], **shared)
+    opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
+    gr.on([control.input for control in inputs], show, inputs, outputs, **last)
+    picked = maps.select(shown_errors(handle.chosen), methods, chosen, **last)
+    picked.success(None, None, None, js=reveal("gap-chosen"))
+    return handle

@@ -1,40 +1,69 @@
 """Panels of figures as a Gradio component: drawn in the browser by analysis/web/panels.js, choices sent back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import plotly
 
 from analysis.panels import WEB, Panel
-from dits.errors import InputError
+from dits.errors import require
 from ui.results import file_url
 
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
 """The plotly.js that plotly ships: served from here, so that the page needs no network."""
 
-_MAX_CHOSEN = 24
+MAX_CHOSEN = 24
+"""Of the points that a lasso holds, so many are listed."""
 
 _ON_LOAD = """
 %s
 const address = element.querySelector("[data-plotly]").dataset.plotly;
+const loadPlotly = () => new Promise((resolve, reject) => {
+  const script = document.createElement("script");
+  script.src = address;
+  script.onload = () => resolve(window.Plotly);
+  script.onerror = () => {
+    script.remove();
+    window.ditsPlotly = undefined; // the next drawing tries again
+    reject(new Error("plotly.js could not be loaded"));
+  };
+  document.head.append(script);
+});
+const dark = () => document.body.classList.contains("dark");
 const options = {
-  plotly: () => (window.ditsPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = address;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("plotly.js could not be loaded"));
-    document.head.append(script);
-  })),
+  plotly: () => (window.ditsPlotly ??= loadPlotly()),
   source: async () => (await fetch(address)).text(),
-  dark: () => document.body.classList.contains("dark"),
+  dark,
   onChoose: (name, points) => trigger("select", { name, points }),
 };
-const draw = () => drawPanels(element.querySelector(".panels"), JSON.parse(props.value || "[]"), options);
+let drawnDark;
+const draw = () => {
+  drawnDark = dark();
+  return drawPanels(element.querySelector(".panels"), JSON.parse(props.value || "[]"), options);
+};
 watch("value", draw);
 draw();
+new MutationObserver(() => dark() !== drawnDark && draw()).observe(document.body, { attributeFilter: ["class"] });
 """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Points that were chosen in a figure.
+
+    Attributes:
+        figure: the name of its panel.
+        points: their kinds ("text", "video" or "path"), indices and, on a way, steps: MAX_CHOSEN at most.
+        of: how many were chosen.
+    """
+
+    figure: str
+    points: tuple[tuple[str, int, int], ...]
+    of: int
 
 
 def figure_panels(name: str) -> gr.HTML:
@@ -52,15 +81,36 @@ def panel_values(panels: Sequence[Panel]) -> str:
     return json.dumps([panel.as_dict() for panel in panels])
 
 
-def choosing(event: gr.EventData) -> list[tuple[str, int]]:
-    """The points that were chosen: their kind ("text", "video" or "path") and index.
+def choosing(event: gr.EventData) -> Choice:
+    """The points that were chosen.
 
     Raises:
         InputError: what the browser sent names no points.
     """
-    sent = getattr(event, "points", None)
-    try:
-        points = [(str(kind), int(index)) for kind, index, *_ in sent[:_MAX_CHOSEN]]
-    except (TypeError, ValueError) as error:
-        raise InputError("No points were chosen: click one on a map.") from error
-    return list(dict.fromkeys(points))
+    data = event._data if isinstance(event._data, dict) else {}  # anything may have been sent
+    sent = data.get("points")
+    require(isinstance(sent, list) and len(sent) > 0 and all(map(_is_point, sent)), "Click a point on a map to see it.")
+    points = dict.fromkeys((kind, index, step or 0) for kind, index, step, *_ in sent)
+    return Choice(str(data.get("name")), tuple(points)[:MAX_CHOSEN], len(points))
+
+
+def unless_fresh(show: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
+    """What shows a tab, told first whether the tab shows already what there is to show: then all stays as it is."""
+
+    def shown(fresh: bool, *arguments: Any) -> Sequence[Any]:
+        return gr.skip() if fresh else show(*arguments)
+
+    return shown
+
+
+def reveal(name: str) -> str:
+    """JavaScript that scrolls an element into sight."""
+    return f"() => {{ document.getElementById('{name}').scrollIntoView({{ block: 'nearest', behavior: 'smooth' }}); }}"
+
+
+def _is_point(sent: Any) -> bool:
+    """Whether it is [kind, index, step, ...], as figures' custom data are; a video has no step."""
+    if not isinstance(sent, list) or len(sent) < 3:
+        return False
+    kind, index, step = sent[:3]
+    return isinstance(kind, str) and type(index) is int and (step is None or type(step) is int)

@@ -1,5 +1,6 @@
 """The tab "Trajectory": one sentence's way over the map of the corpus, step by step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,20 +12,26 @@ import torch
 
 from analysis.figures import bump_chart, query_curves
 from analysis.flow import Flow
-from analysis.maps import map_panel
+from analysis.maps import DrawnFlow, map_panel
 from analysis.panels import Panel
 from analysis.projection import add_path
 from analysis.projection_trust import trust
 from analysis.trajectory import path_measures, ranks_by_step
+from analysis.way_figure import followed_map, way_panel
 from dits.errors import require
-from ui.analysing import Analyst
+from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
-from ui.gap_tab import KINDS
-from ui.panels import choosing, figure_panels, panel_values
+from ui.gap_tab import KINDS, MAP_TITLES
+from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.shown_errors import shown_errors
 
 STARTS = 3
 """Gaussian starts of the diffusion baseline that are drawn beside a sentence's way."""
+
+MAX_STEPS = 40
+"""The highest T' to choose."""
+
+NO_DIFFUSION = "There are no weights of the diffusion baseline for this encoder (diffusion.safetensors)."
 
 
 class TrajectoryTab:
@@ -33,65 +40,60 @@ class TrajectoryTab:
     def __init__(self, analyst: Callable[[], Analyst]) -> None:
         self._analyst = analyst
 
-    def choices(self, query: str, own: str, method: str | None) -> tuple[str, Any]:
-        """The sentence searched for, where none was typed here, and the methods that there are."""
+    def opened(self, seen: Any, numbers: str, query: str, own: str, method: str | None) -> tuple[Any, ...]:
+        """When the tab opens: what it has seen now, whether all that is shown is fresh, and what there is to choose.
+
+        The sentence on the search tab is taken over where it is another than the one seen before.
+        """
         titles = self._analyst().methods
+        now = (query, tuple(titles))
+        own = query if seen is None or seen[0] != query or not own.strip() else own
         chosen = method if method in titles else next(iter(titles))
-        return own.strip() or query, gr.Dropdown(
-            choices=[(title, name) for name, title in titles.items()], value=chosen
-        )
+        there = "diffusion" in titles
+        beside = gr.Checkbox(interactive=True) if there else gr.Checkbox(False, interactive=False, info=NO_DIFFUSION)
+        methods = gr.Dropdown(choices=[(title, name) for name, title in titles.items()], value=chosen)
+        return now, bool(numbers) and seen == now, own, methods, beside
+
+    def settings(self, method: str) -> tuple[Any, Any, Any]:
+        """T', noise and seed can be chosen for DITS alone."""
+        active = self._analyst().is_dits(method)
+        return gr.Slider(interactive=active), gr.Slider(interactive=active), gr.Number(interactive=active)
 
     def show(
         self, query: str, method: str, steps: int, noise: float, seed: int, beside: bool, view: str, three: bool
-    ) -> tuple[str, str]:
-        """The table of steps, and the figures."""
+    ) -> tuple[str, str, str]:
+        """The table of steps, the figures, and no chosen points."""
         analyst = self._analyst()
-        flow = self._flow(analyst, query, method, steps, noise, seed)
-        others = self._diffusion(analyst, query) if beside else []
-        corpus = analyst.engine.corpus
-        names = [clip.captions[0] for clip in corpus]
-        ranks, target = ranks_by_step(flow, 0), int(flow.video_of[0])
-        panels = [
-            self._map(analyst, [flow, *others], method, view, three),
-            Panel(
-                "places",
-                "Places of the clips, step by step",
-                "The clips that are among the first eight at any step; the one that is followed stands out.",
-                partial(bump_chart, ranks, names, chosen=target),
-            ),
-            Panel(
-                "way",
-                "Where the sentence goes",
-                "In the full space: cosines with where it was, with the clip followed and with the nearest other clip.",
-                partial(query_curves, path_measures(flow), 0),
-            ),
-        ]
-        return way_html([flow, *others], corpus), panel_values(panels)
+        checked_choice(view, KINDS, "map")
+        flows = self._flows(analyst, query, method, steps, noise, seed, beside)
+        asked = ("way", flows[0].texts, method, steps, noise, seed, bool(beside), view, bool(three))
+        return *analyst.pages(asked, lambda: _page(analyst, flows, method, view, bool(three))), ""
 
-    def chosen(self, method: str, event: gr.EventData) -> str:
-        """The clips of the points that were chosen on the map."""
-        analyst = self._analyst()
-        return chosen_html(analyst.landmarks(method), analyst.engine.corpus, choosing(event))
+    def chosen(
+        self, query: str, method: str, steps: int, noise: float, seed: int, beside: bool, event: gr.EventData
+    ) -> str:
+        """The clips of the points that were chosen, and what lies nearest to the first of them in the full space."""
+        analyst, choice = self._analyst(), choosing(event)
+        flows = self._flows(analyst, query, method, steps, noise, seed, beside)
+        return chosen_html(_drawn(analyst, method, flows), analyst.engine.corpus, choice)
+
+    def _flows(
+        self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int, beside: bool
+    ) -> list[Flow]:
+        """The sentence's way, and those of the diffusion baseline beside it."""
+        require(isinstance(query, str), "The sentence must be a text.")
+        flow = self._flow(analyst, query, method, steps, noise, seed)
+        require(not beside or "diffusion" in analyst.methods, NO_DIFFUSION)
+        return [flow, *(analyst.query_flow(query, "diffusion", seed=start) for start in range(STARTS) if beside)]
 
     def _flow(self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int) -> Flow:
+        checked_choice(method, analyst.methods, "method")
         if not analyst.is_dits(method):
             return analyst.query_flow(query, method)
-        require(0 <= steps <= 40, f"T' is from 0 to 40 here, not {steps}.")
+        require(_is_whole(steps) and 0 <= steps <= MAX_STEPS, f"T' is a whole number from 0 to {MAX_STEPS} here.")
+        require(_is_number(noise) and 0 <= noise <= 1, "The noise is a number from 0 to 1 here.")
+        require(_is_whole(seed) and 0 <= seed < 2**32, "The seed is a whole number from 0 to 4,294,967,295.")
         return analyst.query_flow(query, method, int(steps), float(noise), int(seed))
-
-    def _diffusion(self, analyst: Analyst, query: str) -> list[Flow]:
-        require("diffusion" in analyst.methods, "There are no weights of the diffusion baseline for this encoder.")
-        return [analyst.query_flow(query, "diffusion", seed=seed) for seed in range(STARTS)]
-
-    def _map(self, analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> Panel:
-        drawn, kind, size = analyst.landmarks(method), KINDS[view], 3 if three else 2
-        base, _ = analyst.map(("landmarks", method), drawn, kind, size)
-        steps = len(drawn.cloud.paths)
-        paths = torch.cat([_as_long(flow.points, steps) for flow in flows], dim=1).numpy()
-        made = add_path(drawn.cloud, base, paths)
-        whole = drawn.with_paths(paths, [_name(flow) for flow in flows])
-        new = ("path", len(drawn.labels.paths))
-        return replace(map_panel(made, trust(whole.cloud, made), whole.labels, new), wide=False)
 
 
 def build_trajectory_tab(
@@ -110,25 +112,89 @@ def build_trajectory_tab(
         query = gr.Textbox("", label="Sentence", scale=5, min_width=280, max_lines=3, elem_id="way-query")
         button = gr.Button("Follow", variant="primary", scale=1, min_width=110)
     with gr.Row():
-        method = gr.Dropdown([], label="Method", elem_id="way-method")
-        steps = gr.Slider(0, 40, value=10, step=1, label="T' of DITS", info="10 in training", elem_id="way-steps")
-        noise = gr.Slider(0, 1, value=0, step=0.1, label="Noise of DITS", info="none in training here; 1: the paper's")
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed of the noise")
+        method = gr.Dropdown([], label="Method", elem_id="way-method", min_width=200)
+        steps = gr.Slider(
+            0, MAX_STEPS, value=10, step=1, label="T' of DITS", info="10 in training", elem_id="way-steps",
+            min_width=250,
+        )  # fmt: skip
+        noise = gr.Slider(
+            0, 1, value=0, step=0.1, label="Noise of DITS", info="none in training here; 1 is the paper's",
+            elem_id="way-noise", min_width=250,
+        )  # fmt: skip
+        seed = gr.Number(0, precision=0, minimum=0, label="Seed of the noise", elem_id="way-seed", min_width=130)
     with gr.Row():
-        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="way-view")
-        three = gr.Checkbox(False, label="In three dimensions")
-        beside = gr.Checkbox(False, label="Beside it: diffusion from three Gaussian starts", elem_id="way-beside")
-    numbers = gr.HTML("", js_on_load=None, elem_id="way-numbers")
+        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="way-view", min_width=280)
+        three = gr.Checkbox(False, label="In three dimensions", elem_id="way-three", min_width=200)
+        beside = gr.Checkbox(
+            False, label=f"Beside it: diffusion from {STARTS} Gaussian starts", elem_id="way-beside", min_width=280
+        )
+    numbers = gr.HTML("", js_on_load=None, elem_id="way-numbers", min_height=120)
     panels = figure_panels("way-figures")
     chosen = gr.HTML("", js_on_load=None, elem_id="way-chosen")
+    seen, fresh = gr.State(None), gr.State(False)
 
-    inputs, outputs = [query, method, steps, noise, seed, beside, view, three], [numbers, panels]
+    sampling = [method, steps, noise, seed]
+    inputs, outputs = [query, *sampling, beside, view, three], [numbers, panels, chosen]
+    shared = {**shared, "show_progress_on": [numbers, panels]}
+    last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
     show = shown_errors(handle.show)
-    opened = tab.select(shown_errors(handle.choices), [search_query, query, method], [query, method], **shared)
-    opened.success(show, inputs, outputs, **shared)
+    opened = tab.select(
+        shown_errors(handle.opened),
+        [seen, numbers, search_query, query, method],
+        [seen, fresh, query, method, beside],
+        **shared,
+    )
+    opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
+    method.change(shown_errors(handle.settings), method, [steps, noise, seed], **last)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
-    gr.on([*events, view.input, three.input], show, inputs, outputs, **shared)
-    panels.select(shown_errors(handle.chosen), method, chosen, **shared)
+    gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
+    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside], chosen, **last)
+    picked.success(None, None, None, js=reveal("way-chosen"))
+
+
+def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> tuple[str, str]:
+    """The table and the figures."""
+    flow, corpus = flows[0], analyst.engine.corpus
+    panels = _maps(analyst, flows, method, view, three)
+    if len(flow.points) > 1:
+        names = [clip.captions[0] for clip in corpus]
+        panels += [
+            Panel(
+                "places",
+                "Places of the clips, step by step",
+                "The clips that are among the first eight at any step; the one that is followed stands out.",
+                partial(bump_chart, ranks_by_step(flow, 0), names, chosen=int(flow.video_of[0])),
+            ),
+            Panel(
+                "way",
+                "Where the sentence goes",
+                "In the full space: cosines with where it was, with the clip followed and with the nearest other clip; "
+                "then how much of the distance to the clip followed is gone, and how long each step is.",
+                partial(query_curves, path_measures(flow), 0),
+            ),
+        ]
+    return way_html(flows, corpus), panel_values(panels)
+
+
+def _maps(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> list[Panel]:
+    """The map of the corpus with the ways on it, and the first way alone where it moves."""
+    landmarks, whole = analyst.landmarks(method), _drawn(analyst, method, flows)
+    base, trusted = analyst.map(("landmarks", method), landmarks, KINDS[view], 3 if three else 2)
+    first = len(landmarks.labels.paths)
+    made = add_path(landmarks.cloud, base, whole.cloud.paths[:, first:])
+    draw = partial(followed_map, made, whole.labels, first, range(first + 1, len(whole.labels.paths)))
+    figures = replace(trust(whole.cloud, made), seed_spread=trusted.seed_spread)
+    panel = map_panel(made, figures, whole.labels)
+    panel = replace(panel, heading=MAP_TITLES[made.kind], draw=draw, wide=False)
+    return list(filter(None, (panel, way_panel(made, whole.labels, first))))
+
+
+def _drawn(analyst: Analyst, method: str, flows: list[Flow]) -> DrawnFlow:
+    """The map's landmarks with the ways."""
+    landmarks = analyst.landmarks(method)
+    steps = len(landmarks.cloud.paths)
+    paths = torch.cat([_as_long(flow.points, steps) for flow in flows], dim=1).numpy()
+    return landmarks.with_paths(paths, [_name(flow) for flow in flows], [int(flow.video_of[0]) for flow in flows])
 
 
 def _as_long(points: torch.Tensor, steps: int) -> torch.Tensor:
@@ -140,3 +206,11 @@ def _as_long(points: torch.Tensor, steps: int) -> torch.Tensor:
 
 def _name(flow: Flow) -> str:
     return f"{flow.texts[0]} ({flow.method})"
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and float(value).is_integer()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,11 +2,37 @@
 // a figure has frames, thumbnails on hover, downloads, and a callback for chosen points. The page and the report share it.
 
 const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
-  for (const old of root.querySelectorAll(".plot")) old.stop?.();
-  if (!panels.length) return root.replaceChildren();
-  const Plotly = await plotly();
-  root.replaceChildren(...panels.map((panel) => panelElement(panel)));
-  await Promise.all(panels.map((panel, at) => draw(root.children[at], panel)));
+  const drawing = (root.drawing = {}); // whoever draws later takes the place over
+  if (!panels.length) return replace();
+  if (!root.querySelector(".panel")) replace(notice("Loading the figures …"));
+  let Plotly;
+  try {
+    Plotly = await plotly();
+  } catch (error) {
+    return replace(notice(`The figures cannot be drawn, for ${error.message}: reload the page.`));
+  }
+  if (root.drawing !== drawing) return;
+  replace(...panels.map((panel) => panelElement(panel)));
+  const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => fit(target)));
+  for (const [at, panel] of panels.entries()) {
+    if (root.drawing !== drawing) return;
+    await draw(root.children[at], panel);
+  }
+
+  function replace(...elements) {
+    for (const plot of root.querySelectorAll(".plot")) {
+      plot.stop?.();
+      if (plot.data) window.Plotly.purge(plot);
+    }
+    root.replaceChildren(...elements);
+  }
+
+  function notice(sentence) {
+    const made = text("p", sentence);
+    made.className = "notice";
+    made.setAttribute("role", "status");
+    return made;
+  }
 
   function panelElement(panel) {
     const figure = document.createElement("figure");
@@ -16,6 +42,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     head.append(text("h3", panel.heading), tools(figure, panel));
     const plot = document.createElement("div");
     plot.className = "plot";
+    plot.style.minHeight = `${styled(panel).layout.height}px`; // so that the page does not jump
     plot.setAttribute("role", "img");
     plot.setAttribute("aria-label", panel.description);
     figure.append(head, plot, text("p", panel.note));
@@ -27,29 +54,66 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     const shown = styled(panel);
     await Plotly.newPlot(plot, shown.data, shown.layout, {
       displaylogo: false,
-      responsive: true,
       modeBarButtonsToRemove: ["toImage", "autoScale2d", "toggleSpikelines"],
     });
+    resized.observe(plot);
     if (shown.frames?.length > 1) await addSteps(plot, shown);
     addThumbnails(figure, plot);
     const chosen = (event) => {
-      const points = (event?.points ?? []).map((point) => point.customdata).filter(Boolean);
+      const points = (event?.points ?? []).map((point) => point.customdata?.slice(0, 3)).filter(Boolean);
       if (points.length) onChoose?.(panel.name, points);
     };
     plot.on("plotly_click", chosen);
     plot.on("plotly_selected", chosen);
   }
 
+  // A figure that was drawn in a tab nobody looked at gets its width when somebody does.
+  function fit(plot) {
+    if (plot.data && plot.offsetWidth && plot.offsetWidth !== plot.fitted) Plotly.Plots.resize(plot);
+    plot.fitted = plot.offsetWidth;
+  }
+
   // The figure in the page's colours; a slider and buttons of its own are replaced by those of the page.
   function styled(panel) {
-    const { data, layout, frames } = dark() ? panel.dark : panel.light;
-    const { sliders, updatemenus, ...rest } = layout;
-    if (!sliders) return { data, frames, layout: { ...rest, autosize: true } };
+    const { data, layout, frames } = dark() ? recoloured(panel.figure, panel.dark) : panel.figure;
+    const { sliders, updatemenus, ...own } = layout;
+    const rest = { ...own, legend: { ...own.legend, ...legend(own) }, autosize: true };
+    if (matchMedia("(pointer: coarse)").matches) rest.dragmode = false; // fingers scroll the page
+    if (!sliders) return { data, frames, layout: { ...rest, height: flat(rest, rest.height) } };
     const names = sliders[0].steps.map((step) => step.label);
     const spare = Math.max(0, (rest.margin?.b ?? 60) - 60);
     const margin = { ...rest.margin, b: (rest.margin?.b ?? 60) - spare };
-    const height = rest.height - spare;
-    return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height, autosize: true } };
+    const height = flat(rest, rest.height - spare);
+    return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height } };
+  }
+
+  // On a telephone a legend has two columns.
+  function legend(layout) {
+    if (root.clientWidth > 520) return {};
+    return { x: layout.scene ? 0 : -0.2, entrywidth: 0.5, entrywidthmode: "fraction", font: { size: 11 } };
+  }
+
+  // The height of a figure whose axes have one scale: on a telephone, no more than its width asks for.
+  function flat(layout, height) {
+    return layout.yaxis?.scaleanchor ? Math.min(height, 1.15 * root.clientWidth + 60) : height;
+  }
+
+  // A copy of a figure with other colours, whether they are written "#rrggbb" or "rgba(r,g,b,a)".
+  function recoloured(value, colours) {
+    if (typeof value === "string") return colours[value] ?? recolouredRgba(value, colours);
+    if (Array.isArray(value)) return value.map((part) => recoloured(part, colours));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, recoloured(part, colours)]));
+  }
+
+  function recolouredRgba(value, colours) {
+    const [, red, green, blue, opacity] = value.match(/^rgba\((\d+),(\d+),(\d+),([\d.]+)\)$/) ?? [];
+    if (!opacity) return value;
+    const hex = [red, green, blue].map((part) => Number(part).toString(16).padStart(2, "0")).join("");
+    const other = Object.entries(colours).find(([name]) => name.toLowerCase() === `#${hex}`)?.[1];
+    if (!other) return value;
+    const parts = [1, 3, 5].map((start) => parseInt(other.slice(start, start + 2), 16));
+    return `rgba(${parts.join(",")},${opacity})`;
   }
 
   async function addSteps(plot, { frames, names, at }) {
@@ -60,6 +124,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     const slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: at });
     slider.setAttribute("aria-label", "Step");
+    slider.setAttribute("aria-valuetext", names[at]);
     const name = text("output", names[at]);
     let timer = null;
     const show = (step) => {
@@ -67,7 +132,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       name.textContent = names[step];
       slider.setAttribute("aria-valuetext", names[step]);
       const still = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } };
-      return Plotly.animate(plot, [frames[step].name], still);
+      return Plotly.animate(plot, [frames[step].name], still).catch(() => {}); // a later step took its place
     };
     const stop = () => {
       clearInterval(timer);
@@ -81,7 +146,10 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       play.textContent = "Stop";
       let step = 0;
       show(step);
-      timer = setInterval(() => (++step < frames.length ? show(step) : stop()), 500);
+      timer = setInterval(() => {
+        show(++step);
+        if (step === frames.length - 1) stop();
+      }, 500);
     });
     bar.append(play, slider, name);
     plot.after(bar);
@@ -108,10 +176,12 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
   function tools(figure, panel) {
     const bar = document.createElement("span");
     bar.className = "tools";
-    const plot = () => figure.querySelector(".plot");
     const image = (format) => {
-      const { width, height } = plot().getBoundingClientRect();
-      return Plotly.downloadImage(plot(), { format, filename: panel.name, width, height, scale: 2 });
+      const plot = figure.querySelector(".plot");
+      const { width, height } = plot.getBoundingClientRect();
+      const paper = getComputedStyle(document.body).backgroundColor; // the figure's own is clear
+      const shown = { data: plot.data, layout: { ...plot.layout, paper_bgcolor: paper } };
+      return Plotly.downloadImage(shown, { format, filename: panel.name, width, height, scale: format === "png" ? 2 : 1 });
     };
     const kinds = {
       PNG: () => image("png"),
@@ -133,14 +203,16 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     const safe = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
     const inline = (code) => `<${"script"}>${code}<${"/script"}>`;
     const title = text("span", panel.heading).innerHTML;
+    const note = text("span", panel.note).innerHTML;
     const drawing =
-      `const figure = ${safe(panel.light)};` +
+      `const figure = ${safe(panel.figure)};` +
       `Plotly.newPlot("plot", figure.data, figure.layout, { responsive: true, displaylogo: false })` +
       `.then(() => Plotly.addFrames("plot", figure.frames ?? []));`;
     return [
       `<!doctype html><html lang="en"><meta charset="utf-8"><title>${title}</title>`,
+      `<meta name="viewport" content="width=device-width, initial-scale=1">`,
       `<body style="font-family:system-ui;margin:1rem"><h1 style="font-size:1.1rem">${title}</h1>`,
-      `<div id="plot" style="height:85vh"></div>`,
+      `<div id="plot"></div><p>${note}</p>`,
       inline(script.replaceAll("</" + "script", "<\\/script")),
       inline(drawing),
       `</body></html>`,

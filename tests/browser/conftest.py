@@ -48,4 +48,5 @@ def visit(browser, app_url, cards=8, **options):
 
 
 def local(url, app_url):
-    return url.startswith((app_url, app_url.replace("http", "ws", 1), "data:", "blob:"))
+    origin = app_url.partition("?")[0]
+    return url.startswith((origin, origin.replace("http", "ws", 1), "data:", "blob:"))
