@@ -87,8 +87,11 @@ class TestPoints:
         assert (name, vector.tolist()) == ("sentence 7", points(10)[7].tolist())
         name, vector = drawn.point("video", 3)
         assert (name, vector.tolist()) == ("sentence 3", flow.videos[3].tolist())
-        name, vector = drawn.point("path", 2)
-        assert (name, vector.tolist()) == ("sentence 2", points(10)[2].tolist())
+        for step, called in ((0, "t"), (3, "v₀")):
+            name, vector = drawn.point("path", 2, step)
+            assert (name, vector.tolist()) == (f"sentence 2, step {called}", flow.points[step, 2].tolist())
+        with pytest.raises(InputError, match="there is no 4"):
+            drawn.point("path", 2, 4)
 
     def test_each_kind_has_its_video(self, drawn):
         assert [drawn.video_of("text", index) for index in range(10)] == [0, 1, 2, 3, 4] * 2
@@ -104,16 +107,14 @@ class TestPoints:
             ask(drawn, kind, index)
         assert len(str(error.value)) < 100
 
-    def test_further_ways_come_last_and_belong_to_no_text(self, drawn):
+    def test_further_ways_come_last_and_lead_to_their_ends(self, drawn):
         ways = np.stack([points(4, seed=8).numpy(), points(4, seed=9).numpy()], axis=1)
-        more = drawn.with_paths(ways, ["a dog", "a cat"])
+        more = drawn.with_paths(ways, ["a dog", "a cat"], [3, 1])
         assert np.array_equal(more.cloud.paths[:, -2:], ways)
         assert more.labels.path_names[-2:] == ("a dog", "a cat")
         assert more.labels.paths == (*drawn.labels.paths, -1, -1)
-        assert more.video_of("path", 4) == 4
-        for ask in (more.point, more.video_of):
-            with pytest.raises(InputError, match="no path 5 that belongs to a clip"):
-                ask("path", 5)
+        assert [more.video_of("path", path) for path in (4, 5, 6)] == [4, 3, 1]
+        assert more.point("path", 6, 3)[1].tolist() == ways[3, 1].tolist()
 
 
 def test_maps_say_what_stands_in_for_what(drawn, tmp_path):
