@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dits.encoders import OpenClipEncoder
     from dits.model import RetrievalModel
 
+MAX_STEPS = 200
+"""Of a way: the paper's tables end at 40, and every step is measured."""
+
 
 def add(commands: "Commands") -> None:
     """Adds the command."""
@@ -63,6 +66,7 @@ def _analyse(args: argparse.Namespace) -> None:
     config = ReportConfig(resamples=args.resamples)
     require(args.noise_seeds >= 1, f"--noise-seeds must be at least 1, not {args.noise_seeds}.")
     require(args.paths >= 0, f"--paths cannot be negative: {args.paths}.")
+    require(args.steps is None or args.steps <= MAX_STEPS, f"--steps is at most {MAX_STEPS} here, not {args.steps}.")
     make_folder(args.out)
     flows = _given(args) if args.features else _flows(args)
     analysis = analyse(flows, config)

@@ -14,7 +14,6 @@ from analysis.flow import Flow, cosine_scores
 from analysis.gap import MEASURES, centroid_gap, shift_along_gap
 from analysis.points import sampled
 from analysis.trajectory import (
-    MAX_QUERIES,
     PATH_MEASURES,
     QUANTILES,
     StepReport,
@@ -116,7 +115,7 @@ class Analysis:
             "videos": len(flow.videos),
             "video_side": flow.video_side,
             "noise_seeds": len(self.flows),
-            "sampled": _sampled(flow),
+            "sampled": _sampled(flow, self.followed),
             "measures": {name: asdict(measure) for name, measure in MEASURES.items()},
             "path_measures": PATH_MEASURES,
             "quantiles": list(QUANTILES),
@@ -199,11 +198,11 @@ def _over(statistic: Any, values: list[Any]) -> Any:
     return statistic(values)
 
 
-def _sampled(flow: Flow) -> dict[str, int]:
+def _sampled(flow: Flow, kept: Flow) -> dict[str, int]:
     """What was measured on a random sample, and of how many texts or points."""
     notes = {}
-    if len(flow.texts) > MAX_QUERIES:
-        notes["retrieval and paths"] = MAX_QUERIES
+    if len(kept.texts) < len(flow.texts):
+        notes["retrieval and paths"] = len(kept.texts)
     if size := sampled(len(flow.texts)):
         notes["quadratic measures"] = size
     return notes

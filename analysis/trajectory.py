@@ -17,7 +17,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The bands that curves over many texts are drawn with."""
 
 MAX_QUERIES = 5000
-"""How many texts at most are ranked against all videos and followed step by step."""
+"""How many texts at most are ranked against all videos and followed step by step; fewer where there are more than
+20,000 videos, so that no step takes more than 10^8 scores."""
+
+_MAX_SCORES = 10**8
 
 _SCORES_AT_ONCE = 2**24  # 64 MB in float32
 
@@ -51,10 +54,11 @@ class StepReport:
 
 
 def followed(flow: Flow, seed: int = 0) -> Flow:
-    """The texts that are ranked and followed step by step: all, or a random sample of MAX_QUERIES."""
-    if len(flow.texts) <= MAX_QUERIES:
+    """The texts that are ranked and followed step by step: all, or a random sample (see MAX_QUERIES)."""
+    most = max(1, min(MAX_QUERIES, _MAX_SCORES // len(flow.videos)))
+    if len(flow.texts) <= most:
         return flow
-    chosen = np.random.default_rng(seed).choice(len(flow.texts), MAX_QUERIES, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(flow.texts), most, replace=False)
     return flow.of_texts(np.sort(chosen))
 
 

@@ -145,6 +145,7 @@ class TestCorpus:
             (["--method", "mean", "--steps", "3"], "no T' or noise"),
             (["--paths", "-1"], "cannot be negative: -1"),
             (["--resamples", "-1"], "cannot be negative: -1"),
+            (["--steps", "201"], "at most 200"),
             (["--resamples", "20000"], "10,000"),
         ],
     )

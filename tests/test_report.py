@@ -146,7 +146,6 @@ class TestNumbers:
     def test_what_is_sampled_is_said(self, monkeypatch, report):
         assert report["sampled"] == {}
         monkeypatch.setattr(analysis.trajectory, "MAX_QUERIES", 6)
-        monkeypatch.setattr(analysis.report, "MAX_QUERIES", 6)
         monkeypatch.setattr(analysis.points, "SAMPLE_ABOVE", 8)
         measured = analyse([a_flow()], QUICK)
         sampled = measured.as_dict()

@@ -5,7 +5,15 @@ import torch.nn.functional as F
 
 import analysis.trajectory
 from analysis.flow import flow_of, with_sampling
-from analysis.trajectory import QUANTILES, bands, largest_step_share, path_measures, ranks_by_step, step_reports
+from analysis.trajectory import (
+    QUANTILES,
+    bands,
+    followed,
+    largest_step_share,
+    path_measures,
+    ranks_by_step,
+    step_reports,
+)
 from dits.errors import InputError
 from dits.evaluation import evaluate_scores
 from dits.model import ModelConfig, RetrievalModel
@@ -143,3 +151,14 @@ def test_a_text_of_another_length_is_where_its_way_begins(frames):
     flow = flow_of(a_model(normalise_input=True), points(10), frames, VIDEO_OF)
     assert not torch.equal(flow.points[0], points(10))
     assert len(flow.from_text().points) == 4
+
+
+def test_fewer_texts_are_followed_where_there_are_many_videos(flow, monkeypatch):
+    assert followed(flow) is flow
+    monkeypatch.setattr(analysis.trajectory, "_MAX_SCORES", 5 * 4 + 2)
+    some = followed(flow, seed=1)
+    assert len(some.texts) == 4
+    assert len(some.videos) == 5
+    rows = [flow.texts.index(text) for text in some.texts]
+    assert torch.equal(some.points, flow.points[:, rows])
+    assert some.video_of.tolist() == VIDEO_OF[rows].tolist()
