@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # How the shipped weights are trained; chosen on the validation split.
 XPOOL := --learning-rate 3e-5 --epochs 1
 DITS := --learning-rate 3e-6 --epochs 1 --noise-scale 0
+# What the analysis sets beside DITS: DITS by regression, and the diffusion baseline. Smaller networks.
+BESIDE := --objective l2 --depth 1 --batch-size 64
+DITS_L2 := --noise-scale 0 --learning-rate 1e-4 --epochs 8 --patience 8
+DIFFUSION := --longest-gap 1.0 --learning-rate 5e-4 --weight-decay 0.01 --epochs 12 --patience 12
 SEEDS := 1 2 3 4 24
 
 # What the encoder, X-Pool and DITS are trained on, and where the Debian packages are that some of it comes from.
@@ -13,7 +17,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds ablation clean
+.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds ablation gap clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -43,6 +47,9 @@ weights: pairs
 	$(BIN)/python -m dits encode --ship
 	$(BIN)/python -m dits train xpool $(XPOOL) --pairs $(PAIRS) --ship --half
 	$(BIN)/python -m dits train dits $(DITS) --pairs $(PAIRS) --ship --half --init assets/weights/*/xpool.safetensors
+	folder=$$(echo assets/weights/*); start="--pairs $(PAIRS) --half --init $$folder/xpool.safetensors $(BESIDE)"; \
+	$(BIN)/python -m dits train dits $$start $(DITS_L2) --out $$folder/dits-l2.safetensors && \
+	$(BIN)/python -m dits train diffusion $$start $(DIFFUSION) --out $$folder/diffusion.safetensors
 
 # The README's table: training repeated with five seeds, then evaluated on the test split.
 seeds: $(VENV)/.encoder
@@ -66,6 +73,11 @@ encoder-seeds: $(VENV)/.encoder
 ablation: $(VENV)/.dev
 	$(BIN)/python -m dits ablate --out reports/ablation --epochs 1 --tables methods,steps,encoder,start,loss,controls
 	$(BIN)/python -m dits ablate --out reports/ablation-pairs --epochs 1 --tables condition,direction --batch-size 8 --depth 1
+
+# The reports in reports/gap: DITS as it is shipped, and trained by L2.
+gap: $(VENV)/.runtime
+	$(BIN)/python -m dits analyse --method dits --out runs/gap/dits
+	$(BIN)/python -m dits analyse --method dits-l2 --out runs/gap/dits-l2
 
 clean:
 	rm -rf $(VENV)

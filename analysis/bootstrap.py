@@ -87,14 +87,28 @@ class _Sums:
         return cls(sums, torch.bincount(group, minlength=groups).to(vectors.dtype))
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """The sums of draws (B, G): vectors (B, d) and numbers (B,), each group as often as it was drawn."""
+
+    of: _Sums
+    sums: Tensor
+    counts: Tensor
+
+    @classmethod
+    def by(cls, draws: Tensor, of: _Sums) -> "_Drawn":
+        return cls(of, draws @ of.sums, draws @ of.counts)
+
+
 def _exact(draws: Tensor, pairs: _Sums, texts: _Sums, videos: _Sums) -> dict[str, Tensor]:
     """The measures (B,) that follow from sums by group, for draws (B, G)."""
     l1, l2, cosine, alignment = ((draws @ pairs.sums) / (draws @ pairs.counts)[:, None]).unbind(dim=1)
-    cone_text = _mean_product(draws, texts, texts, texts.counts)
-    cone_video = _mean_product(draws, videos, videos, videos.counts)
+    text, video = _Drawn.by(draws, texts), _Drawn.by(draws, videos)
+    cone_text = _mean_product(draws, text, text, texts.counts)
+    cone_video = _mean_product(draws, video, video, videos.counts)
     nothing = torch.zeros_like(texts.counts)
-    inside = _mean_product(draws, texts, texts, nothing) + _mean_product(draws, videos, videos, nothing)
-    squared = inside - 2 * _mean_product(draws, texts, videos, nothing)
+    inside = _mean_product(draws, text, text, nothing) + _mean_product(draws, video, video, nothing)
+    squared = inside - 2 * _mean_product(draws, text, video, nothing)
     return {
         "l2": l2,
         "l1": l1,
@@ -107,16 +121,16 @@ def _exact(draws: Tensor, pairs: _Sums, texts: _Sums, videos: _Sums) -> dict[str
     }
 
 
-def _mean_product(draws: Tensor, x: _Sums, y: _Sums, left_out: Tensor) -> Tensor:
-    """Mean dot product (B,) of points of x and y, weighted as in `mean_kernel`.
+def _mean_product(draws: Tensor, x: _Drawn, y: _Drawn, left_out: Tensor) -> Tensor:
+    """Mean dot product (B,) of points of x and y, weighted as in `mean_kernel`; of none, not a number.
 
     `left_out` (G,): how many products of a unit vector with itself each group has and the mean leaves out.
     """
-    products, pairs = (x.sums * y.sums).sum(dim=1), x.counts * y.counts
+    products, pairs = (x.of.sums * y.of.sums).sum(dim=1), x.of.counts * y.of.counts
     squared = draws.square()
-    total = ((draws @ x.sums) * (draws @ y.sums)).sum(dim=1) - squared @ products + draws @ (products - left_out)
-    number = (draws @ x.counts) * (draws @ y.counts) - squared @ pairs + draws @ (pairs - left_out)
-    return total / number
+    total = (x.sums * y.sums).sum(dim=1) - squared @ products + draws @ (products - left_out)
+    number = x.counts * y.counts - squared @ pairs + draws @ (pairs - left_out)
+    return (total / number).masked_fill(number <= 0, torch.nan)  # rounding leaves more than 0 of a total of nothing
 
 
 def _columns(distances: PairDistances) -> np.ndarray:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dits.encoders import OpenClipEncoder
     from dits.model import RetrievalModel
 
+MAX_STEPS = 200
+"""Of a way: the paper's tables end at 40, and every step is measured."""
+
 
 def add(commands: "Commands") -> None:
     """Adds the command."""
@@ -63,6 +66,7 @@ def _analyse(args: argparse.Namespace) -> None:
     config = ReportConfig(resamples=args.resamples)
     require(args.noise_seeds >= 1, f"--noise-seeds must be at least 1, not {args.noise_seeds}.")
     require(args.paths >= 0, f"--paths cannot be negative: {args.paths}.")
+    require(args.steps is None or args.steps <= MAX_STEPS, f"--steps is at most {MAX_STEPS} here, not {args.steps}.")
     make_folder(args.out)
     flows = _given(args) if args.features else _flows(args)
     analysis = analyse(flows, config)
@@ -76,10 +80,10 @@ def _given(args: argparse.Namespace) -> list["Flow"]:
     from analysis.features import read_features
 
     unread = {
-        "--steps": args.steps, "--noise": args.noise, "--weights": args.weights,
+        "--steps": args.steps is not None, "--noise": args.noise is not None, "--weights": args.weights is not None,
         "--noise-seeds": args.noise_seeds > 1, "--video-side": args.video_side != "mean",
     }  # fmt: skip
-    named = [flag for flag, value in unread.items() if value]
+    named = [flag for flag, is_given in unread.items() if is_given]
     if named:
         raise InputError(f"{', '.join(named)} is of a corpus and a method: leave it out with --features.")
     return [read_features(args.features)]

@@ -107,13 +107,15 @@ def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: T
     for rows in torch.arange(len(x.units)).split(max(1, _BLOCK_NUMBERS // len(y.units))):
         columns = slice(int(rows[0]) if x is y else 0, None)
         values = kernel(single_x[rows] @ single_y[columns].T)
-        if x is y:  # symmetric: what lies right of the block stands for what lies below it, too
-            values[:, len(rows) :] *= 2
-        values.masked_fill_(x.label[rows, None] == y.label[columns], 0)
-        same = x.group[rows, None] == y.group[columns]
-        total += weight_x[:, rows] @ torch.where(same, values, 0).sum(dim=1, dtype=torch.float64)
-        values.masked_fill_(same, 0)
-        total += ((single_weight[:, columns] @ values.T).double() * weight_x[:, rows]).sum(dim=1)
+        twice = len(rows) if x is y else values.shape[1]  # symmetric: what lies right of the block stands for what
+        row, column = _meetings(x.group[rows], y.group[columns])  # lies below it, too
+        same = values[row, column].double() * (1 + (column >= twice))
+        same[x.label[rows][row] == y.label[columns][column]] = 0
+        total += weight_x[:, rows] @ torch.zeros(len(rows), dtype=torch.float64).index_add_(0, row, same)
+        values[row, column] = 0
+        once, doubled = single_weight[:, columns].tensor_split([twice], dim=1)
+        across = once @ values[:, :twice].T + 2 * (doubled @ values[:, twice:].T)
+        total += (across.double() * weight_x[:, rows]).sum(dim=1)
     return total / _pairs(x, y, weight_x, weight_y)
 
 
@@ -172,6 +174,16 @@ def _pairs(x: Cloud, y: Cloud, weight_x: Tensor, weight_y: Tensor) -> Tensor:
     return between + weight_x @ (in_group - in_label)
 
 
+def _meetings(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Where numbers (n,) and (m,) are equal: all pairs of a place in x and a place in y, as two columns."""
+    ordered, order = y.sort()
+    first, last = torch.searchsorted(ordered, x), torch.searchsorted(ordered, x, right=True)
+    counts = last - first
+    row = torch.arange(len(x)).repeat_interleave(counts)
+    nth = torch.arange(len(row)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return row, order[first.repeat_interleave(counts) + nth]
+
+
 def _frechet(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor) -> float:
     """The distance of Gaussians with covariances F F', from their means (d,) and factors F (d, any)."""
     root = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
@@ -182,7 +194,11 @@ def _frechet(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor)
 def _factor_of(points: Tensor) -> Tensor:
     """F with F F' = the covariance of points (n, d): the centred points themselves, where they are the fewer."""
     count, dim = points.shape
-    return (points - points.mean(dim=0)).T / (count - 1) ** 0.5 if count <= dim else _factor(torch.cov(points.T))
+    return (
+        (points - points.mean(dim=0)).T / (count - 1) ** 0.5
+        if count <= dim
+        else _factor(torch.cov(points.T).reshape(dim, dim))
+    )
 
 
 def _factor(covariance: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What is analysed: texts at every step of their way, their videos, and how a point of the way ranks the videos."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits.errors import InputError
+from dits.errors import InputError, require
 from dits.model import METHODS, ModelConfig, RetrievalModel
 from dits.pooling import mean_pool
 from dits.sampler import DitsSampler
@@ -24,6 +25,9 @@ Scores = Callable[[Tensor, Tensor], np.ndarray]
 method does so."""
 
 
+_SAME_DIRECTION = 1e-5  # by which a cosine of single precision may be below 1
+
+
 @dataclass(frozen=True)
 class Flow:
     """N texts, on their way of S points, and V videos.
@@ -32,11 +36,13 @@ class Flow:
         name: of the corpus or file.
         split: of the corpus; "all" where there are none.
         method: what moved the texts.
-        points: (S, N, d) from the text itself (first) to the aligned embedding v_0 (last), as the model has them.
+        queries: (N, d) the texts' own embeddings, which pool the videos where a method does so.
+        points: (S, N, d) from where the way begins to the aligned embedding v_0, as the model has them: the text itself
+            comes first, but under methods that start at noise.
         videos: (V, d) one vector each, the mean of unit frames.
         video_of: (N,) each text's video.
         own_videos: (N, d) the vector that stands for each text's video when the gap is measured.
-        video_side: which one that is, of VIDEO_SIDES.
+        video_side: which one that is, of VIDEO_SIDES; "given" where there is one vector a video, and no frames.
         texts: (N) the sentences.
         video_ids: (V) the videos' names.
         scores: what ranks the videos at any point.
@@ -45,6 +51,7 @@ class Flow:
     name: str
     split: str
     method: str
+    queries: Tensor
     points: Tensor
     videos: Tensor
     video_of: np.ndarray
@@ -61,13 +68,14 @@ class Flow:
 
     def scores_at(self, step: int) -> np.ndarray:
         """Cosines (N, V) of the texts' points at one step, counted from 0, with all videos."""
-        return self.scores(self.points[0], self.points[step])
+        return self.scores(self.queries, self.points[step])
 
     def of_texts(self, index: np.ndarray) -> "Flow":
         """Some of the texts, by their indices, with all videos."""
         rows = torch.from_numpy(index)
         return replace(
             self,
+            queries=self.queries[rows],
             points=self.points[:, rows],
             video_of=self.video_of[index],
             own_videos=self.own_videos[rows],
@@ -78,6 +86,13 @@ class Flow:
         """The same texts, each with another video (N,), which stands as the mean of its frames."""
         own = self.videos[torch.from_numpy(video_of)]
         return replace(self, video_of=video_of, own_videos=own, video_side="mean")
+
+    def from_text(self) -> "Flow":
+        """The same way with the text before it, where it begins elsewhere; the text at another length is the text."""
+        begins = F.cosine_similarity(self.points[0], self.queries, dim=-1)
+        if bool((begins > 1 - _SAME_DIRECTION).all()):
+            return self
+        return self.moved(torch.cat([self.queries[None], self.points]))
 
     def moved(self, points: Tensor, method: str | None = None) -> "Flow":
         """The same texts and videos with other points (S, N, d) and, where it is given, another method's name."""
@@ -113,6 +128,7 @@ def flow_of(
         name=name,
         split=split,
         method=method or model.config.method,
+        queries=texts,
         points=model.trajectory(texts),
         videos=videos,
         video_of=video_of,
@@ -151,6 +167,7 @@ def with_sampling(
     Raises:
         InputError: the method has no such setting, or a value is out of range.
     """
+    require(noise is None or math.isfinite(noise), f"The noise scale must be a finite number, not {noise}.")
     if (steps, noise, seed) == (None, None, None):
         return model
     config = model.config

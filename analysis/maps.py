@@ -87,7 +87,7 @@ def drawn_flow(flow: Flow, paths: int = 24, seed: int = 0, thumbnails: Sequence[
     followed = _spread(video_of, paths) if len(flow.points) > 1 else []
     rows, names = torch.from_numpy(texts), video_names(flow)
     cloud = Cloud(
-        texts=flow.points[0, rows].numpy(),
+        texts=flow.queries[rows].numpy(),
         videos=flow.videos[torch.from_numpy(videos)].numpy(),
         paths=flow.points[:, rows[followed]].numpy(),
     )
@@ -125,10 +125,13 @@ def map_panels(
 
 
 def map_panel(made: Map, trusted: Trust, labels: MapLabels, **drawn: Any) -> Panel:
-    """A map with how far to trust it; `drawn` says what stands out on it (see `embedding_map`)."""
+    """A map with how far to trust it; `drawn` says what stands out on it (see `embedding_map`).
+
+    The panel is named by the kind that was asked for, which another may stand in for.
+    """
     note = " ".join(filter(None, (made.note, trusted.sentence())))
     draw = partial(embedding_map, made, labels, **drawn)
-    return Panel(f"map-{made.kind}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
+    return Panel(f"map-{made.parameters['asked']}", HEADINGS[made.kind], note, draw, wide=made.kind == "umap")
 
 
 def trusted_map(

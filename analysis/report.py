@@ -1,7 +1,7 @@
 """Everything that is measured on a flow: the gap at every step, beside the retrieval at that step."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,7 +14,6 @@ from analysis.flow import Flow, cosine_scores
 from analysis.gap import MEASURES, centroid_gap, shift_along_gap
 from analysis.points import sampled
 from analysis.trajectory import (
-    MAX_QUERIES,
     PATH_MEASURES,
     QUANTILES,
     StepReport,
@@ -22,10 +21,11 @@ from analysis.trajectory import (
     followed,
     largest_step_share,
     path_measures,
+    ranks_at,
     step_reports,
 )
 from dits.errors import require
-from dits.evaluation import Metrics, metrics_of, ranks_of
+from dits.evaluation import Metrics, metrics_of
 
 SHIFTS = tuple(round(share / 10, 1) for share in range(11))
 """Shares of the mean gap that are closed by arithmetic, for comparison."""
@@ -69,7 +69,7 @@ class Analysis:
     """What was measured on a flow, or on several that differ in the seed of their noise.
 
     Attributes:
-        flows: what was analysed.
+        flows: what was analysed, each with the text as its first point.
         reports: for each flow, a report of each of its steps.
         paths: of the first flow, every path measure (S, N), of the texts that were followed.
         followed: the first flow's texts that were ranked and followed: all, or a sample.
@@ -94,8 +94,8 @@ class Analysis:
 
         `steps` has one entry for each point of the way, the text itself being the first and v_0 the last: every measure
         of `analysis.gap.MEASURES`, text-to-video metrics under `t2v`, and under `path` mean and quantiles of what
-        PATH_MEASURES names. The first and the last have `intervals`. With several flows the measures and metrics are
-        means over them, and every step has `spread`, their standard deviations.
+        PATH_MEASURES names (a single video has no distractor). The first and the last have `intervals`. With several
+        flows the measures and metrics are means over them, and every step has `spread`, their standard deviations.
         """
         flow = self.flow
         steps = [_step([reports[step] for reports in self.reports]) for step in range(len(flow.points))]
@@ -103,6 +103,7 @@ class Analysis:
             values["path"] = {
                 name: {"mean": float(paths[step].mean()), "quantiles": bands(paths)[step].tolist()}
                 for name, paths in self.paths.items()
+                if not np.isnan(paths).any()
             }
             if step in self.intervals:
                 values["intervals"] = {name: list(bounds) for name, bounds in self.intervals[step].items()}
@@ -114,7 +115,7 @@ class Analysis:
             "videos": len(flow.videos),
             "video_side": flow.video_side,
             "noise_seeds": len(self.flows),
-            "sampled": _sampled(flow),
+            "sampled": _sampled(flow, self.followed),
             "measures": {name: asdict(measure) for name, measure in MEASURES.items()},
             "path_measures": PATH_MEASURES,
             "quantiles": list(QUANTILES),
@@ -132,6 +133,7 @@ def analyse(flows: Sequence[Flow], config: ReportConfig | None = None) -> Analys
     """
     config = config or ReportConfig()
     require(len(flows) > 0, "There is nothing to analyse: give at least one flow.")
+    flows = [flow.from_text() for flow in flows]
     first = flows[0]
     kept = followed(first, config.seed)
     paths = path_measures(kept)
@@ -153,18 +155,18 @@ def mean_shift(flow: Flow) -> list[Shift]:
     For each of SHIFTS; the videos of the gallery move as the videos of the pairs do. What a sampler does to the gap is
     to be held against this.
     """
-    gap = centroid_gap(flow.points[0], flow.own_videos).to(flow.videos)
+    gap = centroid_gap(flow.queries, flow.own_videos).to(flow.videos)
     gallery = F.normalize(flow.videos, dim=-1)
     rows = []
     for share in SHIFTS:
-        texts, own = shift_along_gap(flow.points[0], flow.own_videos, share)
-        scores = cosine_scores(gallery - share / 2 * gap)
+        texts, own = shift_along_gap(flow.queries, flow.own_videos, share)
+        moved = replace(flow, points=texts[None], scores=cosine_scores(gallery - share / 2 * gap))
         rows.append(
             Shift(
                 share=share,
                 centroid_distance=float(centroid_gap(texts, own).norm()),
                 cosine=float(F.cosine_similarity(texts, own).mean()),
-                t2v=metrics_of(ranks_of(scores(texts, texts.to(gallery)), flow.video_of)),
+                t2v=metrics_of(ranks_at(moved, 0)),
             )
         )
     return rows
@@ -196,11 +198,11 @@ def _over(statistic: Any, values: list[Any]) -> Any:
     return statistic(values)
 
 
-def _sampled(flow: Flow) -> dict[str, int]:
+def _sampled(flow: Flow, kept: Flow) -> dict[str, int]:
     """What was measured on a random sample, and of how many texts or points."""
     notes = {}
-    if len(flow.texts) > MAX_QUERIES:
-        notes["retrieval and paths"] = MAX_QUERIES
+    if len(kept.texts) < len(flow.texts):
+        notes["retrieval and paths"] = len(kept.texts)
     if size := sampled(len(flow.texts)):
         notes["quadratic measures"] = size
     return notes

@@ -41,10 +41,11 @@ def write_report(folder: Path, analysis: Analysis, paths: int = 24) -> dict[str,
     report = analysis.as_dict()
     panels, maps = step_panels(analysis), map_panels(drawn_flow(analysis.flow, paths), KINDS)
     report["maps"] = {panel.name: panel.note for panel in maps}
+    figures = make_folder(folder / "figures")
     write_json(folder / "analysis.json", report)
     _write_steps(folder / "steps.csv", report["steps"])
     _write_pairs(folder / "pairs.csv", analysis)
-    _write_figures(make_folder(folder / "figures"), [*panels, *maps])
+    _write_figures(figures, [*panels, *maps])
     _write_text(folder / "report.html", report_page(report, panels, maps))
     return report
 

@@ -74,11 +74,12 @@ def measures_table(report: dict[str, Any]) -> str:
             f"<tr><th scope='row'>{escape(measure['title'])}</th>{cells}<td>{escape(measure['reading'])}</td></tr>"
         )
     for name in ("R@1", "R@5", "R@10", "MdR", "MnR"):
-        cells = "".join(f'<td class="number">{step["t2v"][name]:.1f}</td>' for step in _ends(first, last))
+        cells = "".join(f'<td class="number">{_metric(step, name)}</td>' for step in _ends(first, last))
         rows.append(f"<tr><th scope='row'>Text to video {name}</th>{cells}<td></td></tr>")
     heads = "<th>text t</th><th>aligned v₀</th>" if first is not last else "<th>text t</th>"
+    small = "<p>In small print: the 95 % bootstrap interval over videos.</p>" if "intervals" in first else ""
     return (
-        f'<div class="scroll"><table><thead><tr><th>measure</th>{heads}<th>how to read it</th></tr></thead>'
+        f'{small}<div class="scroll"><table><thead><tr><th>measure</th>{heads}<th>how to read it</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -88,13 +89,18 @@ def _ends(first: dict[str, Any], last: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _value(step: dict[str, Any], name: str) -> str:
-    """A measure with its interval or its spread, where there is one."""
+    """A measure with its spread over seeds and its interval, where there are such."""
     value = f"{step[name]:.3f}"
-    if bounds := step.get("intervals", {}).get(name):
-        return f"{value}<br><small>{bounds[0]:.3f} to {bounds[1]:.3f}</small>"
     if "spread" in step:
-        return f"{value} ± {step['spread'][name]:.3f}"
+        value += f" ± {step['spread'][name]:.3f}"
+    if bounds := step.get("intervals", {}).get(name):
+        value += f"<br><small>{bounds[0]:.3f} to {bounds[1]:.3f}</small>"
     return value
+
+
+def _metric(step: dict[str, Any], name: str) -> str:
+    spread = f" ± {step['spread']['t2v'][name]:.1f}" if "spread" in step else ""
+    return f"{step['t2v'][name]:.1f}{spread}"
 
 
 def _safe_json(value: Any) -> str:

@@ -68,9 +68,9 @@ def shift_map(flow: Flow, made: Map, shifts: Sequence[Shift], theme: str = "ligh
 def _moved(flow: Flow, shares: Sequence[float]) -> Map:
     """Texts, then one point for each video that has a text, at every share, as paths of a linear map."""
     firsts = torch.from_numpy(np.unique(flow.video_of, return_index=True)[1])
-    stages = [shift_along_gap(flow.points[0], flow.own_videos, share) for share in shares]
+    stages = [shift_along_gap(flow.queries, flow.own_videos, share) for share in shares]
     paths = torch.stack([torch.cat([texts, own[firsts]]) for texts, own in stages])
-    return project(Cloud(flow.points[0].numpy(), flow.own_videos[firsts].numpy(), paths.float().numpy()), "linear")
+    return project(Cloud(flow.queries.numpy(), flow.own_videos[firsts].numpy(), paths.float().numpy()), "linear")
 
 
 def _points(points: np.ndarray, kind: str, colour: str, symbol: str, names: Sequence[str]) -> go.Scatter:

@@ -17,12 +17,15 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The bands that curves over many texts are drawn with."""
 
 MAX_QUERIES = 5000
-"""How many texts at most are ranked against all videos and followed step by step."""
+"""How many texts at most are ranked against all videos and followed step by step; fewer where there are more than
+20,000 videos, so that no step takes more than 10^8 scores."""
+
+_MAX_SCORES = 10**8
 
 _SCORES_AT_ONCE = 2**24  # 64 MB in float32
 
 PATH_MEASURES = {
-    "step_length": "Distance on the unit sphere from the point before: 0 at the text itself.",
+    "step_length": "Distance on the unit sphere from the point before: 0 at the first.",
     "cosine_to_start": "Cosine with the text's own embedding: 1 where nothing has moved yet.",
     "cosine_to_target": "Cosine with the text's own video.",
     "cosine_to_distractor": "Cosine with whichever other video is nearest at this step.",
@@ -51,10 +54,11 @@ class StepReport:
 
 
 def followed(flow: Flow, seed: int = 0) -> Flow:
-    """The texts that are ranked and followed step by step: all, or a random sample of MAX_QUERIES."""
-    if len(flow.texts) <= MAX_QUERIES:
+    """The texts that are ranked and followed step by step: all, or a random sample (see MAX_QUERIES)."""
+    most = max(1, min(MAX_QUERIES, _MAX_SCORES // len(flow.videos)))
+    if len(flow.texts) <= most:
         return flow
-    chosen = np.random.default_rng(seed).choice(len(flow.texts), MAX_QUERIES, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(flow.texts), most, replace=False)
     return flow.of_texts(np.sort(chosen))
 
 
@@ -96,6 +100,12 @@ def bands(values: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
+def ranks_at(flow: Flow, step: int) -> np.ndarray:
+    """The rank (N,) of each text's own video at one step, from 1; tied videos share the mean of their ranks."""
+    return np.concatenate([ranks_of(block.scores_at(step), block.video_of) for block in _blocks(flow)])
+
+
+@torch.inference_mode()
 def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
     """Every video's place (S, V), from 1, at each step of one text's way: a bump chart. Ties go by the videos' order.
 
@@ -104,8 +114,8 @@ def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
     """
     if not 0 <= text < len(flow.texts):
         raise InputError(f"There is no text {text}: the flow has {len(flow.texts)}, counted from 0.")
-    start = flow.points[0, text : text + 1]
-    scores = np.concatenate([flow.scores(start, points[text : text + 1]) for points in flow.points])
+    one = flow.of_texts(np.array([text]))
+    scores = np.concatenate([one.scores_at(step) for step in range(len(one.points))])
     return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
 
 
@@ -121,11 +131,11 @@ def largest_step_share(points: Tensor) -> np.ndarray:
 
 
 def _path_measures(flow: Flow) -> dict[str, np.ndarray]:
-    start, target = F.normalize(flow.points[0], dim=-1), F.normalize(flow.own_videos, dim=-1)
+    start, target = F.normalize(flow.queries, dim=-1), F.normalize(flow.own_videos, dim=-1)
     videos = F.normalize(flow.videos, dim=-1)
     width = (target - start).norm(dim=-1).clamp_min(1e-12)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in PATH_MEASURES}
-    before = start
+    before = F.normalize(flow.points[0], dim=-1)
     for step, raw in enumerate(flow.points):
         point = F.normalize(raw, dim=-1)
         values = {
@@ -137,13 +147,9 @@ def _path_measures(flow: Flow) -> dict[str, np.ndarray]:
         }
         for name, column in values.items():
             rows[name].append(column.numpy())
-        rows["rank"].append(_ranks(flow, step))
+        rows["rank"].append(ranks_of(flow.scores_at(step), flow.video_of))
         before = point
     return {name: np.stack(values) for name, values in rows.items()}
-
-
-def _ranks(flow: Flow, step: int) -> np.ndarray:
-    return ranks_of(flow.scores_at(step), flow.video_of)
 
 
 def _blocks(flow: Flow) -> Iterator[Flow]:

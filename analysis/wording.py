@@ -7,15 +7,14 @@ from dits.model import METHODS
 
 def title_of(report: dict[str, Any]) -> str:
     """The report's title."""
-    method = METHODS[report["method"]].title if report["method"] in METHODS else "the steps given"
     split = f", {report['split']} split" if report["split"] != "all" else ""
-    return f"The modality gap of {report['corpus']}{split}, under {method}"
+    return f"The modality gap of {report['corpus']}{split}{_under(report)}"
 
 
 def findings(report: dict[str, Any]) -> list[str]:
     """What the report found, most important first."""
     steps, shifts = report["steps"], report["mean_shift"]
-    sentences = [_what(report)]
+    sentences = [_what(report), *_seeds(report)]
     if len(steps) > 1:
         sentences += [_gap(steps), _retrieval(steps), _paths(report)]
     best = max(shifts, key=lambda shift: shift["t2v"]["R@1"])
@@ -29,13 +28,30 @@ def findings(report: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def _under(report: dict[str, Any]) -> str:
+    """The method, or whose weights; nothing where a file holds no steps."""
+    name = report["method"]
+    if name == "given":
+        return ", under the steps given" if len(report["steps"]) > 1 else ""
+    return f", under {METHODS[name].title if name in METHODS else name}"
+
+
 def _what(report: dict[str, Any]) -> str:
     side = {
-        "mean": "the mean of its frames, which no text has touched",
-        "pooled": "its frames as its own text pools them, which lies closer to that text by construction",
+        "mean": "the mean of its frames, which no text has touched, stands for a video",
+        "pooled": "its frames as its own text pools them stand for a video, closer to that text by construction",
+        "given": "a video is the vector that the file gives",
     }[report["video_side"]]
-    seeds = f", mean over {report['noise_seeds']} seeds of the noise" if report["noise_seeds"] > 1 else ""
-    return f"{report['pairs']} texts and {report['videos']} videos; a video stands for {side}{seeds}."
+    return f"{report['pairs']} texts and {report['videos']} videos; {side}."
+
+
+def _seeds(report: dict[str, Any]) -> list[str]:
+    if report["noise_seeds"] == 1:
+        return []
+    return [
+        f"Measures and retrieval are means over {report['noise_seeds']} seeds of the noise, ± their standard "
+        "deviation; intervals, ways, figures and maps are those of the first seed."
+    ]
 
 
 def _gap(steps: list[dict[str, Any]]) -> str:

@@ -129,7 +129,7 @@ TABLES = {
             Row("DITS", DITS, _DITS_PAPER),
         ),
         "Bounded: a predicted gap longer than the text embedding is shortened to its length, as DDPM's code clips what "
-        "it predicts; Equation 7 as printed multiplies the network's errors about 4,000 times on the way. The paper's "
+        "it predicts; Equation 7 as printed multiplies the network's errors 480 times on the way. The paper's "
         "T-MASS number (Table 1) comes from the released evaluation, which pools every video with its own "
         "caption.",
     ),

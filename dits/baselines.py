@@ -139,7 +139,7 @@ class DiffusionConfig:
         beta_end: last beta (0.99, section 4.1).
         longest_gap: a predicted delta_0 is shortened to this many times the text's norm, as DDPM's code clips what it
             predicts. Not in the paper: 0 leaves Equation 7 as it stands. With this schedule Equation 7 multiplies the
-            network's errors by 1 / sqrt(alpha_i), 10 at the first step and about 4,000 over all.
+            network's errors by 1 / sqrt(alpha_i), 10 at the first step and 480 over all.
         inference_samples: draws of delta that are averaged at inference (not stated; 1).
         inference_seed: of those draws.
     """

@@ -370,22 +370,32 @@ def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: 
         CheckpointError: the weights are missing, damaged, or made for another encoder.
     """
     config = ModelConfig(method=method)
-    if method == "mean":
+    path = weights_of(method, encoder.id, weights)
+    if path is None:
         model = RetrievalModel(config).eval()
         return LoadedMethod(model, model.to(encoder.device).gallery(frames), None)
-    path = find_weights(method, encoder.id, weights)
-    if weights is None and not path.is_file() and method not in SEARCH_METHODS:
-        raise CheckpointError(
-            f"There are no weights of the method '{method}' for the encoder {encoder.id}: train them with "
-            f"`python -m dits train {method}`, and name their folder with --weights."
-        )
-    if weights is None and not path.is_file():
-        raise CheckpointError(
-            f"There are no weights of the method '{method}' for the encoder {encoder.id}: make them with "
-            "`python -m dits prepare` and the same --encoder, or name a folder of them with --weights."
-        )
     checkpoint = load_checkpoint(path, encoder, method)
     return LoadedMethod(checkpoint.model, checkpoint.model.to(encoder.device).gallery(frames), checkpoint.sha256)
+
+
+def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:
+    """Where a method's weights lie; None for mean pooling, which has none. To be asked before the long work.
+
+    Raises:
+        CheckpointError: they are missing.
+    """
+    if method == "mean":
+        return None
+    path = find_weights(method, encoder_id, weights)
+    if path.is_file():
+        return path
+    if weights is not None:
+        raise CheckpointError(f"There are no weights of the method '{method}' in {weights}: it has no {path.name}.")
+    if method in SEARCH_METHODS:
+        make = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
+    else:
+        make = f"train them with `python -m dits train {method}`, and name their folder with --weights."
+    raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {make}")
 
 
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:

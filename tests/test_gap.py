@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 
 from analysis import distributions, neighbours, points
-from analysis.distributions import frechet_distance, mean_cosine, mmd, separability, uniformity
+from analysis.distributions import frechet, frechet_distance, mean_cosine, mmd, separability, uniformity
 from analysis.gap import (
     MEASURES,
     SAMPLED,
@@ -152,6 +152,12 @@ def test_frechet_of_diagonal_gaussians_has_a_closed_form():
     expected = ((mean_a - mean_b) ** 2).sum() + ((a.sqrt() - b.sqrt()) ** 2).sum()
     found = frechet_distance(mean_a, torch.diag(a), mean_b, torch.diag(b))
     assert found == pytest.approx(float(expected))
+
+
+def test_frechet_of_one_dimension_has_a_closed_form():
+    texts, videos = vectors(9, 1, seed=1).double(), 3 * vectors(7, 1, seed=2).double() + 1
+    expected = (texts.mean() - videos.mean()) ** 2 + (texts.std() - videos.std()) ** 2
+    assert frechet(texts, videos) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(("rank_a", "rank_b"), [(8, 8), (3, 8), (2, 3)])

@@ -251,3 +251,10 @@ def test_a_pooling_flag_is_offered_where_it_changes_the_model(method, field, val
     contradiction = (method, field) == ("xpool", "kind")  # X-Pool by mean pooling is the method mean
     assert offered == (changed and not contradiction)
     assert set(METHODS[method].pooling) <= asdict(default).keys()
+
+
+def test_missing_weights_are_named_before_anything_is_embedded(tiny_corpus, encoder, cache, tmp_path, capsys):
+    command = ["evaluate", "--corpus", str(tiny_corpus), *encoder, "--method", "mean,dits"]
+    assert "no weights of the method 'dits' for the encoder" in refused(capsys, cache, main(command))
+    named = refused(capsys, cache, main([*command, "--weights", str(tmp_path)]))
+    assert f"no weights of the method 'dits' in {tmp_path}" in named

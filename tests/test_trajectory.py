@@ -5,26 +5,20 @@ import torch.nn.functional as F
 
 import analysis.trajectory
 from analysis.flow import flow_of, with_sampling
-from analysis.trajectory import QUANTILES, bands, largest_step_share, path_measures, ranks_by_step, step_reports
+from analysis.trajectory import (
+    QUANTILES,
+    bands,
+    followed,
+    largest_step_share,
+    path_measures,
+    ranks_by_step,
+    step_reports,
+)
 from dits.errors import InputError
 from dits.evaluation import evaluate_scores
 from dits.model import ModelConfig, RetrievalModel
-from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig, mean_pool
-from dits.sampler import SamplerConfig
-
-VIDEO_OF = np.arange(10) % 5
-
-
-def points(count, dim=32, seed=0):
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
-
-
-def a_model(**settings):
-    torch.manual_seed(0)
-    network = AlignmentConfig(dim=32, depth=1, heads=4, zero_init=False)
-    config = ModelConfig("dits", PoolingConfig(dim=32), SamplerConfig(steps=3, **settings), network)
-    return RetrievalModel(config).eval()
+from tests.flows import VIDEO_OF, a_model, frames, points
 
 
 @pytest.fixture
@@ -32,9 +26,9 @@ def model():
     return a_model()
 
 
-@pytest.fixture
-def frames():
-    return points(5 * 4, seed=3).view(5, 4, 32)
+@pytest.fixture(name="frames")
+def frames_of_five_videos():
+    return frames()
 
 
 @pytest.fixture
@@ -135,3 +129,36 @@ def test_other_steps_noise_and_seeds_keep_the_weights(model):
     mean = RetrievalModel(ModelConfig("mean", PoolingConfig(dim=32)))
     with pytest.raises(InputError, match="no T' or noise"):
         with_sampling(mean, steps=3)
+
+
+def test_a_way_that_begins_at_noise_is_pooled_by_its_text_and_measured_from_it(frames):
+    model = a_model("diffusion")
+    flow = flow_of(model, points(10), frames, VIDEO_OF)
+    with torch.inference_mode():
+        noise = flow.points[0]
+        pooled = model.pooling(points(10), frames)
+        expected = F.cosine_similarity(noise[:, None], pooled, dim=-1).numpy()
+    assert not torch.allclose(noise, points(10), atol=0.1)
+    assert flow.scores_at(0) == pytest.approx(expected, abs=1e-5)
+    way = F.cosine_similarity(flow.points, points(10)[None], dim=-1).numpy()
+    assert path_measures(flow)["cosine_to_start"] == pytest.approx(way, abs=1e-5)
+    whole = flow.from_text()
+    assert torch.equal(whole.points, torch.cat([points(10)[None], flow.points]))
+    assert torch.equal(whole.from_text().points, whole.points)
+
+
+def test_a_text_of_another_length_is_where_its_way_begins(frames):
+    flow = flow_of(a_model(normalise_input=True), points(10), frames, VIDEO_OF)
+    assert not torch.equal(flow.points[0], points(10))
+    assert len(flow.from_text().points) == 4
+
+
+def test_fewer_texts_are_followed_where_there_are_many_videos(flow, monkeypatch):
+    assert followed(flow) is flow
+    monkeypatch.setattr(analysis.trajectory, "_MAX_SCORES", 5 * 4 + 2)
+    some = followed(flow, seed=1)
+    assert len(some.texts) == 4
+    assert len(some.videos) == 5
+    rows = [flow.texts.index(text) for text in some.texts]
+    assert torch.equal(some.points, flow.points[:, rows])
+    assert some.video_of.tolist() == VIDEO_OF[rows].tolist()

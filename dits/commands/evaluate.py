@@ -68,7 +68,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.encoders import load_encoder
     from dits.evaluation import match_queries, mean_and_spread
     from dits.repeated_captions import repeated_captions
-    from dits.search import load_method
+    from dits.search import load_method, weights_of
 
     methods = method_names(args.method or args.compare or ",".join(SEARCH_METHODS))
     pair = _pair(args.compare, methods)
@@ -80,6 +80,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     matched = match_queries(queries, gallery.ids)
     bank = corpus.split("train") if args.post == "qbnorm" else None
     encoder = load_encoder(args.encoder)
+    for folder in args.weights or [None]:
+        for name in methods:
+            weights_of(name, encoder.id, folder)
     notices: list[str] = []
     everything = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
     embeddings = everything.select(gallery.ids)
