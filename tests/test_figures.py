@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import plotly.graph_objects as go
@@ -75,7 +75,8 @@ def labels(texts=TEXTS, paths=PATHS):
 
 
 def reports(steps=STEPS, seed=0):
-    gap, recall = values(steps, 9, seed=seed), 100 * np.random.default_rng(seed).random((steps, 6))
+    gap = values(steps, len(fields(GapMeasures)), seed=seed)
+    recall = 100 * np.random.default_rng(seed).random((steps, 6))
     return [
         StepReport(step, steps - 1 - step, GapMeasures(*gap[step]), Metrics(*recall[step])) for step in range(steps)
     ]
