@@ -477,3 +477,10 @@ def _floats(values):
     if isinstance(values, dict):
         return np.frombuffer(b64decode(values["bdata"]), values["dtype"]).tolist()
     return [float("nan") if value is None else float(value) for value in values]
+
+
+def test_the_linear_view_stands_beside_any_other(trajectory, gap):
+    _, figures, _ = trajectory.show(QUERY, **SHOWN | {"view": "PCA"})
+    assert [name for name in panels(figures) if name.startswith("map")] == ["map-pca", "map-linear"]
+    _, _, maps, _ = gap.show(**GAP | {"view": "PCA"})
+    assert list(panels(maps)) == ["map-pca-dits", "map-pca-shift", "map-linear-dits", "map-linear-shift"]

@@ -25,6 +25,7 @@ from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fres
 from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
+LINEAR = "Linear"
 MAP_TITLES = {"linear": "Linear view, along the gap", "umap": "UMAP", "pca": "Principal components"}
 NOTE = (
     "**Do not measure distances on a map.** UMAP draws half a gap as wide as a whole one; how far each map can be "
@@ -120,7 +121,14 @@ def _measures(analyst: Analyst, split: str, first: str, second: str, side: str) 
 
 
 def _maps(analyst: Analyst, split: str, first: str, second: str, view: str, three: bool) -> str:
-    return panel_values([_map(analyst, split, name, view, three) for name in dict.fromkeys((first, second))])
+    """The map of each method, and the linear view of each, which invents no structure, beside any other."""
+    return panel_values(
+        [
+            _map(analyst, split, name, shown, three)
+            for shown in dict.fromkeys((view, LINEAR))
+            for name in dict.fromkeys((first, second))
+        ]
+    )
 
 
 def _map(analyst: Analyst, split: str, method: str, view: str, three: bool) -> Panel:
@@ -178,7 +186,7 @@ def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str,
     panels = figure_panels("gap-figures")
     gr.Markdown(NOTE)
     with gr.Row():
-        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="gap-view", min_width=280)
+        view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="gap-view", min_width=280)
         three = gr.Checkbox(False, label="In three dimensions", elem_id="gap-three", min_width=200)
     maps = figure_panels("gap-maps")
     chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")

@@ -21,7 +21,7 @@ from analysis.way_figure import followed_map, way_panel
 from dits.errors import require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
-from ui.gap_tab import KINDS, MAP_TITLES
+from ui.gap_tab import KINDS, LINEAR, MAP_TITLES
 from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.shown_errors import shown_errors
 
@@ -123,7 +123,7 @@ def build_trajectory_tab(
         )  # fmt: skip
         seed = gr.Number(0, precision=0, minimum=0, label="Seed of the noise", elem_id="way-seed", min_width=130)
     with gr.Row():
-        view = gr.Radio(list(KINDS), value="Linear", label="Map", elem_id="way-view", min_width=280)
+        view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="way-view", min_width=280)
         three = gr.Checkbox(False, label="In three dimensions", elem_id="way-three", min_width=200)
         beside = gr.Checkbox(
             False, label=f"Beside it: diffusion from {STARTS} Gaussian starts", elem_id="way-beside", min_width=280
@@ -177,16 +177,23 @@ def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
 
 
 def _maps(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> list[Panel]:
-    """The map of the corpus with the ways on it, and the first way alone where it moves."""
+    """The map of the corpus with the ways on it, and the first way alone where it moves; the linear view beside any."""
     landmarks, whole = analyst.landmarks(method), _drawn(analyst, method, flows)
-    base, trusted = analyst.map(("landmarks", method), landmarks, KINDS[view], 3 if three else 2)
     first = len(landmarks.labels.paths)
-    made = add_path(landmarks.cloud, base, whole.cloud.paths[:, first:])
-    draw = partial(followed_map, made, whole.labels, first, range(first + 1, len(whole.labels.paths)))
-    figures = replace(trust(whole.cloud, made), seed_spread=trusted.seed_spread)
-    panel = map_panel(made, figures, whole.labels)
-    panel = replace(panel, heading=MAP_TITLES[made.kind], draw=draw, wide=False)
-    return list(filter(None, (panel, way_panel(made, whole.labels, first))))
+    panels: list[Panel | None] = []
+    for kind in dict.fromkeys((KINDS[view], KINDS[LINEAR])):
+        base, trusted = analyst.map(("landmarks", method), landmarks, kind, 3 if three else 2)
+        made = add_path(landmarks.cloud, base, whole.cloud.paths[:, first:])
+        draw = partial(followed_map, made, whole.labels, first, range(first + 1, len(whole.labels.paths)))
+        figures = replace(trust(whole.cloud, made), seed_spread=trusted.seed_spread)
+        panel = map_panel(made, figures, whole.labels)
+        panels += [
+            replace(panel, heading=MAP_TITLES[made.kind], draw=draw, wide=False),
+            way_panel(made, whole.labels, first),
+        ]
+        if made.kind == KINDS[LINEAR]:  # stands in for a UMAP of few points
+            break
+    return list(filter(None, panels))
 
 
 def _drawn(analyst: Analyst, method: str, flows: list[Flow]) -> DrawnFlow:
