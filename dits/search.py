@@ -390,7 +390,7 @@ def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Pat
     if path.is_file():
         return path
     if weights is not None:
-        raise CheckpointError(f"There are no weights of the method '{method}' in {weights}: it has no {path.name}.")
+        raise CheckpointError(f"The weights are missing: there is no file {path}. Name another folder with --weights.")
     if method in SEARCH_METHODS:
         make = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
     else:

@@ -134,7 +134,7 @@ class TestCorpus:
             (["--method", "../dits"], "no method '../dits'"),
             (["--method", ""], "no method ''"),
             (["--method", "tmass"], "moves every pair"),
-            (["--method", "xpool"], "no weights of the method 'xpool'"),
+            (["--method", "xpool"], "weights are missing"),
             (["--split", "holiday"], "no split 'holiday'"),
             (["--noise-seeds", "3"], "Nothing is drawn"),
             (["--noise-seeds", "0"], "at least 1, not 0"),

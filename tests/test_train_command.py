@@ -257,4 +257,4 @@ def test_missing_weights_are_named_before_anything_is_embedded(tiny_corpus, enco
     command = ["evaluate", "--corpus", str(tiny_corpus), *encoder, "--method", "mean,dits"]
     assert "no weights of the method 'dits' for the encoder" in refused(capsys, cache, main(command))
     named = refused(capsys, cache, main([*command, "--weights", str(tmp_path)]))
-    assert f"no weights of the method 'dits' in {tmp_path}" in named
+    assert f"The weights are missing: there is no file {tmp_path / 'dits.safetensors'}" in named
