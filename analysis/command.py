@@ -21,7 +21,6 @@ from dits.model import METHODS
 if TYPE_CHECKING:
     from analysis.flow import Flow
     from dits.commands.common import Commands
-    from dits.embeddings import CorpusEmbeddings
     from dits.encoders import OpenClipEncoder
     from dits.model import RetrievalModel
 
@@ -82,6 +81,8 @@ def _given(args: argparse.Namespace) -> list["Flow"]:
     unread = {
         "--steps": args.steps is not None, "--noise": args.noise is not None, "--weights": args.weights is not None,
         "--noise-seeds": args.noise_seeds > 1, "--video-side": args.video_side != "mean",
+        "--corpus": args.corpus != "demo", "--encoder": args.encoder != "bundled", "--split": args.split != "test",
+        "--method": args.method != "dits", "--strict": args.strict,
     }  # fmt: skip
     named = [flag for flag, is_given in unread.items() if is_given]
     if named:
@@ -90,7 +91,7 @@ def _given(args: argparse.Namespace) -> list["Flow"]:
 
 
 def _flows(args: argparse.Namespace) -> list["Flow"]:
-    from analysis.flow import draws, flow_of, with_sampling
+    from analysis.flow import flow_of, with_sampling
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.evaluation import match_queries
@@ -98,12 +99,12 @@ def _flows(args: argparse.Namespace) -> list["Flow"]:
     corpus = named_corpus(args)
     gallery = corpus.split(args.split)
     encoder = load_encoder(args.encoder)
+    model = with_sampling(_model(args, encoder), args.steps, args.noise)
+    if args.noise_seeds > 1 and not model.alignment.draws:
+        raise InputError(f"Nothing is drawn here, so that --noise-seeds {args.noise_seeds} would be one and the same.")
     notices: list[str] = []
     embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append).select(gallery.ids)
     show_notices(notices)
-    model = with_sampling(_model(args, encoder, embeddings).cpu(), args.steps, args.noise)
-    if args.noise_seeds > 1 and not draws(model):
-        raise InputError(f"Nothing is drawn here, so that --noise-seeds {args.noise_seeds} would be one and the same.")
     seeds = [None] if args.noise_seeds == 1 else list(range(args.noise_seeds))
     matched = match_queries(gallery.queries(), gallery.ids)
     captions = tuple(query.caption for query in matched.queries)
@@ -125,14 +126,16 @@ def _flows(args: argparse.Namespace) -> list["Flow"]:
     ]
 
 
-def _model(args: argparse.Namespace, encoder: "OpenClipEncoder", embeddings: "CorpusEmbeddings") -> "RetrievalModel":
+def _model(args: argparse.Namespace, encoder: "OpenClipEncoder") -> "RetrievalModel":
     """The method's model, or that of further weights beside the methods' own: NAME.safetensors is called NAME."""
     from dits.checkpoint import find_weights, load_checkpoint
-    from dits.search import load_method
+    from dits.model import ModelConfig, RetrievalModel
+    from dits.search import weights_of
 
     name: str = args.method
     if name in METHODS:
-        return load_method(name, encoder, embeddings.frames, args.weights).model
+        path = weights_of(name, encoder.id, args.weights)
+        return load_checkpoint(path, encoder, name).model if path else RetrievalModel(ModelConfig(name)).eval()
     path = find_weights(name, encoder.id, args.weights)
     require(
         path.name == f"{name}.safetensors" and path.is_file(),

@@ -13,7 +13,6 @@ from torch import Tensor
 from dits.errors import InputError, require
 from dits.model import METHODS, ModelConfig, RetrievalModel
 from dits.pooling import mean_pool
-from dits.sampler import DitsSampler
 from dits.scoring import ExactScorer
 
 VIDEO_SIDES = ("mean", "pooled")
@@ -175,9 +174,9 @@ def with_sampling(
         values: dict[str, Any] = {"steps": steps, "inference_noise_scale": noise, "inference_seed": seed}
         sampler = replace(config.sampler, **{key: value for key, value in values.items() if value is not None})
         changed = replace(config, sampler=sampler)
-    elif config.method == "diffusion" and steps is None and noise is None:
-        assert seed is not None
-        changed = replace(config, diffusion=replace(config.diffusion, inference_seed=seed))
+    elif config.method in ("diffusion", "prior") and steps is None and noise is None:
+        drawn = replace(getattr(config, config.method), inference_seed=seed)
+        changed = replace(config, **{config.method: drawn})
     else:
         raise InputError(f"{METHODS[config.method].title} has no T' or noise to choose at inference.")
     return model if changed == config else _same_weights(model, changed)
@@ -187,11 +186,3 @@ def _same_weights(model: RetrievalModel, config: ModelConfig) -> RetrievalModel:
     other = RetrievalModel(config)
     other.load_state_dict(model.state_dict())
     return other.to(model.logit_scale.device).eval()
-
-
-def draws(model: RetrievalModel) -> bool:
-    """Whether the way of a text depends on a seed."""
-    alignment = model.alignment
-    if isinstance(alignment, DitsSampler):
-        return alignment.config.draws
-    return model.config.method in ("diffusion", "prior")

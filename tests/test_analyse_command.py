@@ -268,7 +268,8 @@ class TestFeatures:
     @pytest.mark.parametrize(
         "flags",
         [["--steps", "3"], ["--steps", "0"], ["--noise", "0.5"], ["--noise", "0"], ["--noise-seeds", "2"],
-         ["--weights", "folder"], ["--video-side", "pooled"]],
+         ["--weights", "folder"], ["--video-side", "pooled"], ["--corpus", "other"], ["--encoder", "other"],
+         ["--split", "all"], ["--method", "xpool"], ["--strict"]],
     )  # fmt: skip
     def test_flags_of_a_corpus(self, refused, tmp_path, flags):
         path = saved(tmp_path / "mine.npz", embeddings())

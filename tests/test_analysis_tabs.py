@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from base64 import b64decode
 from types import SimpleNamespace
 
@@ -412,15 +411,17 @@ def test_a_replaced_engine_has_a_new_analyst(engine):
 
 def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
     kept, calls, values = Kept(), [], []
-    together = threading.Barrier(8)
+    asking, all_ask = [], threading.Event()
 
     def make():
         calls.append(threading.get_ident())
-        time.sleep(0.05)  # long enough for the others to arrive
+        assert all_ask.wait(30)
         return object()
 
     def ask():
-        together.wait()
+        asking.append(1)
+        if len(asking) == 8:
+            all_ask.set()
         values.append(kept("key", make))
 
     _run(ask for _ in range(8))

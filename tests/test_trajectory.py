@@ -126,6 +126,10 @@ def test_other_steps_noise_and_seeds_keep_the_weights(model):
     assert torch.equal(noisy[0][0], points(2))
     quiet = with_sampling(model, noise=0.0, seed=5)
     assert torch.equal(quiet.trajectory(points(2)), model.trajectory(points(2)))
+    prior = RetrievalModel(ModelConfig("prior", PoolingConfig(dim=32))).eval()
+    ends = [with_sampling(prior, seed=seed).trajectory(points(2))[-1] for seed in (0, 0, 1)]
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
     mean = RetrievalModel(ModelConfig("mean", PoolingConfig(dim=32)))
     with pytest.raises(InputError, match="no T' or noise"):
         with_sampling(mean, steps=3)

@@ -144,7 +144,7 @@ class Analyst:
             model, texts, self._embeddings(split).frames, video_of,
             name=self.engine.corpus.name, split=split, method=method, captions=captions, video_ids=tuple(ids),
             video_side=side,
-        )  # fmt: skip
+        ).from_text()  # fmt: skip
 
     def _query_flow(self, sentence: str, method: str, steps: int | None, noise: float | None, seed: int | None) -> Flow:
         model = with_sampling(self.model(method), steps, noise, seed)

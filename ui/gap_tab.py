@@ -16,7 +16,7 @@ from analysis.gap import MEASURES, pair_distances
 from analysis.maps import map_panel
 from analysis.panels import Panel
 from analysis.report import Analysis
-from analysis.report_files import heat_map_panel
+from analysis.report_panels import heat_map_panel
 from analysis.shift_figure import shift_panel
 from dits.errors import DitsError, require
 from ui.analysing import Analyst, checked_choice
@@ -28,8 +28,8 @@ KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
 LINEAR = "Linear"
 MAP_TITLES = {"linear": "Linear view, along the gap", "umap": "UMAP", "pca": "Principal components"}
 NOTE = (
-    "**Do not measure distances on a map.** UMAP draws half a gap as wide as a whole one; how far each map can be "
-    "trusted stands under it. Click a point, or select several with the lasso, to see their clips."
+    "**Do not measure distances on a map.** How far apart a UMAP draws two clouds is not the gap; how far each map can "
+    "be trusted stands under it. Click a point, or select several with the lasso, to see their clips."
 )
 
 SIDES = {"the mean of its frames": "mean", "its frames as its own text pools them": "pooled"}

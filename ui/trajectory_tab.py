@@ -84,7 +84,8 @@ class TrajectoryTab:
         require(isinstance(query, str), "The sentence must be a text.")
         flow = self._flow(analyst, query, method, steps, noise, seed)
         require(not beside or "diffusion" in analyst.methods, NO_DIFFUSION)
-        return [flow, *(analyst.query_flow(query, "diffusion", seed=start) for start in range(STARTS) if beside)]
+        others = [analyst.query_flow(query, "diffusion", seed=start) for start in range(STARTS) if beside]
+        return [flow, *(other.moved(other.points[1:], "diffusion, from noise") for other in others)]
 
     def _flow(self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int) -> Flow:
         checked_choice(method, analyst.methods, "method")
