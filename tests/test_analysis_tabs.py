@@ -485,3 +485,12 @@ def test_the_linear_view_stands_beside_any_other(trajectory, gap):
     assert [name for name in panels(figures) if name.startswith("map")] == ["map-pca", "map-linear"]
     _, _, maps, _ = gap.show(**GAP | {"view": "PCA"})
     assert list(panels(maps)) == ["map-pca-dits", "map-pca-shift", "map-linear-dits", "map-linear-shift"]
+
+
+def test_a_way_that_begins_at_noise_is_shown_from_the_sentence_on(trajectory):
+    numbers, _, _ = trajectory.show(QUERY, **SHOWN | {"method": "diffusion"})
+    cells = numbers.split("cosine to the sentence")[1].split("</tr>")[0].split('<td class="number">')[1:]
+    cosines = [float(cell.split("<")[0]) for cell in cells]
+    assert len(cosines) == 12  # the sentence, the noise that is drawn, and ten steps
+    assert cosines[0] == 1
+    assert cosines[1] < 0.9
