@@ -1,10 +1,8 @@
 """Clips read ahead by worker processes, in a given order, as the pixels that an encoder takes."""
 
-import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from dits.corpus import FRAMES, Clip
 from dits.errors import DitsError, VideoError
 from dits.frame_transform import FrameTransform
+from dits.processes import worker_context
 from dits.video import sample_frames
 
 _SECONDS_A_CLIP = 300  # a file that keeps a worker busy for longer never ends
@@ -89,7 +88,7 @@ def read_clips(
         sampler=order,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
-        multiprocessing_context=_context() if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
         timeout=_SECONDS_A_CLIP if workers else 0,
         pin_memory=pin_memory,
     )
@@ -145,12 +144,3 @@ class _Clips(Dataset[tuple[Tensor | None, Tensor | None, DitsError | None]]):
         except DitsError as error:  # as a value: an exception would arrive wrapped in the worker's traceback
             return None, None, error
         return read.pixels, read.times, None
-
-
-def _context() -> BaseContext:
-    """Workers start from a process that holds no threads and no GPU, but has PyTorch imported, where there is one."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context

@@ -36,11 +36,11 @@ def undecodable(
         size: of their shorter side, in pixels.
     """
     reasons: dict[str, str] = {}
-    results = each_expendably(partial(_reason, frames=frames, size=size), clips, workers or _cores(), seconds)
-    for done, (number, result) in enumerate(results, start=1):
-        reason = _why_lost(result, seconds) if isinstance(result, Lost) else result
+    results = each_expendably(partial(_reason, frames=frames, size=size), clips, workers or cores(), seconds)
+    for done, (clip, result) in enumerate(results, start=1):
+        reason = why_lost(result, seconds) if isinstance(result, Lost) else result
         if reason:
-            reasons[clips[number].id] = reason
+            reasons[clip.id] = reason
         if progress:
             progress(done, len(clips))
     return {clip.id: reasons[clip.id] for clip in clips if clip.id in reasons}
@@ -57,11 +57,13 @@ def _reason(clip: Clip, frames: int, size: int) -> str | None:
     return None
 
 
-def _why_lost(lost: Lost, seconds: float) -> str:
+def why_lost(lost: Lost, seconds: float) -> str:
+    """Why a clip has no result, after the seconds that it had."""
     what = f"it took longer than {seconds:g} seconds" if lost.timed_out else "it ends the process that decodes it"
     return f"{what}; get it again, or convert it to mp4."
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many processes decode, unless said otherwise: one a core, up to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(_MOST_WORKERS, cores)

@@ -3,18 +3,19 @@
 import multiprocessing
 import sys
 import time
+from collections import deque
 from types import ModuleType
 
 import pytest
 
 from dits.errors import DitsError
-from dits.expendable import Lost, each_expendably
+from dits.expendable import Lost, each_expendably, run_expendably
 from tests.fixtures.hostile_items import obey
 
 
 def test_every_item_has_its_result():
-    results = dict(each_expendably(obey, range(30), 3, 60))
-    assert {number: result[1] for number, result in results.items()} == {n: n**2 for n in range(30)}
+    results = dict(each_expendably(obey, range(1, 31), 3, 60))
+    assert {number: result[1] for number, result in results.items()} == {n: n**2 for n in range(1, 31)}
     assert 1 <= len({result[0] for result in results.values()}) <= 3  # the processes are kept
     assert not multiprocessing.active_children()
 
@@ -22,22 +23,44 @@ def test_every_item_has_its_result():
 def test_a_process_that_dies_or_hangs_is_replaced_and_costs_its_item_alone():
     items = [2, "die", 3, "hang", "die", 4, "hang", 5]
     began = time.monotonic()
-    results = dict(each_expendably(obey, items, 2, 2))
+    results = list(each_expendably(obey, items, 2, 2))
     assert time.monotonic() - began < 60  # what hangs would sleep for an hour
-    assert [results[n] for n in (1, 4)] == [Lost(timed_out=False)] * 2
-    assert [results[n] for n in (3, 6)] == [Lost(timed_out=True)] * 2
-    assert [results[n][1] for n in (0, 2, 5, 7)] == [4, 9, 16, 25]
+    assert [result for item, result in results if item == "die"] == [Lost(timed_out=False)] * 2
+    assert [result for item, result in results if item == "hang"] == [Lost(timed_out=True)] * 2
+    assert {item: result[1] for item, result in results if isinstance(item, int)} == {2: 4, 3: 9, 4: 16, 5: 25}
     assert not multiprocessing.active_children()
 
 
 def test_an_item_whose_process_died_is_tried_once_more_after_the_others(tmp_path):
-    results = list(each_expendably(obey, [("once", tmp_path / "died"), 1, 2], 1, 60))
-    assert [(number, result[1]) for number, result in results] == [(1, 1), (2, 4), (0, "twice")]
+    once = ("once", tmp_path / "died")
+    results = list(each_expendably(obey, [once, 1, 2], 1, 60))
+    assert [(item, result[1]) for item, result in results] == [(1, 1), (2, 4), (once, "twice")]
+
+
+def test_results_may_add_items():
+    """Whoever asks may learn from a result what else is to be done; the run ends when nothing is left or awaited."""
+    left = deque([2, 3])
+    results = {}
+    for item, (_, square) in run_expendably(obey, lambda: left.popleft() if left else None, 2, lambda item: 60):
+        results[item] = square
+        if square < 50:
+            left.append(square)
+    assert results == {2: 4, 3: 9, 4: 16, 9: 81, 16: 256}
+    assert not multiprocessing.active_children()
+
+
+def test_an_item_has_the_time_that_is_said_of_it():
+    began = time.monotonic()
+    items = iter(["hang", 3])
+    limit = {"hang": 1, 3: 3600}
+    results = dict(run_expendably(obey, lambda: next(items, None), 2, limit.__getitem__))
+    assert results["hang"] == Lost(timed_out=True) and results[3][1] == 9
+    assert time.monotonic() - began < 60
 
 
 def test_who_stops_asking_leaves_no_process():
     results = each_expendably(obey, [1, "hang", "hang"], 3, 3600)
-    assert next(results)[0] == 0
+    assert next(results)[0] == 1
     results.close()
     assert not multiprocessing.active_children()
 
