@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -59,40 +59,27 @@ def run_expendably(
     Raises:
         DitsError: a process does not start.
     """
-    crew: list[_Worker[Item]] = []
+    crew = _Crew(function, workers)
     retries: deque[_Job[Item]] = deque()
-    pending: deque[_Job[Item]] = deque()  # taken, and waiting for a process that starts
     try:
         while True:
-            while len(pending) + sum(worker.job is not None for worker in crew) < workers:
+            while crew.has_room:
                 item = take()
-                if item is None and not retries:
+                if item is not None:
+                    crew.pending.append(_Job(item, seconds(item)))
+                elif retries:
+                    crew.pending.append(retries.popleft())
+                else:
                     break
-                pending.append(retries.popleft() if item is None else _Job(item, seconds(item)))
-            if not pending and not any(worker.job for worker in crew):
+            if not crew.busy:
                 return
-            idle = [worker for worker in crew if worker.idle]
-            for worker, _ in zip(idle, list(pending), strict=False):
-                worker.give(pending.popleft())
-            starting = sum(not worker.started for worker in crew)
-            crew += [_Worker(function) for _ in range(len(pending) - starting)]
-            heard = wait([worker.pipe for worker in crew], max(0.0, min(w.deadline for w in crew) - time.monotonic()))
-            for worker in [w for w in crew if w.pipe in heard or w.deadline <= time.monotonic()]:
-                done, answer = worker.job, worker.answer() if worker.pipe in heard else Lost(timed_out=True)
-                if isinstance(answer, Lost):
-                    crew.remove(worker)
-                    worker.end()
-                    if not worker.started:
-                        raise DitsError("A process for decoding videos does not start: free memory, or take fewer.")
-                    if done and not answer.timed_out and done.tries < _TRIES:
-                        retries.append(_Job(done.item, done.seconds, done.tries + 1))
-                        continue
-                worker.rest()
-                if done:
+            for done, answer in crew.answers():
+                if isinstance(answer, Lost) and not answer.timed_out and done.tries < _TRIES:
+                    retries.append(_Job(done.item, done.seconds, done.tries + 1))
+                else:
                     yield done.item, answer
     finally:
-        for worker in crew:
-            worker.end()
+        crew.end()
 
 
 @dataclass(frozen=True)
@@ -100,6 +87,50 @@ class _Job(Generic[Item]):
     item: Item
     seconds: float
     tries: int = 1
+
+
+class _Crew(Generic[Item]):
+    """Processes, and what they are given: `pending` are jobs that wait for a process that starts."""
+
+    def __init__(self, function: Callable[[Item], Any], workers: int) -> None:
+        self.pending: deque[_Job[Item]] = deque()
+        self._function, self._most = function, workers
+        self._workers: list[_Worker[Item]] = []
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.pending) + sum(worker.job is not None for worker in self._workers) < self._most
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.pending) or any(worker.job for worker in self._workers)
+
+    def answers(self) -> Iterator[tuple[_Job[Item], Any]]:
+        """Hands out what is pending, waits, and gives the jobs that ended meanwhile, with their answers."""
+        self._hand_out()
+        wake = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
+        heard = wait([worker.pipe for worker in self._workers], wake)
+        for worker in [w for w in self._workers if w.pipe in heard or w.deadline <= time.monotonic()]:
+            job, answer = worker.job, worker.answer() if worker.pipe in heard else Lost(timed_out=True)
+            if isinstance(answer, Lost):
+                self._workers.remove(worker)
+                worker.end()
+                if not worker.started:
+                    raise DitsError("A process for decoding videos does not start: free memory, or take fewer.")
+            worker.rest()
+            if job:
+                yield job, answer
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.idle and self.pending:
+                worker.give(self.pending.popleft())
+        starting = sum(not worker.started for worker in self._workers)
+        self._workers += [_Worker(self._function) for _ in range(len(self.pending) - starting)]
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.end()
 
 
 class _Worker(Generic[Item]):
