@@ -1,4 +1,4 @@
-"""Frames of a video file: the only place that opens one.
+"""Frames of a video file: which ones are wanted, and their pixels.
 
 decord reads a clip where it is known to return the right frames, PyAV everything else. Which frames are
 wanted is decided before either runs, from the presentation times that the file itself lists, so both return
@@ -7,26 +7,30 @@ the same frames, scaled by the same filter.
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from dits.errors import InputError, VideoError
+from dits.video_file import PathLike, Video, VideoInfo, decoded, examine, name_of, opened, packets
 
-if TYPE_CHECKING:  # both libraries are imported where they are used, so that importing this module is quick
-    from av import Packet, VideoFrame
+if TYPE_CHECKING:  # imported where it is used, so that importing this module is quick
+    from av import VideoFrame
     from av.container import InputContainer
+    from av.filter import Graph
     from av.video.stream import VideoStream
-
-PathLike = str | os.PathLike[str]
 
 _THREADS = 2  # more gain little for a dozen frames, and a corpus is read by several processes at once
 _EXACT_SEEK = ("mov", "matroska")  # the formats (mp4, mov, mkv, webm) in which a seek ends where it should
+_MAX_JPEG = 65500  # pixels, libjpeg's own limit
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,6 @@ class SampledFrames:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.frames, self.times))
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video file holds, counted from its packets: a truncated file tells what is left of it."""
-
-    duration: float  # seconds, from the first frame to the end of the last; sound does not count
-    frames: int
-    width: int  # pixels as shown, after rotation
-    height: int
-    fps: float  # average: frames / duration
-    codec: str  # "h264", "vp9", "av1", ...
 
 
 def sample_frames(
@@ -73,153 +65,113 @@ def sample_frames(
     Raises InputError for an argument out of range (also a `start` past the end of the clip) and VideoError
     for a file that cannot be read.
     """
-    _check_arguments(n, size, start, end)
-    clip = _read_clip(path)
-    within = np.full(n, 0.5) if positions is None else positions
-    shown = _shown_in_segments(clip, within, start or 0.0, math.inf if end is None else end)
-    width, height = _scaled(clip.width, clip.height, size)
-    numbers, repeats = np.unique(shown, return_inverse=True)  # each frame is decoded once
+    span = (start or 0.0, math.inf if end is None else end)
+    _check_arguments(n, size, [span])
+    video = examine(path)
+    [sampled] = _sampled(video, _shown(video, [span], np.full(n, 0.5) if positions is None else positions), size)
+    return sampled
 
-    frames, pts, decoder = _read_with_decord(clip, numbers, width, height), clip.pts[numbers], "decord"
-    if frames is None:
-        frames, pts = _read_with_pyav(clip, pts, width, height)
-        decoder = "pyav"
-    if len(numbers) < n:
-        frames = frames[repeats]
-    return SampledFrames(frames, clip.seconds(pts)[repeats], decoder)
+
+def sample_spans(
+    video: Video, spans: Sequence[tuple[float, float]], n: int = 12, *, size: int | None = None
+) -> Iterator[SampledFrames]:
+    """What `sample_frames` returns of each (start, end), read in one pass over the file, a span at a time.
+
+    Spans are in seconds, ascending, and do not overlap. Where a file is damaged, a span can show a frame that
+    decoding from further back saved, or lost.
+
+    Raises InputError and VideoError as `sample_frames` does; the latter from the iterator.
+    """
+    _check_arguments(n, size, spans)
+    for (_, end), (start, _) in pairwise(spans):
+        if start < end:
+            raise InputError(
+                f"A span begins at {start:g} s, before the end of the last at {end:g} s; put them in order."
+            )
+    return _sampled(video, _shown(video, spans, np.full(n, 0.5)), size) if len(spans) else iter(())
+
+
+def every_frame(video: Video, size: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Every frame that can be decoded, in order: the second at which it is shown, and its (H, W, 3) uint8 pixels."""
+    width, height = _scaled(video.info, size)
+    rgb = _UprightRgb(width, height)
+    with opened(video.path) as (container, stream):
+        _use_threads(stream)
+        for frame in _frames(video, container, stream):
+            yield float(video.seconds(np.array(frame.pts))), rgb(frame)
 
 
 def probe(path: PathLike) -> VideoInfo:
     """Length, size and codec of a video file. Decodes one frame; raises VideoError as sample_frames does."""
-    clip = _read_clip(path)
-    fps = len(clip.pts) / clip.duration if clip.duration > 0 else 0.0
-    return VideoInfo(clip.duration, len(clip.pts), clip.width, clip.height, fps, clip.codec)
+    return examine(path).info
+
+
+def thumbnail(frame: np.ndarray, width: int = 160) -> bytes:
+    """A small JPEG of a (H, W, 3) uint8 frame: `width` pixels wide, aspect ratio kept as far as a JPEG can."""
+    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+    picture = io.BytesIO()
+    Image.fromarray(frame).resize((width, min(height, _MAX_JPEG)), Image.Resampling.BOX).save(
+        picture, "JPEG", quality=80
+    )
+    return picture.getvalue()
 
 
 # --- Which frames ---
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """A file's video stream: its size as shown, and when each frame is shown, counted in ticks."""
-
-    path: PathLike  # as the caller wrote it
-    format: str  # first of the names that FFmpeg gives it: "mov", "matroska", "avi", ...
-    codec: str
-    width: int
-    height: int
-    tick: float  # seconds
-    duration: float  # seconds
-    pts: np.ndarray  # (frames,) int64 ticks, ascending
-    keys: np.ndarray  # (keyframes,) int64 ticks: the frames at which decoding can begin
-    decord_agrees: bool  # decord numbers the frames as `pts` does
-
-    def seconds(self, pts: np.ndarray) -> np.ndarray:
-        return (pts - self.pts[0]) * self.tick
-
-
-def _check_arguments(n: int, size: int | None, start: float | None, end: float | None) -> None:
+def _check_arguments(n: int, size: int | None, spans: Sequence[tuple[float, float]]) -> None:
     if n < 1:
         raise InputError(f"n={n} asks for no frame; give n >= 1.")
     if size is not None and size < 1:
         raise InputError(f"size={size} leaves no pixel; give size >= 1.")
-    if not 0 <= (start or 0.0) < (math.inf if end is None else end):  # refuses NaN too
-        raise InputError(f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end.")
+    for start, end in spans:
+        if not 0 <= start < end:  # refuses NaN too
+            raise InputError(f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end.")
 
 
-def _shown_in_segments(clip: _Clip, within: np.ndarray, start: float, end: float) -> np.ndarray:
-    """(n,) int64: positions in clip.pts, ascending, of what is shown `within` (n,) each of n segments."""
-    n = len(within)
-    if start and start >= clip.duration:
+def _shown(video: Video, spans: Sequence[tuple[float, float]], within: np.ndarray) -> np.ndarray:
+    """(spans, n) int64: positions in video.pts, ascending, of what is shown `within` (n,) each of a span's segments."""
+    duration, frames, n = video.info.duration, video.info.frames, len(within)
+    starts, ends = np.array(spans, np.float64).reshape(-1, 2, 1).swapaxes(0, 1)  # (spans, 1) each
+    for start in starts[(starts > 0) & (starts >= duration)]:
         raise InputError(
-            f"start={start:g} lies past the end of {_name(clip.path)}, which lasts {clip.duration:.2f} s; "
+            f"start={start:g} lies past the end of {name_of(video.path)}, which lasts {duration:.2f} s; "
             "choose an earlier start."
         )
-    moments = start + (np.arange(n) + within) * (min(end, clip.duration) - start) / n
-    times, step = clip.seconds(clip.pts), clip.duration / len(clip.pts)
-    # Files round times to ticks (Matroska: 1 ms), which can stamp a frame just after the mid-point at which it
-    # begins. Where that explains all unevenness, the frame rate is constant and the unrounded times are known.
-    even = np.arange(len(times)) * step
-    if np.abs(times - even).max() <= min(1.5 * clip.tick, 0.25 * step):
-        times = even
-    return np.searchsorted(times, moments + 1e-6 * step, side="right") - 1
+    moments = starts + (np.arange(n) + within) * (np.minimum(ends, duration) - starts) / n
+    return np.searchsorted(video.times(), moments + 1e-6 * duration / frames, side="right") - 1
 
 
-def _scaled(width: int, height: int, size: int | None) -> tuple[int, int]:
-    shorter = min(width, height)
+def _scaled(info: VideoInfo, size: int | None) -> tuple[int, int]:
+    shorter = min(info.width, info.height)
     if size is None or size >= shorter:
-        return width, height
-    return max(1, round(width * size / shorter)), max(1, round(height * size / shorter))
+        return info.width, info.height
+    return max(1, round(info.width * size / shorter)), max(1, round(info.height * size / shorter))
 
 
-# --- What the file says about itself ---
+def _sampled(video: Video, shown: np.ndarray, size: int | None) -> Iterator[SampledFrames]:
+    """The frames at the positions (spans, n) in video.pts, which ascend from span to span."""
+    width, height = _scaled(video.info, size)
+    unique = [np.unique(span, return_inverse=True) for span in shown]  # each frame is read once
+    if len(unique) == 1 and (frames := _read_with_decord(video, unique[0][0], width, height)) is not None:
+        numbers, repeats = unique[0]
+        yield SampledFrames(_repeated(frames, repeats), video.seconds(video.pts[numbers])[repeats], "decord")
+        return
+    read = _read_with_pyav(video, [video.pts[numbers] for numbers, _ in unique], width, height)
+    for (_, repeats), (frames, pts) in zip(unique, read, strict=True):
+        yield SampledFrames(_repeated(frames, repeats), video.seconds(pts)[repeats], "pyav")
 
 
-def _read_clip(path: PathLike) -> _Clip:
-    """Lists the packets of the video stream, which takes milliseconds for a clip, and decodes one frame."""
-    rows: list[tuple[int, int, int, bool]] = []  # time, decoding time, duration, keyframe; in file order
-    whole = True
-    first: VideoFrame | None = None
-    with _opened(path) as (container, stream):
-        format_name = container.format.name.split(",")[0]
-        for packet in _packets(container, stream):
-            if packet is not None:
-                # AVI has no presentation times. FFmpeg guesses them, out of order; those of decoding will do.
-                time = packet.dts if format_name == "avi" else packet.pts
-                if time is None or packet.is_discard:  # edited out, and only there to decode what follows
-                    whole = False
-                else:
-                    decoding = time if packet.dts is None else packet.dts
-                    rows.append((time, decoding, packet.duration or 0, packet.is_keyframe))
-            if first is None:  # only a decoded frame tells the rotation
-                first = next(_decoded(stream, packet), None)
-        whole = whole and stream.frames in (0, len(rows))
-        codec = stream.codec_context.codec.canonical_name
-        tick, rate = float(stream.time_base or 1), float(stream.average_rate or 0)
-    if first is None:
-        raise VideoError(f"{_name(path)} holds no frame that can be decoded; get it again, or convert it to mp4.")
-    if not rows:
-        raise VideoError(f"{_name(path)} does not say when its frames are shown; convert it to mp4.")
-
-    table = np.array(rows, np.int64)
-    pts, order = np.unique(table[:, 0], return_index=True)
-    last = float(table[order[-1], 2])  # how long the last frame is shown, which some formats do not say
-    if not last:
-        last = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / (rate * tick) if rate else 0.0
-    sideways = first.rotation % 180 == 90
-    return _Clip(
-        path=path,
-        format=format_name,
-        codec=codec,
-        width=first.height if sideways else first.width,
-        height=first.width if sideways else first.height,
-        tick=tick,
-        duration=float(pts[-1] - pts[0] + last) * tick,
-        pts=pts,
-        keys=table[table[:, 3] == 1, 0],
-        decord_agrees=format_name == "mov" and whole and len(pts) == len(rows) and _decord_seeks(table, order),
-    )
-
-
-def _decord_seeks(table: np.ndarray, order: np.ndarray) -> bool:
-    """Whether decord 0.6 finds the frames of this mp4; elsewhere it returns other frames without a word.
-
-    decord numbers keyframes in file order but frames in order of time: they differ once a frame is stored
-    after a keyframe and shown before it (open GOP, usual in HEVC). And it seeks by the time a keyframe is
-    shown among the times at which keyframes are decoded, so the next one must not be decoded before that.
-    It also goes astray in edited mp4 files, Matroska, AVI and MPEG streams, which never get here.
-    """
-    keys = np.flatnonzero(table[:, 3])
-    shown, decoded = table[keys, 0], table[keys, 1]
-    return 0 in keys and np.array_equal(order[keys], keys) and bool((decoded[1:] > shown[:-1]).all())
+def _repeated(frames: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    return frames if len(frames) == len(repeats) else frames[repeats]
 
 
 # --- decord ---
 
 
-def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int) -> np.ndarray | None:
+def _read_with_decord(video: Video, numbers: np.ndarray, width: int, height: int) -> np.ndarray | None:
     """(len(numbers), height, width, 3) uint8; None where decord is missing, fails or cannot be relied on."""
-    if not clip.decord_agrees:
+    if not video.decord_agrees:
         return None
     # PyAV is loaded by now, and must be: loaded after decord, its codecs bind to decord's old ones and fail.
     try:
@@ -230,14 +182,14 @@ def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int)
     try:
         # One batch, and the reader ends with this call: an idle one decodes on and grows by gigabytes.
         reader = decord.VideoReader(
-            os.path.abspath(clip.path),
+            os.path.abspath(video.path),
             ctx=decord.cpu(0),
             width=width,
             height=height,
             num_threads=_THREADS,
             fault_tol=1e-9,  # fail rather than show a neighbour in place of a damaged frame
         )
-        if len(reader) != len(clip.pts):
+        if len(reader) != len(video.pts):
             return None
         batch = reader.get_batch(numbers)
         # The calling program may have told decord to return another library's arrays.
@@ -251,36 +203,48 @@ def _read_with_decord(clip: _Clip, numbers: np.ndarray, width: int, height: int)
 # --- PyAV ---
 
 
-def _read_with_pyav(clip: _Clip, targets: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """(len(targets), height, width, 3) uint8 and the pts of each: a lost frame shows the one before it."""
+def _read_with_pyav(
+    video: Video, targets: Sequence[np.ndarray], width: int, height: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each of the targets, ticks that ascend throughout: (len(target), height, width, 3) uint8 and the pts of each.
+
+    A lost frame shows the one before it. A seek that goes wrong is the last one: the rest is read without.
+    """
     from av import FFmpegError
 
-    for seek in (True, False) if clip.format in _EXACT_SEEK else (False,):
+    done = 0
+    for seek in (True, False) if video.format in _EXACT_SEEK else (False,):
+        rgb = _UprightRgb(width, height)
         try:
-            shown = [(_upright_rgb(frame, width, height), frame.pts) for frame in _walk(clip, targets, seek)]
+            with closing(_walk(video, np.concatenate(targets[done:]), seek)) as walk:
+                for wanted in targets[done:]:
+                    shown = [(rgb(frame), frame.pts) for frame in islice(walk, len(wanted))]
+                    if len(shown) < len(wanted):
+                        break
+                    yield np.stack([image for image, _ in shown]), np.array([pts for _, pts in shown], np.int64)
+                    done += 1
         except FFmpegError:  # a seek failed, or a filter did
-            continue
-        if len(shown) == len(targets):
-            return np.stack([image for image, _ in shown]), np.array([pts for _, pts in shown], np.int64)
-    raise VideoError(f"{_name(clip.path)} cannot be decoded; convert it to H.264, or export it again.")
+            pass
+        if done == len(targets):
+            return
+    raise VideoError(f"{name_of(video.path)} cannot be decoded; convert it to H.264, or export it again.")
 
 
-def _walk(clip: _Clip, targets: np.ndarray, seek: bool) -> Iterator[VideoFrame]:
+def _walk(video: Video, targets: np.ndarray, seek: bool) -> Generator[VideoFrame]:
     """The frame shown at each of the ascending targets; ends early where a seek went wrong.
 
     Decodes forward, holding two frames; with `seek`, jumps ahead to the last keyframe before a target.
     """
-    with _opened(clip.path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = _THREADS
-        frames = _frames(clip, container, stream)
+    keys = video.keys[np.searchsorted(video.keys, targets, side="right") - 1]
+    with opened(video.path) as (container, stream):
+        _use_threads(stream)
+        frames = _frames(video, container, stream)
         shown, ahead = None, next(frames, None)
-        for target in targets:
-            key = clip.keys[clip.keys <= target].max(initial=clip.pts[0])
+        for target, key in zip(targets.tolist(), keys.tolist(), strict=True):
             reached = ahead or shown
             if seek and (reached is None or key > reached.pts):
-                container.seek(int(key), stream=stream)
-                frames = _frames(clip, container, stream)
+                container.seek(key, stream=stream)
+                frames = _frames(video, container, stream)
                 shown, ahead = None, next(frames, None)
             while ahead is not None and ahead.pts <= target:
                 shown, ahead = ahead, next(frames, None)
@@ -290,108 +254,47 @@ def _walk(clip: _Clip, targets: np.ndarray, seek: bool) -> Iterator[VideoFrame]:
             yield frame
 
 
-def _frames(clip: _Clip, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    frames = (frame for packet in _packets(container, stream) for frame in _decoded(stream, packet))
-    if clip.format == "avi":  # see _read_clip
-        for frame, pts in zip(frames, clip.pts.tolist(), strict=False):
+def _use_threads(stream: VideoStream) -> None:
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = _THREADS
+
+
+def _frames(video: Video, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    frames = (frame for packet in packets(container, stream) for frame in decoded(stream, packet))
+    if video.format == "avi":  # see examine
+        for frame, pts in zip(frames, video.pts.tolist(), strict=False):
             frame.pts = pts
             yield frame
     else:
         yield from (frame for frame in frames if frame.pts is not None)
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
-    """The stream's packets as far as they can be read, then None, which makes the decoder give the rest."""
-    from av import FFmpegError
+class _UprightRgb:
+    """Frames as (height, width, 3) uint8, through the filters that decord uses: its pixels to the last bit."""
 
-    try:
-        for packet in container.demux(stream):
-            # An empty one, by which AVI repeats a frame, would end the decoding. A corrupt one is cut off.
-            if packet.size and not packet.is_corrupt:
-                yield packet
-    except FFmpegError:
-        pass
-    yield None
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._kind: tuple[object, ...] = ()
+        self._graph: Graph | None = None
 
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        colours = (frame.format.name, frame.colorspace, frame.color_range)
+        kind = (frame.width, frame.height, *colours, frame.rotation % 360)
+        if self._graph is None or kind != self._kind:  # made once for a file whose frames are all of a kind
+            self._kind, self._graph = kind, self._made_for(frame)
+        self._graph.vpush(frame)
+        return self._graph.vpull().to_ndarray()
 
-def _decoded(stream: VideoStream, packet: Packet | None) -> Iterator[VideoFrame]:
-    """The frames that a packet completes; none where it is damaged."""
-    from av import FFmpegError
+    def _made_for(self, frame: VideoFrame) -> Graph:
+        from av.filter import Graph
 
-    try:
-        frames = stream.decode(packet)
-    except FFmpegError:
-        return
-    yield from frames
-
-
-def _upright_rgb(frame: VideoFrame, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8, through the filters that decord uses: its pixels to the last bit."""
-    from av.filter import Graph
-
-    turns = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}.get(frame.rotation % 360, [])
-    graph = Graph()
-    graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-        *(graph.add("transpose", turn) for turn in turns),
-        graph.add("scale", f"{width}:{height}:flags=bilinear"),
-        graph.add("format", "rgb24"),
-        graph.add("buffersink"),
-    ).configure()
-    graph.vpush(frame)
-    return graph.vpull().to_ndarray()
-
-
-# --- Opening, or saying why not ---
-
-
-@contextmanager
-def _opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
-    import av
-    from av.stream import Disposition
-    from av.video.stream import VideoStream
-
-    _check_is_file(path)
-    # An absolute path is never taken for a URL, and a playlist that poses as a video reaches no network.
-    options = {"protocol_whitelist": "file"}
-    try:
-        container = av.open(os.path.abspath(path), metadata_errors="replace", options=options)
-    except (av.FFmpegError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise VideoError(f"{_name(path)} may not be read; change its permissions.") from None
-        raise VideoError(_why_not_opened(path)) from None
-    with container:
-        stream = container.streams.best("video")
-        if stream is None and not container.streams.audio:
-            raise VideoError(_why_not_opened(path))
-        if (
-            not isinstance(stream, VideoStream)
-            or stream.disposition & Disposition.attached_pic  # the cover of a song
-            or container.format.name == "tty"  # any text file named .txt
-        ):
-            raise VideoError(f"{_name(path)} holds no video, only sound or text; choose a video file.")
-        if stream.codec_context is None:
-            raise VideoError(f"{_name(path)} has an unknown video codec, or is cut off; export it again as H.264.")
-        yield container, stream
-
-
-def _check_is_file(path: PathLike) -> None:
-    if not os.path.exists(path):
-        raise VideoError(f"{_name(path)} does not exist; check the path.")
-    if os.path.isdir(path):
-        raise VideoError(f"{_name(path)} is a folder; name a video file in it.")
-    if not os.path.isfile(path):
-        raise VideoError(f"{_name(path)} is not a regular file; copy the video into one.")
-    if os.path.getsize(path) == 0:
-        raise VideoError(f"{_name(path)} is empty (0 bytes); copy or export it again.")
-
-
-def _why_not_opened(path: PathLike) -> str:
-    with open(path, "rb") as file:
-        if file.read(8)[4:] == b"ftyp":
-            return f"{_name(path)} is cut off: the index at the end of the mp4 is missing; get it again."
-    return f"{_name(path)} is no video that can be read; check that it is one, and complete."
-
-
-def _name(path: PathLike) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
+        turns = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}.get(frame.rotation % 360, [])
+        graph = Graph()
+        graph.link_nodes(
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+            *(graph.add("transpose", turn) for turn in turns),
+            graph.add("scale", f"{self.width}:{self.height}:flags=bilinear"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
