@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dits.commands import ablate, corpus, data, encoder, evaluate, prepare, search, train
+from dits.commands import ablate, corpus, data, encoder, evaluate, index, prepare, search, train
 from dits.errors import DitsError
 
 
@@ -36,7 +36,7 @@ _EXTENSIONS = ("analysis.command",)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (corpus, data, search, evaluate, prepare, encoder, train, ablate):
+    for module in (corpus, data, index, search, evaluate, prepare, encoder, train, ablate):
         module.add(commands)
     for name in _EXTENSIONS:
         if importlib.util.find_spec(name.partition(".")[0]):

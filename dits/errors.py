@@ -37,3 +37,7 @@ class PairsError(DitsError):
 
 class StorageError(DitsError):
     """A folder cannot be written: no permission, or no space left."""
+
+
+class IndexStoreError(DitsError):
+    """An index of videos is missing, damaged, or made by another version or for another encoder."""

@@ -1,0 +1,174 @@
+"""`index`: one's own videos, embedded once and searched from then on."""
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dits.commands.common import add_command, check_target, show_notices
+from dits.errors import InputError
+from dits.flags import add_config_flags, config_from
+
+if TYPE_CHECKING:
+    from dits.commands.common import Commands
+    from dits.encoders import OpenClipEncoder
+    from dits.index.adding import AddProgress, AddReport
+    from dits.index.store import VideoIndex
+
+
+def add(commands: "Commands") -> None:
+    """Adds the commands."""
+    from pathlib import Path
+
+    from dits.index.config import AddConfig
+
+    parser = commands.add_parser(
+        "index", help="Embed your own videos; search them with `search --corpus DIR`.",
+        description="Embed your own videos, once, and search them with `python -m dits search --corpus DIR`.",
+    )  # fmt: skip
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    adding = _action(actions, "add", _add, "Embed videos, or those in folders; what is unchanged is passed over.")
+    adding.add_argument("paths", nargs="+", metavar="PATH")
+    add_config_flags(adding, AddConfig)
+    adding.add_argument(
+        "--ray", metavar="ADDRESS", help="decode and embed on a Ray cluster; 'auto' finds a running one"
+    )
+
+    updating = _action(actions, "update", _update, "Look again at everything that was added.")
+    add_config_flags(updating, AddConfig, skip=("segment",))
+
+    removing = _action(actions, "remove", _remove, "Forget files, or everything below folders; no file is touched.")
+    removing.add_argument("paths", nargs="+", metavar="PATH")
+
+    status = _action(actions, "status", _status, "Say what the index holds, and what failed.")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument(
+        "--recall", action="store_true", help="compare candidates from the vector index with the exact ranking"
+    )
+
+    optimising = _action(
+        actions, "optimize", _optimise, "Merge small files, and make the vector index of large tables."
+    )
+    optimising.add_argument("--vector-index", action="store_true", help="make it however few videos there are")
+
+    exporting = _action(actions, "export", _export, "Write rows as CSV, or rows and embeddings as safetensors.")
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .csv or .safetensors file")
+
+
+def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser = add_command(actions, name, run, text)
+    parser.add_argument(
+        "--index", metavar="DIR", help="folder, or URL on object storage (default: in your data folder)"
+    )
+    parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
+    return parser
+
+
+def _opened(args: argparse.Namespace, create: bool = False) -> "tuple[VideoIndex, OpenClipEncoder]":
+    from dits.encoders import load_encoder
+    from dits.index.store import VideoIndex, default_location
+
+    encoder = load_encoder(args.encoder)
+    location = args.index or default_location()
+    return (VideoIndex.create if create else VideoIndex.open)(location, encoder), encoder
+
+
+def _add(args: argparse.Namespace) -> int:
+    from dits.index.adding import add_videos
+    from dits.index.config import AddConfig
+    from dits.index.scan import check_paths
+
+    config = config_from(args, AddConfig)
+    check_paths(args.paths)
+    index, encoder = _opened(args, create=True)
+    return _report(index, add_videos(index, encoder, args.paths, config, _Line()))
+
+
+def _update(args: argparse.Namespace) -> int:
+    from dits.index.adding import update_index
+    from dits.index.config import AddConfig
+
+    config = config_from(args, AddConfig)
+    index, encoder = _opened(args)
+    return _report(index, update_index(index, encoder, config, _Line()))
+
+
+def _remove(args: argparse.Namespace) -> None:
+    from dits.index.adding import remove_videos
+
+    index, _ = _opened(args)
+    print(f"Removed {_counted(remove_videos(index, args.paths), 'file')} from {index.location}.")
+
+
+def _status(args: argparse.Namespace) -> None:
+    from dits.index.status import status_of
+
+    index, encoder = _opened(args)
+    status = status_of(index, encoder if args.recall else None)
+    print(json.dumps(status.as_dict()) if args.json else status.as_text())
+
+
+def _optimise(args: argparse.Namespace) -> None:
+    from dits.index.candidates import make_vector_index
+
+    index, _ = _opened(args)
+    index.compact(always=True)
+    print(make_vector_index(index, always=args.vector_index))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from dits.index.export import FORMATS, export_index
+
+    if args.out.suffix not in FORMATS:
+        raise InputError(f"{args.out} is neither a .csv nor a .safetensors file: name one.")
+    check_target(args.out)
+    index, _ = _opened(args)
+    print(f"Wrote {_counted(export_index(index, args.out), 'segment')} to {args.out}.")
+
+
+def _report(index: "VideoIndex", report: "AddReport") -> int:
+    show_notices(report.notices)
+    print(
+        f"{index.location}: {_counted(report.added, 'video')} added ({_counted(report.segments, 'segment')}), "
+        f"{report.unchanged} unchanged, {report.duplicates} of the same content as another, {report.failed} failed, "
+        f"{report.missing} gone."
+    )
+    if report.failed:
+        print("`python -m dits index status` lists what failed, with reasons.", file=sys.stderr)
+    return 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+class _Line:
+    """Progress as a line that is drawn over on a terminal, and as one every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._drawn = float("-inf")
+
+    def __call__(self, progress: "AddProgress") -> None:
+        terminal, now = sys.stderr.isatty(), time.monotonic()
+        last = progress.done == progress.files
+        if now - self._drawn < (0.2 if terminal else 10.0) and not last:
+            return
+        self._drawn = now
+        text = (
+            f"Embedding videos: {progress.done}/{progress.files}, {_counted(progress.segments, 'segment')}, "
+            f"{progress.rate:.1f} a second{_left(progress.seconds_left)}"
+        )
+        if terminal:
+            print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _left(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", {hours} h {minutes} min left" if hours else f", {minutes}:{rest:02d} left"

@@ -1,0 +1,54 @@
+"""Results made ahead of whoever asks for them, in a thread, as many as are allowed to wait."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """Iterates over a generator that a thread runs. What it raises is raised here; `close` ends it at once.
+
+    Args:
+        made: the generator. The thread alone touches it.
+        waiting: how many results may wait: the bound of the memory that they take.
+    """
+
+    def __init__(self, made: Generator[T], waiting: int) -> None:
+        self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(made,), name="ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            result, error = self._results.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield result  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Ends the generator, wherever it is, and waits for that."""
+        self._closed.set()
+        while self._thread.is_alive():
+            with suppress(queue.Empty):  # room for what the thread is about to put
+                self._results.get(timeout=0.05)
+        self._thread.join()
+
+    def _run(self, made: Generator[T]) -> None:
+        end: BaseException = StopIteration()
+        try:
+            for result in made:
+                if self._closed.is_set():
+                    break
+                self._results.put((result, None))
+        except BaseException as error:
+            end = error
+        finally:
+            made.close()
+        self._results.put((None, end))

@@ -1,0 +1,348 @@
+"""The store of embedded videos: one LanceDB table per encoder, in a folder or on object storage.
+
+LanceDB writes every change as a new version, whole or not at all, so a process that is killed leaves the version before
+it. Ids are a primary key: two processes that add the same files at the same time store them once.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dits.corpus import FRAMES
+from dits.encoders import Encoder
+from dits.errors import DitsError, IndexStoreError, InputError
+from dits.index.schema import DUPLICATE, FAILED, FORMAT, MISSING, OK, FileRow, SegmentRow, as_table, table_schema
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+_KEPT_VERSIONS = timedelta(hours=1)  # whoever reads an older version now has had time to finish
+_FRAGMENTS_TO_COMPACT = 16
+_FINGERPRINT_TOLERANCE = 0.01
+_SOURCES = "sources"
+_SOURCES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}),
+        ("path", pa.binary()),
+        ("segmenting", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What the index knows of a file.
+
+    Attributes:
+        size, mtime: the file's when it was read, in bytes and nanoseconds.
+        video: names its content.
+        segmenting: how it was cut.
+        status: "ok", "failed", "duplicate" or "missing".
+        reason: of a failure or a duplicate.
+        complete: whether all segments of its content, and none of another, are stored; what was interrupted is not.
+    """
+
+    path: bytes
+    size: int
+    mtime: int
+    video: str
+    segmenting: str
+    status: str
+    reason: str
+    complete: bool
+
+
+def default_location() -> str:
+    """The index in the user's data folder."""
+    return str(Path(platformdirs.user_data_dir("dits")) / "index")
+
+
+def is_index(location: str) -> bool:
+    """Whether a folder or URL holds an index."""
+    if "://" in location:
+        return True
+    with suppress(OSError, ValueError):
+        return any(name.endswith(".lance") for name in os.listdir(os.path.expanduser(location)))
+    return False
+
+
+class VideoIndex:
+    """The embedded videos of an index under one encoder. Several processes may write to it at the same time."""
+
+    def __init__(self, location: str, table: "Table", sources: "Table") -> None:
+        self.location = location
+        self._table, self._sources = table, sources
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        self.encoder = metadata["dits.encoder"]
+        self.frames = int(metadata["dits.frames"])
+        self.dim: int = table.schema.field("mean").type.list_size
+        self.fingerprint = [float(value) for value in metadata["dits.fingerprint"].split()]
+
+    @classmethod
+    def create(cls, location: str, encoder: Encoder) -> "VideoIndex":
+        """The index under an encoder, made where it is not there yet.
+
+        Raises:
+            IndexStoreError: the place cannot be written, or holds what is no index of this version and encoder.
+        """
+        schema = table_schema(encoder.id, encoder.dim, FRAMES, encoder.encode_text([_SENTENCE])[0, :8].tolist())
+        with store_errors(location):
+            connection = _connection(location)
+            for name, columns in ((_table_name(encoder.id), schema), (_SOURCES, _SOURCES_SCHEMA)):
+                if name not in _names(connection):
+                    with suppress(ValueError):  # another process was faster
+                        connection.create_table(name, schema=columns)
+        return cls.open(location, encoder)
+
+    @classmethod
+    def open(cls, location: str, encoder: Encoder) -> "VideoIndex":
+        """The index under an encoder.
+
+        Raises:
+            IndexStoreError: there is none, it is damaged, of a newer version, or its encoder's weights differ.
+        """
+        with store_errors(location):
+            connection = _connection(location)
+            names = _names(connection)
+            table = _table_name(encoder.id)
+            if table not in names:
+                others = [name for name in names if name != _SOURCES]
+                raise IndexStoreError(
+                    f"The index {location} holds no videos embedded by {encoder.id}"
+                    + (f", only by {', '.join(others)}: choose that --encoder, or" if others else ":")
+                    + " add videos with `python -m dits index add`."
+                )
+            opened = connection.open_table(table)
+            _check_format(location, opened)
+            index = cls(location, opened, connection.open_table(_SOURCES))
+        index._check_fingerprint(encoder)
+        return index
+
+    @property
+    def version(self) -> int:
+        """Counts the changes."""
+        with store_errors(self.location):
+            self._table.checkout_latest()
+            return self._table.version
+
+    def files(self) -> dict[bytes, FileRecord]:
+        """Every file that the index knows, by its path."""
+        columns = ["path", "size", "mtime", "video", "segmenting", "status", "reason", "segments"]
+        rows = self.rows(["id", *columns], None).drop_columns(["id"])
+        firsts = [(name, "first") for name in columns[1:]]
+        files = rows.group_by("path", use_threads=False).aggregate(
+            [*firsts, ("path", "count"), ("video", "count_distinct")]
+        )
+        return {
+            row["path"]: FileRecord(
+                path=row["path"],
+                size=row["size_first"],
+                mtime=row["mtime_first"],
+                video=row["video_first"],
+                segmenting=row["segmenting_first"],
+                status=row["status_first"],
+                reason=row["reason_first"],
+                complete=row["video_count_distinct"] == 1 and row["path_count"] >= (row["segments_first"] or 1),
+            )
+            for row in files.to_pylist()
+        }
+
+    def rows(self, columns: Sequence[str], status: str | None = OK) -> pa.Table:
+        """Columns of the rows of one status, or of all, in the order of their ids."""
+        query = self._latest().search().select(list(columns)).limit(_ALL)
+        with store_errors(self.location):
+            table = (query.where(f"status = '{status}'") if status else query).to_arrow()
+        return table.sort_by("id") if "id" in columns else table
+
+    def batches(self, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows that can be searched, in no particular order, a block at a time."""
+        query = self._latest().search().select(list(columns)).where(f"status = '{OK}'").limit(_ALL)
+        with store_errors(self.location):
+            yield from query.to_batches(rows)
+
+    def segments_of(self, video: str) -> set[str]:
+        """The ids of a video's stored segments."""
+        query = self._latest().search().select(["id"]).where(f"video = '{video}' AND start IS NOT NULL").limit(_ALL)
+        with store_errors(self.location):
+            return set(query.to_arrow()["id"].to_pylist())
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """JPEG pictures of segments, by their ids."""
+        query = self._latest().search().select(["id", "thumbnail"]).where(_among("id", ids)).limit(_ALL)
+        with store_errors(self.location):
+            return {row["id"]: row["thumbnail"] for row in query.to_list() if row["thumbnail"]}
+
+    def write(self, rows: Sequence[SegmentRow | FileRow]) -> None:
+        """Stores rows in one step. Rows of the same ids are replaced."""
+        if not rows:
+            return
+        data = as_table(list({row.id: row for row in rows}.values()), self._table.schema)
+        with store_errors(self.location):
+            merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(data, on_bad_vectors="null")  # a file without segments has none
+
+    def forget(self, paths: Iterable[bytes], keep: Iterable[str] = ()) -> None:
+        """Removes all rows of files, but those of the ids in `keep`."""
+        kept = set(keep)
+        self._each_block([row for row in self._rows_of(paths, None) if row not in kept], self._table.delete)
+
+    def mark(self, paths: Iterable[bytes], before: str, after: str) -> int:
+        """Changes the status of the rows of files; of how many files."""
+        found = self._rows_of(paths, before)
+        self._each_block(list(found), lambda where: self._table.update(where=where, values={"status": after}))
+        return len(set(found.values()))
+
+    def move(self, video: str, path: bytes, size: int, mtime: int) -> None:
+        """Says where a video's file is now, of which all segments are stored."""
+        rows = {"path": _binary(path), "size": str(size), "mtime": str(mtime), "status": f"'{OK}'"}
+        with store_errors(self.location):
+            self._table.update(where=f"video = '{video}' AND start IS NOT NULL", values_sql=rows)
+
+    def remember_source(self, path: bytes, segmenting: str) -> None:
+        """Notes a file or folder that was added, for `update` to look at again."""
+        row = {"id": f"{self.encoder}:{path.hex()}", "path": path, "segmenting": segmenting}
+        with store_errors(self.location):
+            merge = self._sources.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(pa.Table.from_pylist([row], schema=self._sources.schema))
+
+    def sources(self) -> list[tuple[bytes, str]]:
+        """What was added: paths, and how their files are cut."""
+        with store_errors(self.location):
+            self._sources.checkout_latest()
+            rows = self._sources.search().limit(_ALL).to_list()
+        own = [row for row in rows if row["id"].startswith(f"{self.encoder}:")]
+        return [(row["path"], row["segmenting"]) for row in sorted(own, key=lambda row: row["path"])]
+
+    def forget_sources(self, paths: Iterable[bytes]) -> None:
+        """The opposite of `remember_source`."""
+        ids = [f"{self.encoder}:{path.hex()}" for path in paths]
+        with store_errors(self.location):
+            if ids:
+                self._sources.delete(_among("id", ids))
+
+    def compact(self, always: bool = False) -> None:
+        """Merges the small files that many small changes leave, and removes those of old versions."""
+        with store_errors(self.location):
+            stats: Any = self._table.stats()
+            if always or stats["fragment_stats"]["num_fragments"] >= _FRAGMENTS_TO_COMPACT:
+                # Another process's change may be in its way, which is no harm: the next one does it.
+                with suppress(RuntimeError):
+                    self._table.optimize(cleanup_older_than=_KEPT_VERSIONS)
+
+    def counts(self) -> dict[str, int]:
+        """How many videos and segments can be searched, and how many files failed, are copies, or are gone."""
+        rows = self.rows(["id", "video", "path", "status"], None)
+        found = rows.filter(pc.field("status") == OK)
+        paths = {s: set(rows.filter(pc.field("status") == s)["path"].to_pylist()) for s in (FAILED, DUPLICATE, MISSING)}
+        return {
+            "videos": len(pc.unique(found["video"])),
+            "segments": len(found),
+            **{status: len(names) for status, names in paths.items()},
+        }
+
+    def _latest(self) -> "Table":
+        with store_errors(self.location):
+            self._table.checkout_latest()
+        return self._table
+
+    def _rows_of(self, paths: Iterable[bytes], status: str | None) -> dict[str, bytes]:
+        """The ids of the rows of files, with their paths."""
+        wanted = set(paths)
+        if not wanted:
+            return {}
+        rows = self.rows(["id", "path"], status)
+        pairs = zip(rows["id"].to_pylist(), rows["path"].to_pylist(), strict=True)
+        return {row: path for row, path in pairs if path in wanted}
+
+    def _each_block(self, ids: Sequence[str], change: Callable[[str], Any]) -> None:
+        with store_errors(self.location):
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                change(_among("id", ids[start : start + _IDS_AT_ONCE]))
+
+    def _check_fingerprint(self, encoder: Encoder) -> None:
+        own = encoder.encode_text([_SENTENCE])[0, :8].tolist()
+        scale = max(map(abs, self.fingerprint), default=1.0)
+        if any(abs(a - b) > _FINGERPRINT_TOLERANCE * scale for a, b in zip(own, self.fingerprint, strict=True)):
+            raise IndexStoreError(
+                f"The index {self.location} was made by other weights of the encoder {encoder.id}: choose the encoder "
+                "that made it, or make a new index with --index DIR."
+            )
+
+
+_ALL = 2**31 - 1  # LanceDB returns ten rows unless told otherwise
+_IDS_AT_ONCE = 1000
+_SENTENCE = "a woman in a red coat walks her dog along the beach"
+
+
+@contextmanager
+def store_errors(location: str) -> Iterator[None]:
+    """Turns what LanceDB raises into one sentence.
+
+    Raises:
+        IndexStoreError: always in the place of an error of LanceDB.
+    """
+    try:
+        yield
+    except DitsError:
+        raise
+    except (RuntimeError, ValueError, OSError, KeyError, pa.ArrowException) as error:
+        raise IndexStoreError(_why(location, str(error))) from error
+
+
+def _why(location: str, text: str) -> str:
+    if "No space left" in text or "os error 28" in text:
+        return f"No space left for the index {location}: free some and run the command again; it goes on from there."
+    if "Permission denied" in text or "Read-only file system" in text:
+        return f"No permission to write the index {location}: change its owner, or name another with --index DIR."
+    missing = re.search(r"[Nn]ot found: (\S+\.lance)\b", text)
+    if missing or "sufficient data" in text or "fill whole buffer" in text or "corrupt" in text.lower():
+        where = f": {os.path.basename(missing[1])} is missing" if missing else ""
+        return (
+            f"The index {location} is damaged{where}. Restore it from a copy, or remove it and add the videos again; "
+            "the videos themselves are untouched."
+        )
+    return f"The index {location} cannot be used: {' '.join(text.split())[:300]}"
+
+
+def _connection(location: str) -> Any:
+    import lancedb
+
+    return lancedb.connect(location if "://" in location else os.path.expanduser(location))
+
+
+def _names(connection: Any) -> list[str]:
+    return list(connection.list_tables().tables)
+
+
+def _table_name(encoder: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", encoder)
+
+
+def _check_format(location: str, table: "Table") -> None:
+    found = (table.schema.metadata or {}).get(b"dits.format", b"").decode()
+    if not found.isdigit():
+        raise IndexStoreError(f"{location} is no index of videos of this project: name another with --index DIR.")
+    if int(found) > FORMAT:
+        raise IndexStoreError(
+            f"The index {location} is of format {found}, newer than this version reads ({FORMAT}): update the program, "
+            "or make a new index with --index DIR."
+        )
+
+
+def _among(column: str, values: Sequence[str]) -> str:
+    if any("'" in value for value in values):
+        raise InputError("An id holds a quote.")
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+def _binary(value: bytes) -> str:
+    return f"X'{value.hex()}'"
