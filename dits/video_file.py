@@ -96,7 +96,10 @@ def examine(path: PathLike) -> Video:
         codec = stream.codec_context.codec.canonical_name
         tick, rate = float(stream.time_base or 1), float(stream.average_rate or 0)
     if first is None:
-        raise VideoError(f"{name_of(path)} holds no frame that can be decoded; get it again, or convert it to mp4.")
+        raise VideoError(
+            f"{name_of(path)} holds no frame that can be decoded, or none of at most {MAX_PIXELS:,} pixels; "
+            "get it again, or convert it to mp4."
+        )
     if not len(table):
         raise VideoError(f"{name_of(path)} does not say when its frames are shown; convert it to mp4.")
 
