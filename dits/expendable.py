@@ -1,11 +1,14 @@
 """A function on many items, in processes that an item may crash or hang: what is lost then is that item alone."""
 
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +20,11 @@ Result = TypeVar("Result")
 
 _TRIES = 2  # a process may also die of the memory that all of them take
 _SECONDS_TO_START = 300
+
+MOST_BYTES = 2**33
+"""Of memory that a process may ask for, where the system counts it (Linux), and never more than half of what there is.
+PyTorch and its threads take one gigabyte; of the largest frames that are read, 8192 x 8192, decoders keep up to
+sixteen, 0.1 to 0.2 GB each. A file that asks for more fails, or ends its process alone."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,8 @@ class _Worker(Generic[Item]):
         context: Any = worker_context()
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        self._process.start()
+        with _interrupts_held():
+            self._process.start()
         theirs.close()  # the process holds the only other end: when it dies, the pipe says so
         self.started = False
         self.job: _Job[Item] | None = None
@@ -171,9 +180,45 @@ class _Worker(Generic[Item]):
         self.pipe.close()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C, which a terminal sends to all processes; the caller sees it later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _bound_memory()
     pipe.send(None)
     with suppress(EOFError, OSError):  # the parent is gone
         while True:
             pipe.send(function(pipe.recv()))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed takes with it what would decode for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _bound_memory() -> None:
+    try:
+        import resource
+
+        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ImportError, ValueError, OSError):  # Windows has no such bound
+        return
+    most = min(MOST_BYTES, half)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or most < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

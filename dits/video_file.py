@@ -27,6 +27,16 @@ PathLike = str | os.PathLike[str]
 MAX_PIXELS = 2**26
 """Of a frame: 8192 x 8192, twice 8K. A file of a few bytes can ask for a picture that no memory holds."""
 
+_FORMATS = (
+    "3gp,apng,asf,av1,avi,avs2,avs3,bink,cavsvideo,dirac,dv,evc,film_cpk,flic,flv,gif,gxf,h261,h263,h264,hevc,ipu,"
+    "ivf,kux,live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mpeg,mpegts,mpegvideo,mv,mxf,nsv,nut,nuv,obu,ogg,rm,roq,"
+    "smk,swf,ty,vc1,vc1test,vivo,vvc,wtv,yuv4mpegpipe,"
+    "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe,"
+    "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,w64,wav,wv,tty"
+)
+"""What is opened: pictures that are in the file itself, and sound and text, to say so. Not playlists (hls, dash, concat,
+numbered pictures, ...): they show other files than the one that is named."""
+
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}  # refused by the decoders before they ask for memory
 _MAX_TICKS = 2**53  # from the first frame to the last: what a float64 counts exactly
 
@@ -130,8 +140,8 @@ def opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
     from av.video.stream import VideoStream
 
     _check_is_file(path)
-    # An absolute path is never taken for a URL, and a playlist that poses as a video reaches no network.
-    options = {"protocol_whitelist": "file", **_LIMITS}
+    # An absolute path is never taken for a URL, and no playlist that poses as a video is followed anywhere.
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_LIMITS}
     try:
         container = av.open(os.path.abspath(path), metadata_errors="replace", options=options)
     except (av.FFmpegError, OSError) as error:

@@ -280,6 +280,12 @@ class VideoIndex:
 
 _ALL = 2**31 - 1  # LanceDB returns ten rows unless told otherwise
 _IDS_AT_ONCE = 1000
+_RAISED = (RuntimeError, ValueError, OSError, KeyError, pa.ArrowException)
+_DAMAGED = re.compile(
+    "sufficient data|fill whole buffer|corrupt|file size is too small|Invalid range|decode Protobuf|Invalid input, |"
+    "was not found|panicked",
+    re.IGNORECASE,
+)  # what Lance says of files that are cut off, overwritten, or gone
 _SENTENCE = "a woman in a red coat walks her dog along the beach"
 
 
@@ -294,8 +300,10 @@ def store_errors(location: str) -> Iterator[None]:
         yield
     except DitsError:
         raise
-    except (RuntimeError, ValueError, OSError, KeyError, pa.ArrowException) as error:
-        raise IndexStoreError(_why(location, str(error))) from error
+    except Exception as error:
+        if isinstance(error, _RAISED) or type(error).__name__ == "RustPanic":  # a class that cannot be imported
+            raise IndexStoreError(_why(location, str(error))) from error
+        raise
 
 
 def _why(location: str, text: str) -> str:
@@ -304,7 +312,7 @@ def _why(location: str, text: str) -> str:
     if "Permission denied" in text or "Read-only file system" in text:
         return f"No permission to write the index {location}: change its owner, or name another with --index DIR."
     missing = re.search(r"[Nn]ot found: (\S+\.lance)\b", text)
-    if missing or "sufficient data" in text or "fill whole buffer" in text or "corrupt" in text.lower():
+    if missing or _DAMAGED.search(text):
         where = f": {os.path.basename(missing[1])} is missing" if missing else ""
         return (
             f"The index {location} is damaged{where}. Restore it from a copy, or remove it and add the videos again; "
