@@ -182,7 +182,7 @@ class _Worker(Generic[Item]):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which a terminal sends to all processes; the caller sees it later."""
+    """What is started meanwhile never sees Ctrl-C, which a terminal sends to all processes; the caller does, later."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -34,8 +34,8 @@ _FORMATS = (
     "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe,"
     "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,w64,wav,wv,tty"
 )
-"""What is opened: pictures that are in the file itself, and sound and text, to say so. Not playlists (hls, dash, concat,
-numbered pictures, ...): they show other files than the one that is named."""
+"""What is opened: pictures that are in the file itself, and sound and text, to say so. Not playlists (hls, dash,
+concat, numbered pictures, ...): they show other files than the one that is named."""
 
 _LIMITS = {"max_pixels": str(MAX_PIXELS)}  # refused by the decoders before they ask for memory
 _MAX_TICKS = 2**53  # from the first frame to the last: what a float64 counts exactly
@@ -225,6 +225,7 @@ def _why_not_opened(path: PathLike) -> str:
     return f"{name_of(path)} is no video that can be read; check that it is one, and complete."
 
 
-def name_of(path: PathLike) -> str:
-    """A path as it is shown in messages, whatever its bytes."""
-    return os.fsencode(path).decode("utf-8", "replace")
+def name_of(path: PathLike | bytes) -> str:
+    """A path as it is shown in messages, whatever its bytes: on one line, and telling a terminal nothing."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -20,6 +21,7 @@ from dits.encoders import load_encoder
 from dits.search import load_engine
 from tests.videos import write_video
 
+NOBODY = 65534
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 TINY = {
@@ -49,6 +51,21 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_folder):
     return load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+
+
+@pytest.fixture
+def mortal():
+    """A folder of one to whom things can be forbidden, as whom the test runs: root may do everything."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.getuid() != 0:
+            yield Path(name)
+            return
+        os.chown(name, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,11 @@ from dits.index.config import AddConfig, AddProgress, AddReport, Progress
 from dits.index.embedding import SegmentEncoder
 from dits.index.plan import Plan, holders, make_plan
 from dits.index.reading import ReadFile, ReadJob, read_files
-from dits.index.scan import Scan, absolute, below, find_videos, shown
+from dits.index.scan import Scan, absolute, below, find_videos
 from dits.index.schema import DUPLICATE, FAILED, MISSING, OK, FileRow, SegmentRow, segment_id
 from dits.index.store import VideoIndex
 from dits.segments import Segmenting
+from dits.video_file import name_of
 
 _ROWS_A_STEP = 64
 _SECONDS_A_STEP = 20.0
@@ -150,7 +151,7 @@ class _Run:
             self._move(job, content)
             return
         self.counts.duplicates += 1
-        reason = f"It has the same content as {shown(holder)}."
+        reason = f"It has the same content as {name_of(holder)}."
         self._finish(job, [FileRow(job.path, job.size, job.mtime, content, str(job.segmenting), DUPLICATE, reason)])
 
     def _move(self, job: ReadJob, content: str) -> None:

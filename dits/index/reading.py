@@ -139,6 +139,8 @@ def read_file(job: ReadJob) -> ReadFile | str:
         return str(error)
     except FileNotFoundError:
         return "It was removed while it was read."
+    except PermissionError:
+        return "It may not be read: change its permissions."
     except Exception as error:
         return f"It cannot be decoded ({type(error).__name__}: {str(error)[:200]})."
     return result

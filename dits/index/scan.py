@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dits.errors import InputError
+from dits.video_file import name_of
 
 SUFFIXES = frozenset([
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
@@ -47,7 +48,7 @@ def check_paths(paths: Iterable[str | bytes]) -> list[bytes]:
     whole = [absolute(path) for path in paths]
     for path in whole:
         if not os.path.lexists(path):
-            raise InputError(f"There is no file or folder {shown(path)}: check the path.")
+            raise InputError(f"There is no file or folder {name_of(path)}: check the path.")
     return whole
 
 
@@ -72,7 +73,7 @@ def find_videos(paths: Iterable[str | bytes]) -> Scan:
 
 
 def shown(path: bytes) -> str:
-    """A path for people: bytes that are no UTF-8 are replaced."""
+    """A path as text, as it is but for bytes that are no UTF-8. Messages have `name_of`."""
     return path.decode("utf-8", "replace")
 
 

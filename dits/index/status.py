@@ -7,6 +7,7 @@ from dits.encoders import OpenClipEncoder
 from dits.index.scan import shown
 from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
+from dits.video_file import name_of
 
 _SHOWN = 20
 
@@ -61,7 +62,10 @@ class IndexStatus:
             ("gone", [(p, "") for p in self.missing]),
         ):
             if rows:
-                lines += [f"{title}:", *(f"  {path}{': ' * bool(reason)}{reason}" for path, reason in rows[:_SHOWN])]
+                lines += [
+                    f"{title}:",
+                    *(f"  {name_of(path)}{': ' * bool(reason)}{reason}" for path, reason in rows[:_SHOWN]),
+                ]
                 lines += [f"  and {len(rows) - _SHOWN} more: --json lists all"] * (len(rows) > _SHOWN)
         if self.recall is not None:
             lines += [f"recall@10 of candidates, {name}: {value:.3f}" for name, value in self.recall.items()]
