@@ -33,4 +33,4 @@ def _search(args: argparse.Namespace) -> None:
     show_notices([result.notice] if result.notice else [])
     for hit in result.hits:
         print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.deviations:+.1f} sd  {hit.clip.id}  at {hit.best_moment:.1f} s")
-        print(f"     {hit.clip.captions[0]}")
+        print(f"     {hit.clip.title}")

@@ -163,9 +163,16 @@ class VideoIndex:
             table = (query.where(f"status = '{status}'") if status else query).to_arrow()
         return table.sort_by("id") if "id" in columns else table
 
-    def batches(self, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-        """Columns of the rows that can be searched, in no particular order, a block at a time."""
-        query = self._latest().search().select(list(columns)).where(f"status = '{OK}'").limit(_ALL)
+    def batches(
+        self, columns: Sequence[str], ends: tuple[str, str] | None = None, rows: int = 2048
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows that can be searched, in no particular order, a block at a time.
+
+        Args:
+            ends: the first and the last id that are wanted; by default all are.
+        """
+        among = f" AND id >= '{ends[0]}' AND id <= '{ends[1]}'" if ends else ""
+        query = self._latest().search().select(list(columns)).where(f"status = '{OK}'{among}").limit(_ALL)
         with store_errors(self.location):
             yield from query.to_batches(rows)
 
