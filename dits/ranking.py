@@ -40,19 +40,22 @@ def top_of(blocks: Iterable[Tensor], k: int) -> TopVideos:
     What is held besides one block grows with k, not with the number of videos.
     """
     count = 0
+    sums, ends, best = [], [], None
     for block in blocks:
         values = block.double()
-        sums = torch.stack([values.sum(dim=1), values.square().sum(dim=1)])
-        ends = torch.stack([-block.amin(dim=1), block.amax(dim=1)])
+        sums.append(torch.stack([values.sum(dim=1), values.square().sum(dim=1)]))
+        ends.append(torch.stack([block.amin(dim=1), block.amax(dim=1)]))
         keys = _keys(block, count)
-        if count:
-            sums, ends, keys = sums + seen_sums, torch.maximum(ends, seen_ends), torch.cat([seen_keys, keys], dim=1)
-        seen_sums, seen_ends, seen_keys = sums, ends, keys.topk(min(k, keys.shape[1])).values
+        keys = keys if best is None else torch.cat([best, keys], dim=1)
+        best = keys.topk(min(k, keys.shape[1])).values
         count += block.shape[1]
-    mean = seen_sums[0] / count
-    variance = (seen_sums[1] - count * mean.square()).clamp_min(0) / max(count - 1, 1)
-    scores, rows = _scores_and_rows(seen_keys)
-    return TopVideos(scores, rows, mean.float(), variance.sqrt().float(), -seen_ends[0], seen_ends[1])
+    assert best is not None
+    total, squares = torch.stack(sums).sum(dim=0)
+    lowest, highest = torch.stack(ends).unbind(dim=1)
+    mean = total / count
+    deviation = ((squares - count * mean.square()).clamp_min(0) / max(count - 1, 1)).sqrt()
+    scores, rows = _scores_and_rows(best)
+    return TopVideos(scores, rows, mean.float(), deviation.float(), lowest.amin(dim=0), highest.amax(dim=0))
 
 
 def _keys(scores: Tensor, first_row: int) -> Tensor:

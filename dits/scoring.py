@@ -106,9 +106,9 @@ class _Queries:
 class ExactScorer:
     """Scores texts against prepared videos under one X-Pool module, exactly (up to rounding).
 
-    Products are summed in float32, and so are scores, whatever the frames are stored in. A video's score for given texts
-    is the same to the last bit whatever other videos are in the array and wherever it stands: on the CPU anywhere; on a
-    GPU, and in what `derive` computes, in arrays that are cut at multiples of `BLOCK`.
+    Products are summed in float32, and so are scores, whatever the frames are stored in. A video's score for given
+    texts is the same to the last bit whatever other videos are in the array and wherever it stands: on the CPU without
+    exception; on a GPU, and in what `derive` computes, in arrays that are cut at multiples of `BLOCK`.
     """
 
     def __init__(self, pooling: XPool) -> None:
@@ -126,7 +126,7 @@ class ExactScorer:
         To be kept: with both, `PreparedVideos` needs no computation. Long arrays can be given in parts.
         """
         parts = [
-            self._derive_block(_padded(block, _VIDEOS_DERIVED_AT_ONCE).float())
+            self._derive_block(padded(block, _VIDEOS_DERIVED_AT_ONCE).float())
             for block in frames.split(_VIDEOS_DERIVED_AT_ONCE)
         ]
         deviations, grams = zip(*parts, strict=True)
@@ -203,15 +203,16 @@ class ExactScorer:
         left_out = for_values.sum(dim=1) @ pool.norm_in.bias + weighed @ pool.value.bias + attended @ pool.output.bias
         constants = torch.stack([left_out, before_norm @ self._constant(), unit @ pool.norm_out.bias], dim=1)
         vectors = torch.stack([for_logits, for_values], dim=2) * pool.norm_in.weight
-        return _Queries(_centred(vectors.double()).float(), constants)  # 1 / sd is large: what is left of the mean counts
+        return _Queries(
+            _centred(vectors.double()).float(), constants
+        )  # 1 / sd is large: what is left of the mean counts
 
     def _fill(self, scores: Tensor, queries: _Queries, videos: PreparedVideos) -> None:
         """Writes the scores (T, V)."""
         fill = self._fill_on_cpu if scores.device.type == "cpu" else self._fill_on_gpu
-        eps = [np.float32(norm.eps) for norm in (self.pooling.norm_attended, self.pooling.norm_out)]
-        fill(scores, queries, videos, eps)
+        fill(scores, queries, videos, (self.pooling.norm_attended.eps, self.pooling.norm_out.eps))
 
-    def _fill_on_cpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: list[np.float32]) -> None:
+    def _fill_on_cpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
         from dits.scoring_kernel import score_videos  # numba, which takes half a second to import
 
         frames = videos.frames.view(torch.uint16) if videos.frames.dtype == torch.float16 else videos.frames
@@ -219,7 +220,7 @@ class ExactScorer:
         def fill(task: tuple[slice, _Queries, Tensor]) -> None:
             v, some, part = task
             arrays = (frames[v], videos.inverse_deviations[v], videos.grams[v], some.vectors, some.constants)
-            score_videos(*(array.contiguous().numpy() for array in arrays), *eps, part[:, v].numpy())
+            score_videos(*(array.contiguous().numpy() for array in arrays), *map(np.float32, eps), part[:, v].numpy())
 
         tasks = [
             (slice(start, start + _VIDEOS_PER_TASK), some, part)
@@ -229,12 +230,20 @@ class ExactScorer:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(fill, tasks))
 
-    def _fill_on_gpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: list[np.float32]) -> None:
+    def _fill_on_gpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
         for start in range(0, len(videos), BLOCK):
             v = slice(start, start + BLOCK)
-            arrays = [_padded(array[v], BLOCK) for array in (videos.frames, videos.inverse_deviations, videos.grams)]
+            frames, inverse, grams = (
+                padded(array[v], BLOCK) for array in (videos.frames, videos.inverse_deviations, videos.grams)
+            )
             for some, part in queries.blocks_with(scores):
-                part[:, v] = score_block(*arrays, some.vectors, some.constants, *map(float, eps))[:, : len(videos) - start]
+                block = score_block(frames, inverse, grams, some.vectors, some.constants, *eps)
+                part[:, v] = block[:, : len(videos) - start]
+
+
+def padded(array: Tensor, length: int) -> Tensor:
+    """The array with rows of zeros up to a length: the shape of a product of matrices decides how it is summed."""
+    return torch.cat([array, array.new_zeros(length - len(array), *array.shape[1:])]) if len(array) < length else array
 
 
 def _centred(vectors: Tensor) -> Tensor:
@@ -246,8 +255,3 @@ def _packed_gram(vectors: Tensor) -> Tensor:
     gram = vectors @ vectors.transpose(-1, -2)
     rows, columns = torch.tril_indices(*gram.shape[1:], device=gram.device)
     return gram[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0)
-
-
-def _padded(array: Tensor, length: int) -> Tensor:
-    """The array with rows of zeros up to a length: a product of matrices is summed in an order that its shape decides."""
-    return torch.cat([array, array.new_zeros(length - len(array), *array.shape[1:])]) if len(array) < length else array

@@ -18,7 +18,10 @@ _ZERO, _TINY = np.float32(0), np.float32(1e-12)
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as machine code, made at its first call and kept for later runs where there is a place for it."""
-    options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in any order, or they are not vectorised
+    options = {
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "nsz"},
+    }  # sums in any order, or they are not vectorised
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
@@ -55,33 +58,35 @@ def score_videos(frames, inverse_deviations, grams, vectors, constants, eps_atte
     video, inverse = np.zeros((even, dim), np.float32), np.zeros(even, np.float32)
     logits, values = np.empty(even, np.float32), np.empty(even, np.float32)
     terms = heads * count
-    second, third = terms * (terms + 1) // 2, (terms + 1) * (terms + 1)  # where G2 and G3 begin
-    weights = np.ones(terms + 2, np.float32)
+    weights = np.empty((terms + 2, texts), np.float32)
+    product, squares = np.empty(texts, np.float32), np.empty(texts, np.float32)
     for v in range(videos):
         for f in range(count):
             inverse[f] = inverse_deviations[v, f]
             for i in range(dim):
                 video[f, i] = _single(frames[v, f, i])
         for t in range(texts):
-            attended = _ZERO
+            product[t] = constants[t, 0]
             for h in range(heads):
                 _products(video, inverse, vectors[t, h, 0], vectors[t, h, 1], logits, values)
-                _softmax(logits, weights[h * count : (h + 1) * count])
+                _softmax(logits[:count])
                 for f in range(count):
-                    attended += weights[h * count + f] * values[f]
-            weights[terms:] = 1
-            s2 = math.sqrt(_quadratic(grams[v], weights[:terms]) + eps_attended)
-            weights[:terms] /= s2
-            s3 = math.sqrt(_quadratic(grams[v, second:], weights[: terms + 1]) + eps_out)
-            weights[: terms + 1] /= s3
-            length = math.sqrt(_quadratic(grams[v, third:], weights))
-            product = ((attended + constants[t, 0]) / s2 + constants[t, 1]) / s3 + constants[t, 2]
-            scores[t, v] = product / max(length, _TINY)
+                    weights[h * count + f, t] = logits[f]
+                    product[t] += logits[f] * values[f]
+        weights[terms:] = 1
+        gram = grams[v]
+        _quadratic(gram, weights[:terms], squares)
+        _normalise(weights[:terms], product, squares, eps_attended, constants[:, 1])
+        _quadratic(gram[terms * (terms + 1) // 2 :], weights[: terms + 1], squares)
+        _normalise(weights[: terms + 1], product, squares, eps_out, constants[:, 2])
+        _quadratic(gram[(terms + 1) * (terms + 1) :], weights, squares)
+        for t in range(texts):
+            scores[t, v] = product[t] / max(math.sqrt(squares[t]), _TINY)
 
 
 @_compiled
 def _products(video, inverse, for_logits, for_values, logits, values):  # type: ignore
-    """Each frame's products with two vectors, over its deviation: two frames at a time, every number being used twice."""
+    """Each frame's products with two vectors, over its deviation: two frames at a time, each number used twice."""
     for f in range(0, len(video), 2):
         a = b = c = d = _ZERO
         for i in range(len(for_logits)):
@@ -94,24 +99,43 @@ def _products(video, inverse, for_logits, for_values, logits, values):  # type: 
 
 
 @_compiled
-def _softmax(logits, weights):  # type: ignore
+def _softmax(logits):  # type: ignore
+    """In place."""
     highest, total = logits[0], _ZERO
-    for f in range(len(weights)):
-        highest = max(highest, logits[f])
-    for f in range(len(weights)):
-        weights[f] = math.exp(logits[f] - highest)
-        total += weights[f]
-    weights /= total
+    for logit in logits:
+        highest = max(highest, logit)
+    for f in range(len(logits)):
+        logits[f] = math.exp(logits[f] - highest)
+        total += logits[f]
+    for f in range(len(logits)):
+        logits[f] /= total
 
 
 @_compiled
-def _quadratic(gram, weights):  # type: ignore
-    """w' G w of a packed Gram matrix; not below 0."""
-    total, entry = _ZERO, 0
+def _quadratic(gram, weights, squares):  # type: ignore
+    """Fills squares (T,) with w' G w of a packed Gram matrix and each text's weights (K, T); not below 0."""
+    texts = len(squares)
+    row = np.empty(texts, np.float32)
+    squares[:] = 0
+    entry = 0
     for i in range(len(weights)):
-        row = _ZERO
+        row[:] = 0
         for j in range(i + 1):
-            row += gram[entry + j] * weights[j]
-        total += row * weights[i]
-        entry += i + 1
-    return max(total, _ZERO)
+            for t in range(texts):
+                row[t] += gram[entry] * weights[j, t]
+            entry += 1
+        for t in range(texts):
+            squares[t] += row[t] * weights[i, t]
+    for t in range(texts):
+        squares[t] = max(squares[t], _ZERO)
+
+
+@_compiled
+def _normalise(weights, product, squares, eps, constant):  # type: ignore
+    """A LayerNorm of each text: weights (K, T) and products (T,) over its deviation, what its constant adds after it."""
+    for t in range(len(product)):
+        squares[t] = 1 / math.sqrt(squares[t] + eps)
+        product[t] = product[t] * squares[t] + constant[t]
+    for k in range(len(weights)):
+        for t in range(len(product)):
+            weights[k, t] *= squares[t]
