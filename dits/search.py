@@ -182,14 +182,16 @@ class SearchEngine:
         with self._lock:
             embedding = self.encoder.encode_text([query])
             scores = {name: loaded.gallery.scores(embedding)[0] for name, loaded in self.methods.items()}
-            weights = {name: loaded.gallery.frame_weights(embedding[0]) for name, loaded in self.methods.items()}
-            best = {name: loaded.gallery.best_frames(embedding[0]) for name, loaded in self.methods.items()}
+            orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
+            best = {name: order[:top] for name, order in orders.items()}
+            frames = {name: self._frames(name, embedding[0], rows) for name, rows in best.items()}
+        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
         return {
             name: SearchResult(
                 query=query,
                 encoder=self.encoder.id,
                 method=name,
-                hits=self._hits(scores, name, min(top, len(self.corpus)), weights[name], best[name]),
+                hits=self._hits(values, best[name], ranks, *frames[name]),
                 spread=(float(values.min()), float(values.mean()), float(values.max())),
                 notice=notice,
             )
@@ -218,25 +220,29 @@ class SearchEngine:
             f"'{cut[-40:].strip()}'."
         )
 
-    def _hits(self, scores: dict[str, Tensor], method: str, top: int, weights: Tensor, best: Tensor) -> tuple[Hit, ...]:
-        orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
-        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
-        own = scores[method]
-        mean, deviation = own.mean(), own.std().clamp_min(1e-9) if len(own) > 1 else torch.tensor(1.0)
+    def _frames(self, method: str, text: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights (rows, F) of the frames of some videos, and each one's best frame (rows,)."""
+        gallery = self.methods[method].gallery
+        return gallery.frame_weights(text, rows), gallery.best_frames(text, rows)
+
+    def _hits(
+        self, scores: Tensor, rows: Tensor, ranks: dict[str, Tensor], weights: Tensor, best: Tensor
+    ) -> tuple[Hit, ...]:
+        mean, deviation = scores.mean(), scores.std().clamp_min(1e-9) if len(scores) > 1 else torch.tensor(1.0)
         times = self.embeddings.times
         return tuple(
             Hit(
                 rank=rank,
                 clip=self.corpus.clips[index],
-                score=float(own[index]),
-                deviations=float((own[index] - mean) / deviation),
+                score=float(scores[index]),
+                deviations=float((scores[index] - mean) / deviation),
                 frames=tuple(
-                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[index], weights[index], strict=True)
+                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[index], of_frames, strict=True)
                 ),
-                best_moment=round(float(times[index, best[index]]), 3),
+                best_moment=round(float(times[index, moment]), 3),
                 ranks={name: int(values[index]) for name, values in ranks.items()},
             )
-            for rank, index in enumerate(orders[method][:top].tolist(), start=1)
+            for rank, (index, of_frames, moment) in enumerate(zip(rows.tolist(), weights, best, strict=True), start=1)
         )
 
 
