@@ -25,13 +25,16 @@ class Gallery(Protocol):
     """Videos prepared for scoring: any number of texts can be ranked against them.
 
     Scoring runs where the model lies; texts may come from the CPU, and results return to it. The frames (V, F, d), of
-    float16 or float32, are not copied, but to another device. In an array that is cut at multiples of `BLOCK` each video
-    has the score that it has in the whole, to the last bit, but under methods that move every pair.
+    float16 or float32, are not copied, but to another device. In an array that is cut at multiples of `BLOCK` each
+    video has the score that it has in the whole, to the last bit, but under methods that move every pair.
     """
 
     @staticmethod
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
         """What is computed once of videos (V, F, d)."""
+
+    def select(self, rows: Tensor) -> "Gallery":
+        """The videos at some rows."""
 
     def scores(self, texts: Tensor) -> Tensor:
         """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos."""
@@ -56,6 +59,11 @@ class MeanGallery:
         self._model = model
         self._frames = frames
         self._videos = derived["means"]
+
+    def select(self, rows: Tensor) -> "MeanGallery":
+        """See `Gallery`."""
+        rows = rows.to(self._videos.device)
+        return MeanGallery(self._model, self._frames[rows], {"means": self._videos[rows]})
 
     @staticmethod
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
@@ -96,6 +104,12 @@ class XPoolGallery:
         self._by_aligned = model.config.pooling.attend_with == "aligned"
         self._scorer = ExactScorer(model.pooling)
         self._videos = PreparedVideos(frames, **derived)
+
+    def select(self, rows: Tensor) -> "XPoolGallery":
+        """See `Gallery`."""
+        chosen = self._videos[rows.to(self._videos.frames.device)]
+        derived = {"inverse_deviations": chosen.inverse_deviations, "grams": chosen.grams}
+        return XPoolGallery(self._model, chosen.frames, derived)
 
     @staticmethod
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
@@ -138,6 +152,10 @@ class PairwiseGallery:
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
         """See `Gallery`: nothing can be."""
         return {}
+
+    def select(self, rows: Tensor) -> "PairwiseGallery":
+        """See `Gallery`."""
+        return PairwiseGallery(self._model, self._frames[rows.to(self._frames.device)], {})
 
     def scores(self, texts: Tensor) -> Tensor:
         """See `Gallery`."""

@@ -132,7 +132,7 @@ def _quadratic(gram, weights, squares):  # type: ignore
 
 @_compiled
 def _normalise(weights, product, squares, eps, constant):  # type: ignore
-    """A LayerNorm of each text: weights (K, T) and products (T,) over its deviation, what its constant adds after it."""
+    """A LayerNorm of each text: weights (K, T) and products (T,) over its deviation, then what its constant adds."""
     for t in range(len(product)):
         squares[t] = 1 / math.sqrt(squares[t] + eps)
         product[t] = product[t] * squares[t] + constant[t]

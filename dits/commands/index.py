@@ -68,10 +68,10 @@ def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentPa
 
 def _opened(args: argparse.Namespace, create: bool = False) -> "tuple[VideoIndex, OpenClipEncoder]":
     from dits.encoders import load_encoder
-    from dits.index.store import VideoIndex, default_location
+    from dits.index.location import location_of
+    from dits.index.store import VideoIndex
 
-    encoder = load_encoder(args.encoder)
-    location = args.index or default_location()
+    encoder, location = load_encoder(args.encoder), location_of(args.index)
     return (VideoIndex.create if create else VideoIndex.open)(location, encoder), encoder
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
 from dits.commands.common import add_command, add_sources, show_notices, show_progress
@@ -22,6 +23,7 @@ def add(commands: "Commands") -> None:
 
 
 def _search(args: argparse.Namespace) -> None:
+    from dits.index.scan import shown
     from dits.search import load_engine
 
     engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, show_progress, strict=args.strict)
@@ -33,4 +35,4 @@ def _search(args: argparse.Namespace) -> None:
     show_notices([result.notice] if result.notice else [])
     for hit in result.hits:
         print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.deviations:+.1f} sd  {hit.clip.id}  at {hit.best_moment:.1f} s")
-        print(f"     {hit.clip.title}")
+        print(f"     {hit.clip.title if hit.clip.captions else shown(os.fsencode(hit.clip.path))}")

@@ -151,8 +151,8 @@ def open_snapshot(
 def cut(rows: int, parts: int) -> list[tuple[int, int]]:
     """Where each of several parts of so many rows begins and ends.
 
-    Parts begin at multiples of `BLOCK`, or of 64 where there are too few rows for that: what is computed of a video then
-    is the same, to the last bit, in a part and in the whole.
+    Parts begin at multiples of `BLOCK`, or of 64 where there are too few rows for that: what is computed of a video
+    then is the same, to the last bit, in a part and in the whole.
     """
     step = BLOCK if rows >= parts * BLOCK else _SMALL_STEP
     blocks = -(-rows // step)
