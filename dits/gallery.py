@@ -25,8 +25,8 @@ class Gallery(Protocol):
     """Videos prepared for scoring: any number of texts can be ranked against them.
 
     Scoring runs where the model lies; texts may come from the CPU, and results return to it. The frames (V, F, d), of
-    float16 or float32, are not copied, but to another device. In an array that is cut at multiples of `BLOCK` each video
-    has the score that it has in the whole, to the last bit, but under methods that move every pair.
+    float16 or float32, are not copied, but to another device. In an array that is cut at multiples of `BLOCK` each
+    video has the score that it has in the whole, to the last bit, but under methods that move every pair.
     """
 
     @staticmethod
