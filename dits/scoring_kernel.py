@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+_FEW = 8  # texts
 _ZERO, _TINY = np.float32(0), np.float32(1e-12)
 
 
@@ -115,24 +116,35 @@ def _softmax(logits):  # type: ignore
 def _quadratic(gram, weights, squares):  # type: ignore
     """Fills squares (T,) with w' G w of a packed Gram matrix and each text's weights (K, T); not below 0."""
     texts = len(squares)
-    row = np.empty(texts, np.float32)
+    if texts < _FEW:  # the innermost loop is the long one
+        for t in range(texts):
+            total, entry = _ZERO, 0
+            for i in range(len(weights)):
+                row = _ZERO
+                for j in range(i + 1):
+                    row += gram[entry + j] * weights[j, t]
+                total += row * weights[i, t]
+                entry += i + 1
+            squares[t] = max(total, _ZERO)
+        return
     squares[:] = 0
+    rows = np.empty(texts, np.float32)
     entry = 0
     for i in range(len(weights)):
-        row[:] = 0
+        rows[:] = 0
         for j in range(i + 1):
             for t in range(texts):
-                row[t] += gram[entry] * weights[j, t]
+                rows[t] += gram[entry] * weights[j, t]
             entry += 1
         for t in range(texts):
-            squares[t] += row[t] * weights[i, t]
+            squares[t] += rows[t] * weights[i, t]
     for t in range(texts):
         squares[t] = max(squares[t], _ZERO)
 
 
 @_compiled
 def _normalise(weights, product, squares, eps, constant):  # type: ignore
-    """A LayerNorm of each text: weights (K, T) and products (T,) over its deviation, then what its constant adds."""
+    """A LayerNorm of each text: weights (K, T) and product (T,) over its deviation; then what its constant adds."""
     for t in range(len(product)):
         squares[t] = 1 / math.sqrt(squares[t] + eps)
         product[t] = product[t] * squares[t] + constant[t]
