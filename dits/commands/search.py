@@ -1,11 +1,10 @@
 """`search`: rank the videos of a corpus for a sentence."""
 
 import argparse
-import json
 import os
 from typing import TYPE_CHECKING
 
-from dits.commands.common import add_command, add_sources, show_notices, show_progress
+from dits.commands.common import add_command, add_sources, as_json, show_notices, show_progress
 from dits.model import METHODS
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def _search(args: argparse.Namespace) -> None:
     show_notices(engine.notices)
     result = engine.search(args.text, args.method, args.top)
     if args.json:
-        print(json.dumps(result.as_dict(), ensure_ascii=False))
+        print(as_json(result.as_dict()))
         return
     show_notices([result.notice] if result.notice else [])
     for hit in result.hits:
