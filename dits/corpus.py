@@ -1,7 +1,8 @@
 """A corpus: videos with captions and splits, on disk."""
 
 import csv
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Clip:
         path: its file.
         split: "train", "validation" or "test".
         group: names the scene: near-duplicates share it, and a group never spans two splits.
-        captions: what it shows, in sentences.
+        captions: what it shows, in sentences; one's own videos have none.
         start: where it begins in the file, in seconds; None is the file's beginning.
         end: where it ends in the file, in seconds; None, or anything past the file's end, is that end.
     """
@@ -33,6 +34,20 @@ class Clip:
     captions: tuple[str, ...]
     start: float | None = None
     end: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called: its first caption, or else its file and the part of it."""
+        if self.captions:
+            return self.captions[0]
+        name = os.fsencode(self.path.name).decode("utf-8", "replace")
+        return name if self.start is None else f"{name}, {_clock(self.start)} to {_clock(self.end)}"
+
+
+def _clock(seconds: float | None) -> str:
+    minutes, rest = divmod(int(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Corpus:
     """A named, ordered set of clips. `absent` says, by split, why none of its clips is here, where that is known."""
 
     name: str
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
     absent: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def split(self, split: str) -> "Corpus":

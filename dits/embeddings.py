@@ -32,7 +32,7 @@ class CorpusEmbeddings:
     Attributes:
         encoder: id of the encoder.
         ids: the videos, in order.
-        frames: (V, F, d) frame embeddings, not normalised, float32.
+        frames: (V, F, d) frame embeddings, not normalised, float32; of an index float16, mapped from a file.
         times: (V, F) when each frame is shown, in seconds.
     """
 
@@ -42,7 +42,7 @@ class CorpusEmbeddings:
     times: Tensor
 
     def select(self, ids: Sequence[str]) -> "CorpusEmbeddings":
-        """The embeddings of some of the videos, in the order given.
+        """The embeddings of some of the videos, in the order given, float32.
 
         Raises:
             CorpusError: a video has no embeddings.
@@ -52,7 +52,7 @@ class CorpusEmbeddings:
         if missing:
             raise CorpusError(f"There are no embeddings of {missing[0]}: embed the corpus again.")
         rows = torch.tensor([position[video] for video in ids])
-        return CorpusEmbeddings(self.encoder, tuple(ids), self.frames[rows], self.times[rows])
+        return CorpusEmbeddings(self.encoder, tuple(ids), self.frames[rows].float(), self.times[rows])
 
 
 def corpus_embeddings(

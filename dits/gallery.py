@@ -1,5 +1,6 @@
 """Videos prepared for scoring, whatever the method: mean pooling, X-Pool through the exact scorer, pair by pair."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -7,112 +8,200 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dits.pooling import mean_pool
-from dits.scoring import ExactScorer
+from dits.ranking import TopVideos, top_of
+from dits.scoring import BLOCK, ExactScorer, PreparedVideos, padded
 
 if TYPE_CHECKING:
     from dits.model import RetrievalModel
 
+Derived = Mapping[str, Tensor]
+"""Arrays that a gallery keeps of its videos besides their frames, by name, one row a video. They can be kept."""
+
+_MEANS_AT_ONCE = 512  # divides BLOCK
 _PAIRS_AT_ONCE = 2048  # a megabyte an embedding of theirs, in float32
 
 
 class Gallery(Protocol):
     """Videos prepared for scoring: any number of texts can be ranked against them.
 
-    Scoring runs where the model lies; texts may come from the CPU, and results return to it.
+    Scoring runs where the model lies; texts may come from the CPU, and results return to it. The frames (V, F, d), of
+    float16 or float32, are not copied, but to another device. In an array that is cut at multiples of `BLOCK` each
+    video has the score that it has in the whole, to the last bit, but under methods that move every pair.
     """
+
+    @staticmethod
+    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+        """What is computed once of videos (V, F, d)."""
+
+    def select(self, rows: Tensor) -> "Gallery":
+        """The videos at some rows."""
 
     def scores(self, texts: Tensor) -> Tensor:
         """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos."""
 
-    def frame_weights(self, text: Tensor) -> Tensor:
-        """How much each frame counts in each video for one text (d,): (V, F), summing to 1 over F."""
+    def top(self, texts: Tensor, k: int) -> TopVideos:
+        """The k best videos of each text (T, d) by `scores`, which are not all held at once."""
 
-    def best_frames(self, text: Tensor) -> Tensor:
-        """The frame (V,) of each video that one text (d,) matches best."""
+    def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """How much each frame counts for one text (d,) in the videos at `rows`, by default in all: (rows, F).
+
+        The weights of a video sum to 1.
+        """
+
+    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The frame that one text (d,) matches best in each of the videos at `rows`, by default in all: (rows,)."""
 
 
 class MeanGallery:
     """Mean-pooled videos; whatever aligns the text."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor) -> None:
+    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
         self._model = model
-        self._videos = mean_pool(frames)
-        self._frames = F.normalize(frames, dim=-1)
+        self._frames = frames
+        self._videos = derived["means"]
 
-    @torch.inference_mode()
+    def select(self, rows: Tensor) -> "MeanGallery":
+        """See `Gallery`."""
+        rows = rows.to(self._videos.device)
+        return MeanGallery(self._model, self._frames[rows], {"means": self._videos[rows]})
+
+    @staticmethod
+    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+        """See `Gallery`: the unit means (V, d)."""
+        return {"means": mean_pool(frames)}
+
     def scores(self, texts: Tensor) -> Tensor:
         """See `Gallery`."""
-        aligned = self._model.align(texts.to(self._videos.device))
-        return (F.normalize(aligned, dim=-1) @ self._videos.T).cpu()
+        return torch.cat(list(self._blocks(texts)), dim=1).cpu()
 
-    def frame_weights(self, text: Tensor) -> Tensor:
+    def top(self, texts: Tensor, k: int) -> TopVideos:
+        """See `Gallery`."""
+        return top_of(self._blocks(texts), k).cpu()
+
+    def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`: all frames count the same."""
-        return text.new_full(self._frames.shape[:2], 1 / self._frames.shape[1])
+        return _equal_weights(self._frames, rows)
+
+    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """See `Gallery`."""
+        return _nearest_frames(text, self._frames, rows)
 
     @torch.inference_mode()
-    def best_frames(self, text: Tensor) -> Tensor:
-        """See `Gallery`."""
-        return (self._frames @ text.to(self._frames.device)).argmax(dim=1).cpu()
+    def _blocks(self, texts: Tensor) -> Iterator[Tensor]:
+        aligned = F.normalize(self._model.align(texts.to(self._videos.device)), dim=-1)
+        for videos in self._videos.split(BLOCK):
+            parts = videos.split(_MEANS_AT_ONCE)
+            scores = torch.cat([aligned @ padded(part, _MEANS_AT_ONCE).T for part in parts], dim=1)
+            yield scores[:, : len(videos)]
 
 
 class XPoolGallery:
     """X-Pool's videos, scored exactly without a pooled embedding per pair; whatever aligns the text."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor) -> None:
+    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
         assert model.pooling is not None
         self._model = model
-        self._device = frames.device
         self._by_aligned = model.config.pooling.attend_with == "aligned"
         self._scorer = ExactScorer(model.pooling)
-        self._videos = self._scorer.prepare(frames)
+        self._videos = PreparedVideos(frames, **derived)
 
-    @torch.inference_mode()
+    def select(self, rows: Tensor) -> "XPoolGallery":
+        """See `Gallery`."""
+        chosen = self._videos[rows.to(self._videos.frames.device)]
+        derived = {"inverse_deviations": chosen.inverse_deviations, "grams": chosen.grams}
+        return XPoolGallery(self._model, chosen.frames, derived)
+
+    @staticmethod
+    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+        """See `Gallery`, `PreparedVideos` and `ExactScorer.derive`."""
+        assert model.pooling is not None
+        return dict(zip(("inverse_deviations", "grams"), ExactScorer(model.pooling).derive(frames), strict=True))
+
     def scores(self, texts: Tensor) -> Tensor:
         """See `Gallery`."""
-        texts = texts.to(self._device)
-        aligned = self._model.align(texts)
-        return self._scorer.scores(aligned if self._by_aligned else texts, aligned, self._videos).cpu()
+        return self._scorer.scores(*self._queries(texts), self._videos).cpu()
+
+    def top(self, texts: Tensor, k: int) -> TopVideos:
+        """See `Gallery`."""
+        return self._scorer.top(*self._queries(texts), self._videos, k).cpu()
+
+    def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """See `Gallery`."""
+        return self._scorer.attention(self._queries(text[None])[0][0], self._videos, rows).cpu()
+
+    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """See `Gallery`."""
+        return self.frame_weights(text, rows).argmax(dim=1)
 
     @torch.inference_mode()
-    def frame_weights(self, text: Tensor) -> Tensor:
-        """See `Gallery`."""
-        text = text.to(self._device)
-        query = self._model.align(text[None])[0] if self._by_aligned else text
-        return self._scorer.attention(query, self._videos).cpu()
-
-    def best_frames(self, text: Tensor) -> Tensor:
-        """See `Gallery`."""
-        return self.frame_weights(text).argmax(dim=1)
+    def _queries(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """What attends, and what is compared (T, d)."""
+        texts = texts.to(self._videos.frames.device)
+        aligned = self._model.align(texts)
+        return aligned if self._by_aligned else texts, aligned
 
 
 class PairwiseGallery:
     """Videos of a method that moves every pair of text and video: scored pair by pair, a block at a time."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor) -> None:
+    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
         self._model = model
         self._frames = frames
 
-    @torch.inference_mode()
+    @staticmethod
+    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+        """See `Gallery`: nothing can be."""
+        return {}
+
+    def select(self, rows: Tensor) -> "PairwiseGallery":
+        """See `Gallery`."""
+        return PairwiseGallery(self._model, self._frames[rows.to(self._frames.device)], {})
+
     def scores(self, texts: Tensor) -> Tensor:
-        """See `Gallery`. Every block begins at the same seed, where anything is drawn."""
-        texts = texts.to(self._frames.device)
-        at_once = max(1, _PAIRS_AT_ONCE // min(len(texts), 64))
-        blocks = [
-            torch.cat([self._model.similarity(rows, videos) for videos in self._frames.split(at_once)], dim=1)
-            for rows in texts.split(64)
-        ]
-        return torch.cat(blocks).cpu()
+        """See `Gallery`."""
+        return torch.cat(list(self._blocks(texts)), dim=1).cpu()
+
+    def top(self, texts: Tensor, k: int) -> TopVideos:
+        """See `Gallery`."""
+        return top_of(self._blocks(texts), k).cpu()
 
     @torch.inference_mode()
-    def frame_weights(self, text: Tensor) -> Tensor:
+    def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
         pooling = self._model.pooling
         if pooling is None:
-            return text.new_full(self._frames.shape[:2], 1 / self._frames.shape[1])
-        return pooling.attention(text[None].to(self._frames.device), self._frames)[0].mean(dim=1).cpu()
+            return _equal_weights(self._frames, rows)
+        text = text[None].to(self._frames.device)
+        blocks = _chosen(self._frames, rows).split(_PAIRS_AT_ONCE)
+        return torch.cat([pooling.attention(text, block.float())[0].mean(dim=1) for block in blocks]).cpu()
+
+    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+        """See `Gallery`."""
+        if self._model.pooling is None:
+            return _nearest_frames(text, self._frames, rows)
+        return self.frame_weights(text, rows).argmax(dim=1)
 
     @torch.inference_mode()
-    def best_frames(self, text: Tensor) -> Tensor:
-        """See `Gallery`."""
-        cosines = F.normalize(self._frames, dim=-1) @ text.to(self._frames.device)
-        return cosines.argmax(dim=1).cpu() if self._model.pooling is None else self.frame_weights(text).argmax(dim=1)
+    def _blocks(self, texts: Tensor) -> Iterator[Tensor]:
+        """Scores (T, n). Every block of texts and videos begins at the same seed, where anything is drawn."""
+        texts = texts.to(self._frames.device)
+        for videos in self._frames.split(max(1, _PAIRS_AT_ONCE // min(len(texts), 64))):
+            frames = videos.float()
+            yield torch.cat([self._model.similarity(some, frames) for some in texts.split(64)])
+
+
+def _chosen(frames: Tensor, rows: Tensor | None) -> Tensor:
+    return frames if rows is None else frames[rows.to(frames.device)]
+
+
+def _equal_weights(frames: Tensor, rows: Tensor | None) -> Tensor:
+    count = frames.shape[1]
+    return torch.full((len(frames) if rows is None else len(rows), count), 1 / count)
+
+
+@torch.inference_mode()
+def _nearest_frames(text: Tensor, frames: Tensor, rows: Tensor | None) -> Tensor:
+    """The frame of each video whose direction is nearest to the text's."""
+    text = text.to(frames.device)
+    blocks = _chosen(frames, rows).split(BLOCK)
+    return torch.cat([(F.normalize(block.float(), dim=-1) @ text).argmax(dim=1) for block in blocks]).cpu()

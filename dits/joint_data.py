@@ -47,7 +47,7 @@ def joint_data(corpus: Corpus, config: JointTrainingConfig, encoder: OpenClipEnc
     Raises:
         InputError: a split is empty, or nothing of it can be decoded.
     """
-    train, evaluation = (corpus.split(split).clips for split in ("train", config.select_on))
+    train, evaluation = (tuple(corpus.split(split).clips) for split in ("train", config.select_on))
     if config.undecodable == "error":
         return JointData(train, evaluation)
     clips = (*train, *evaluation)

@@ -18,7 +18,7 @@ from dits.baselines import (
     StochasticText,
 )
 from dits.errors import InputError
-from dits.gallery import Gallery, MeanGallery, PairwiseGallery, XPoolGallery
+from dits.gallery import Derived, Gallery, MeanGallery, PairwiseGallery, XPoolGallery
 from dits.losses import symmetric_cross_entropy
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig, XPool, mean_pool
@@ -207,12 +207,30 @@ class RetrievalModel(nn.Module):
         own = [self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
         return torch.cat(own)
 
-    def gallery(self, frames: Tensor) -> Gallery:
-        """The videos (V, F, d) prepared for scoring without gradients, on the model's device."""
-        frames = frames.to(self.logit_scale.device)
+    def gallery(self, frames: Tensor, derived: Derived | None = None) -> Gallery:
+        """The videos (V, F, d) of float16 or float32 prepared for scoring without gradients, on the model's device.
+
+        Args:
+            derived: what `derive` computed of the same videos; by default it is computed here.
+        """
+        device = self.logit_scale.device
+        frames = frames.to(device)
+        derived = self.derive(frames) if derived is None else derived
+        return self._gallery(self, frames, {name: array.to(device) for name, array in derived.items()})
+
+    def derive(self, frames: Tensor) -> dict[str, Tensor]:
+        """What a gallery computes once of videos (V, F, d): arrays of a row a video, by name, on the model's device.
+
+        They belong to these weights. With them kept, in a memory map for example, `gallery` computes nothing. Long
+        arrays can be given in parts.
+        """
+        return self._gallery.derive(self, frames.to(self.logit_scale.device))
+
+    @property
+    def _gallery(self) -> type[MeanGallery] | type[XPoolGallery] | type[PairwiseGallery]:
         if self.alignment.pairwise:
-            return PairwiseGallery(self, frames)
-        return MeanGallery(self, frames) if self.pooling is None else XPoolGallery(self, frames)
+            return PairwiseGallery
+        return MeanGallery if self.pooling is None else XPoolGallery
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from dits.errors import require
 
+_VIDEOS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class PoolingConfig:
@@ -48,8 +50,13 @@ class PoolingConfig:
 def mean_pool(frames: Tensor) -> Tensor:
     """Unit video embeddings (V, d) of frame embeddings (V, F, d): CLIP4Clip's meanP.
 
-    Every frame is normalised, then their mean is.
+    Every frame is normalised, then their mean is; frames of float16 in float32, a block of videos at a time.
     """
+    return torch.cat([_mean_of_block(block) for block in frames.split(_VIDEOS_AT_ONCE)])
+
+
+def _mean_of_block(frames: Tensor) -> Tensor:
+    frames = frames.float() if frames.dtype == torch.float16 else frames
     return F.normalize(F.normalize(frames, dim=-1).mean(dim=-2), dim=-1)
 
 

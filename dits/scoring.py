@@ -1,109 +1,149 @@
-"""Exact X-Pool scores of all pairs of texts and videos, without a pooled embedding per pair.
+"""Exact X-Pool scores of all pairs of texts and videos, from raw frames, which one pass reads once.
 
 X-Pool's output for a pair is a chain of affine maps and LayerNorms of a weighted sum of frame vectors. Affine maps
 commute with a weighted sum whose weights sum to 1, and a LayerNorm only subtracts a mean (linear) and divides by a
-deviation (a quadratic form of the weights in a Gram matrix). So each video is prepared once, and a pair costs a few
-products of F numbers instead of products of d x d.
+deviation (a quadratic form of the weights in a Gram matrix). What is linear in a frame is a product of the frame with a
+vector of the text's, so all maps are folded into the text: a video keeps its frames as they came, and few numbers.
 
 With attention weights a, and u_f = W_o value_f + b_o (each head's share, b_o split between the heads):
 
     after the second norm    s2^2 = a' G1 a + eps,      G1 = Gram of the centred u, over d
-    before the third norm    z = sum_f (a_f / s2) p_f + c,   p_f = A (g2 * centred u_f),   A = I + W_lin,
+    before the third norm    z = sum_f (a_f / s2) p_f + c,   p_f = A (g2 * C u_f),   A = I + W_lin,  C centres,
                              c = A b2 + b_lin;          w = [a / s2, 1]
     after the third norm     s3^2 = w' G2 w + eps,      G2 = Gram of the centred [p, c], over d
-    pooled = sum_k y_k q_k,  q = [g3 * centred [p, c], b3],  y = [w / s3, 1]
+    pooled = sum_k y_k q_k,  q = [g3 * C [p, c], b3],  y = [w / s3, 1]
     |pooled|^2 = y' G3 y,    G3 = Gram of q
 
-    cosine = sum_k y_k <v_0 / |v_0|, q_k> / |pooled|
+    cosine = sum_k y_k <v, q_k> / |pooled|,  v = v_0 / |v_0|
+
+The first norm makes n_f = g1 * (x_f - mean) / sd_f + b1 of a frame x_f. So, for each head (W_k, W_v its rows, W_o its
+columns, e its width), and up to what is the same for all frames, which a softmax ignores and the weights sum to 1 over:
+
+    logit of a frame         (C w) . x_f / sd_f,        w = g1 * W_k' query / sqrt(e)
+    <v, q_f>                 (C r) . x_f / sd_f,        r = g1 * W_v' W_o' m,   m = C (g2 * A' C (g3 * v))
+    and what it leaves out   b1 . W_v' W_o' m + b_v . W_o' m,  over the heads, + b_o . m
+    <v, q> of c and b3       c . C (g3 * v),  b3 . v
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dits.errors import require
 from dits.pooling import XPool
+from dits.ranking import TopVideos, top_of
+from dits.scoring_gpu import score_block
 
-_BLOCK_NUMBERS = 2_000_000  # numbers in one block's largest temporary: about 8 MB in float32
-_VIDEOS_PREPARED_AT_ONCE = 64
+BLOCK = 8192
+"""Videos that are scored in one step where scoring is not on the CPU. See `ExactScorer` on what it promises."""
+
+_VIDEOS_DERIVED_AT_ONCE = 64  # divides BLOCK
+_VIDEOS_PER_TASK = 512
+_VECTORS_AT_ONCE = 128  # of the texts: a quarter of a megabyte at d = 512, which a core's cache keeps
+_SCORES_AT_ONCE = 2**22  # of one block that the best are taken from: 16 MB
 
 
 @dataclass(frozen=True)
 class PreparedVideos:
-    """Everything about V videos that scoring needs. K = heads * frames, the terms of the weighted sum.
+    """Everything about V videos that scoring needs. K = heads * frames, the terms of the weighted sum, head by head.
 
     Attributes:
-        keys: (V, F, d) attention keys, scaled.
-        terms: (V, K + 2, d) the vectors q that pooled embeddings are combinations of.
-        gram_attended: (V, K, K) G1.
-        gram_linear: (V, K + 1, K + 1) G2.
-        gram_pooled: (V, K + 2, K + 2) G3.
+        frames: (V, F, d) float16 or float32, not normalised; any memory, a map of a file included.
+        inverse_deviations: (V, F) float32, 1 / sd of each frame's numbers.
+        grams: (V, G) float32: the lower triangles of G1, G2 and G3, K, K + 1 and K + 2 wide, row after row, what is off
+            the diagonal doubled, so that a quadratic form is a sum over the triangle.
+
+    Raises:
+        InputError: the arrays do not belong together.
     """
 
-    keys: Tensor
-    terms: Tensor
-    gram_attended: Tensor
-    gram_linear: Tensor
-    gram_pooled: Tensor
+    frames: Tensor
+    inverse_deviations: Tensor
+    grams: Tensor
+
+    def __post_init__(self) -> None:
+        require(
+            self.frames.dtype in (torch.float16, torch.float32),
+            f"Frame embeddings are of float16 or float32, not {self.frames.dtype}.",
+        )
+        require(
+            self.inverse_deviations.shape == self.frames.shape[:2] and len(self.grams) == len(self.frames),
+            f"What was prepared is not of these {len(self.frames)} videos: prepare them again.",
+        )
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.frames)
+
+    def __getitem__(self, rows: slice | Tensor) -> "PreparedVideos":
+        return PreparedVideos(self.frames[rows], self.inverse_deviations[rows], self.grams[rows])
 
 
-_FIELDS = [field.name for field in fields(PreparedVideos)]
+@dataclass(frozen=True)
+class _Queries:
+    """T texts with X-Pool's maps folded in.
+
+    Attributes:
+        vectors: (T, H, 2, d) C w and C r of each head.
+        constants: (T, 3) what <v, q_f> leaves out, and <v, q> of c and of b3.
+    """
+
+    vectors: Tensor
+    constants: Tensor
+
+    def blocks_with(self, scores: Tensor) -> list[tuple["_Queries", Tensor]]:
+        """The texts in blocks that one step scores, each with its rows of scores (T, V)."""
+        size = max(1, _VECTORS_AT_ONCE // (2 * self.vectors.shape[1]))
+        blocks = zip(self.vectors.split(size), self.constants.split(size), scores.split(size), strict=True)
+        return [(_Queries(vectors, constants), rows) for vectors, constants, rows in blocks]
 
 
 class ExactScorer:
-    """Scores texts against prepared videos under one X-Pool module, exactly (up to rounding)."""
+    """Scores texts against prepared videos under one X-Pool module, exactly (up to rounding).
+
+    Products are summed in float32, and so are scores, whatever the frames are stored in. A video's score for given
+    texts is the same to the last bit whatever other videos are in the array and wherever it stands: on the CPU without
+    exception; on a GPU, and in what `derive` computes, in arrays that are cut at multiples of `BLOCK`.
+    """
 
     def __init__(self, pooling: XPool) -> None:
         self.pooling = pooling
         self.heads = pooling.config.heads
 
-    @torch.inference_mode()
     def prepare(self, frames: Tensor) -> PreparedVideos:
-        """The videos (V, F, d), prepared once for any number of texts."""
-        blocks = [self._prepare_block(block) for block in frames.split(_VIDEOS_PREPARED_AT_ONCE)]
-        return PreparedVideos(*(torch.cat([getattr(b, name) for b in blocks]) for name in _FIELDS))
+        """The videos (V, F, d), which are not copied, prepared for any number of texts."""
+        return PreparedVideos(frames, *self.derive(frames))
 
-    def _prepare_block(self, frames: Tensor) -> PreparedVideos:
+    @torch.inference_mode()
+    def derive(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What is computed of videos (V, F, d) under these weights: `PreparedVideos.inverse_deviations` and `.grams`.
+
+        To be kept: with both, `PreparedVideos` needs no computation. Long arrays can be given in parts.
+        """
+        parts = [
+            self._derive_block(padded(block, _VIDEOS_DERIVED_AT_ONCE).float())
+            for block in frames.split(_VIDEOS_DERIVED_AT_ONCE)
+        ]
+        deviations, grams = zip(*parts, strict=True)
+        return torch.cat(deviations)[: len(frames)], torch.cat(grams)[: len(frames)]
+
+    def _derive_block(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         pool, d = self.pooling, frames.shape[-1]
-        normed = pool.norm_in(frames)
-        keys = pool.key(normed) / math.sqrt(d // self.heads)
-        u = self._attended_terms(pool.value(normed))
-        centred = u - u.mean(dim=-1, keepdim=True)
+        norm = pool.norm_in
+        normed, _, inverse = torch.native_layer_norm(frames, (d,), norm.weight, norm.bias, norm.eps)
+        centred = _centred(self._attended_terms(pool.value(normed)))
         pushed = centred * pool.norm_attended.weight
         pushed = pushed + F.linear(pushed, pool.linear.weight)
-        constant = pool.norm_attended.bias + pool.linear(pool.norm_attended.bias)
-        linear = torch.cat([pushed, constant.expand(len(frames), 1, d)], dim=1)
-        linear = linear - linear.mean(dim=-1, keepdim=True)
+        linear = _centred(torch.cat([pushed, self._constant().expand(len(frames), 1, d)], dim=1))
         bias = pool.norm_out.bias.expand(len(frames), 1, d)
         terms = torch.cat([linear * pool.norm_out.weight, bias], dim=1)
-        return PreparedVideos(keys, terms, _gram(centred) / d, _gram(linear) / d, _gram(terms))
-
-    @torch.inference_mode()
-    def scores(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos) -> Tensor:
-        """Cosines (T, V) of aligned embeddings (T, d) with the videos as pooled by the texts (T, d)."""
-        queries = self.pooling.query(self.pooling.norm_in(texts))
-        aligned = F.normalize(aligned, dim=-1)
-        result = texts.new_empty(len(texts), len(videos))
-        terms = videos.terms.shape[1]
-        videos_per_block = max(1, min(len(videos), _BLOCK_NUMBERS // (terms * min(len(texts), 512))))
-        texts_per_block = max(1, _BLOCK_NUMBERS // (terms * videos_per_block))
-        for v in range(0, len(videos), videos_per_block):
-            block = _slice(videos, v, v + videos_per_block)
-            for t in range(0, len(texts), texts_per_block):
-                rows = slice(t, t + texts_per_block)
-                result[rows, v : v + videos_per_block] = self._block(queries[rows], aligned[rows], block).T
-        return result
-
-    @torch.inference_mode()
-    def attention(self, text: Tensor, videos: PreparedVideos) -> Tensor:
-        """Attention weights (V, F) of one text (d,) over the frames of each video, averaged over the heads."""
-        queries = self.pooling.query(self.pooling.norm_in(text[None]))
-        return self._weights(queries, videos.keys).unflatten(1, (self.heads, -1)).mean(dim=1)[..., 0]
+        grams = torch.cat([_packed_gram(centred) / d, _packed_gram(linear) / d, _packed_gram(terms)], dim=1)
+        return inverse.squeeze(-1), grams
 
     def _attended_terms(self, values: Tensor) -> Tensor:
         """u (V, K, d): each head's value of each frame, through that head's part of the output projection."""
@@ -111,39 +151,107 @@ class ExactScorer:
         u = torch.einsum("vfhe,dhe->vhfd", values.unflatten(-1, (self.heads, -1)), weight).flatten(1, 2)
         return u + self.pooling.output.bias / self.heads
 
-    def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Attention weights (V, K, T): softmax over each head's frames."""
-        videos, frames, d = keys.shape
-        if self.heads == 1:
-            return (keys.reshape(-1, d) @ queries.T).view(videos, frames, -1).softmax(dim=1)
-        q, k = (x.unflatten(-1, (self.heads, -1)) for x in (queries, keys))
-        return torch.einsum("vfhe,the->vhft", k, q).softmax(dim=2).flatten(1, 2)
+    def _constant(self) -> Tensor:
+        """c (d,)"""
+        return self.pooling.norm_attended.bias + self.pooling.linear(self.pooling.norm_attended.bias)
 
-    def _block(self, queries: Tensor, aligned: Tensor, videos: PreparedVideos) -> Tensor:
-        """Cosines (V, T) of one block."""
-        count, terms, d = videos.terms.shape
-        eps_attended, eps_out = self.pooling.norm_attended.eps, self.pooling.norm_out.eps
-        a = self._weights(queries, videos.keys)
-        w = _append_one(a / torch.sqrt(_quadratic(videos.gram_attended, a) + eps_attended)[:, None])
-        y = _append_one(w / torch.sqrt(_quadratic(videos.gram_linear, w) + eps_out)[:, None])
-        products = (videos.terms.reshape(-1, d) @ aligned.T).view(count, terms, -1)
-        length = torch.sqrt(_quadratic(videos.gram_pooled, y))
-        return (y * products).sum(dim=1) / length.clamp_min(1e-12)
+    @torch.inference_mode()
+    def scores(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos) -> Tensor:
+        """Cosines (T, V) of aligned embeddings (T, d) with the videos as pooled by the texts (T, d)."""
+        result = texts.new_empty(len(texts), len(videos))
+        self._fill(result, self._queries(texts, aligned), videos)
+        return result
+
+    @torch.inference_mode()
+    def top(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos, k: int) -> TopVideos:
+        """The k best videos of each text by `scores`, which are not all held at once."""
+        return top_of(self._score_blocks(self._queries(texts, aligned), videos), k)
+
+    def _score_blocks(self, queries: _Queries, videos: PreparedVideos) -> Iterator[Tensor]:
+        texts = len(queries.vectors)
+        at_once = max(1, _SCORES_AT_ONCE // (texts * BLOCK)) * BLOCK
+        for start in range(0, len(videos), at_once):
+            block = videos[start : start + at_once]
+            scores = queries.vectors.new_empty(texts, len(block))
+            self._fill(scores, queries, block)
+            yield scores
+
+    @torch.inference_mode()
+    def attention(self, text: Tensor, videos: PreparedVideos, rows: Tensor | None = None) -> Tensor:
+        """Attention weights (V, F) of one text (d,) over the frames of each video, averaged over the heads.
+
+        Args:
+            rows: which videos; all by default.
+        """
+        vectors = self._queries(text[None], text[None]).vectors[0, :, 0]
+        chosen = torch.arange(len(videos)) if rows is None else rows
+        blocks = [videos[block] for block in chosen.to(videos.frames.device).split(BLOCK)]
+        logits = [(b.frames.float() @ vectors.T) * b.inverse_deviations[..., None] for b in blocks]
+        return torch.cat(logits).softmax(dim=1).mean(dim=2)
+
+    def _queries(self, texts: Tensor, aligned: Tensor) -> _Queries:
+        """The texts (T, d) and aligned embeddings (T, d) with the module's maps folded in."""
+        pool, heads = self.pooling, self.heads
+        key, value = (layer.weight.unflatten(0, (heads, -1)) for layer in (pool.key, pool.value))  # (H, e, d)
+        query = pool.query(pool.norm_in(texts)).unflatten(-1, (heads, -1))
+        for_logits = torch.einsum("the,hed->thd", query / math.sqrt(query.shape[-1]), key)
+        unit = F.normalize(aligned, dim=-1)
+        before_norm = _centred(unit * pool.norm_out.weight)
+        attended = _centred((before_norm + before_norm @ pool.linear.weight) * pool.norm_attended.weight)
+        weighed = attended @ pool.output.weight
+        for_values = torch.einsum("the,hed->thd", weighed.unflatten(-1, (heads, -1)), value)
+        left_out = for_values.sum(dim=1) @ pool.norm_in.bias + weighed @ pool.value.bias + attended @ pool.output.bias
+        constants = torch.stack([left_out, before_norm @ self._constant(), unit @ pool.norm_out.bias], dim=1)
+        vectors = torch.stack([for_logits, for_values], dim=2) * pool.norm_in.weight
+        return _Queries(
+            _centred(vectors.double()).float(), constants
+        )  # 1 / sd is large: what is left of the mean counts
+
+    def _fill(self, scores: Tensor, queries: _Queries, videos: PreparedVideos) -> None:
+        """Writes the scores (T, V)."""
+        fill = self._fill_on_cpu if scores.device.type == "cpu" else self._fill_on_gpu
+        fill(scores, queries, videos, (self.pooling.norm_attended.eps, self.pooling.norm_out.eps))
+
+    def _fill_on_cpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
+        from dits.scoring_kernel import score_videos  # numba, which takes half a second to import
+
+        frames = videos.frames.view(torch.uint16) if videos.frames.dtype == torch.float16 else videos.frames
+
+        def fill(task: tuple[slice, _Queries, Tensor]) -> None:
+            v, some, part = task
+            arrays = (frames[v], videos.inverse_deviations[v], videos.grams[v], some.vectors, some.constants)
+            score_videos(*(array.contiguous().numpy() for array in arrays), *map(np.float32, eps), part[:, v].numpy())
+
+        tasks = [
+            (slice(start, start + _VIDEOS_PER_TASK), some, part)
+            for start in range(0, len(videos), _VIDEOS_PER_TASK)
+            for some, part in queries.blocks_with(scores)
+        ]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, tasks))
+
+    def _fill_on_gpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
+        for start in range(0, len(videos), BLOCK):
+            v = slice(start, start + BLOCK)
+            frames, inverse, grams = (
+                padded(array[v], BLOCK) for array in (videos.frames, videos.inverse_deviations, videos.grams)
+            )
+            for some, part in queries.blocks_with(scores):
+                block = score_block(frames, inverse, grams, some.vectors, some.constants, *eps)
+                part[:, v] = block[:, : len(videos) - start]
 
 
-def _slice(videos: PreparedVideos, start: int, end: int) -> PreparedVideos:
-    return PreparedVideos(*(getattr(videos, name)[start:end] for name in _FIELDS))
+def padded(array: Tensor, length: int) -> Tensor:
+    """The array with rows of zeros up to a length: the shape of a product of matrices decides how it is summed."""
+    return torch.cat([array, array.new_zeros(length - len(array), *array.shape[1:])]) if len(array) < length else array
 
 
-def _gram(vectors: Tensor) -> Tensor:
-    return vectors @ vectors.transpose(-1, -2)
+def _centred(vectors: Tensor) -> Tensor:
+    return vectors - vectors.mean(dim=-1, keepdim=True)
 
 
-def _quadratic(gram: Tensor, weights: Tensor) -> Tensor:
-    """w' G w for every video and text: gram (V, K, K), weights (V, K, T) -> (V, T); not below 0."""
-    return ((gram @ weights) * weights).sum(dim=1).clamp_min(0)
-
-
-def _append_one(weights: Tensor) -> Tensor:
-    """The weights (V, K, T) with a last row of ones (V, K + 1, T): the constant term of a sum."""
-    return F.pad(weights, (0, 0, 0, 1), value=1.0)
+def _packed_gram(vectors: Tensor) -> Tensor:
+    """The Gram matrices of vectors (V, K, d), as `PreparedVideos` packs them: (V, K (K + 1) / 2)."""
+    gram = vectors @ vectors.transpose(-1, -2)
+    rows, columns = torch.tril_indices(*gram.shape[1:], device=gram.device)
+    return gram[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0)

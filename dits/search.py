@@ -18,7 +18,9 @@ from dits.demo import build_demo, demo_folder
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
 from dits.errors import CheckpointError, InputError
-from dits.model import SEARCH_METHODS, Gallery, ModelConfig, RetrievalModel
+from dits.gallery import Derived, Gallery
+from dits.index.location import is_index
+from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
@@ -73,6 +75,8 @@ class SearchResult:
         hits: the best videos, best first.
         spread: lowest, mean and highest of this query's scores on the whole gallery.
         notice: one sentence on what became of the query, where not all of it was read.
+        exact: whether all videos were scored. Where only candidates were, `spread` and the hits' deviations are those
+            of a sample of the gallery, and ranks count among the candidates.
     """
 
     query: str
@@ -81,6 +85,7 @@ class SearchResult:
     hits: tuple[Hit, ...]
     spread: tuple[float, float, float]
     notice: str | None = None
+    exact: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -89,6 +94,7 @@ class SearchResult:
             "encoder": self.encoder,
             "method": self.method,
             "notice": self.notice,
+            "exact": self.exact,
             "results": [
                 {
                     "rank": hit.rank,
@@ -96,6 +102,8 @@ class SearchResult:
                     "score": hit.score,
                     "deviations": hit.deviations,
                     "path": str(hit.clip.path),
+                    "start": hit.clip.start,
+                    "end": hit.clip.end,
                     "best_moment": hit.best_moment,
                     "frames": [{"time": frame.time, "weight": frame.weight} for frame in hit.frames],
                     "ranks": hit.ranks,
@@ -114,6 +122,25 @@ class LoadedMethod:
     weights: str | None
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What is scored where not all videos are.
+
+    Attributes:
+        rows: (C,) the videos' places, ascending.
+        sample: (C,) marks those that were drawn without regard to the query: they stand for the whole gallery.
+    """
+
+    rows: Tensor
+    sample: Tensor
+
+
+FindCandidates = Callable[[Tensor], Candidates | None]
+
+Derive = Callable[[str, RetrievalModel], Derived | None]
+"""Gives what a gallery keeps of the videos under weights of a name, see `RetrievalModel.derive`; None to compute it."""
+
+
 class SearchEngine:
     """A corpus, an encoder and trained methods, loaded once and safe to use from several threads.
 
@@ -129,13 +156,19 @@ class SearchEngine:
         methods: dict[str, LoadedMethod],
         notices: Sequence[str] = (),
         missing: Mapping[str, str | None] | None = None,
+        derive: Derive | None = None,
+        candidates: FindCandidates | None = None,
     ) -> None:
+        """`candidates` says which videos are scored for a text; by default, and where it gives None, all are. It gets
+        the different embeddings (Q, d) that stand for the text under the methods.
+        """
         self.corpus = corpus
         self.encoder = encoder
         self.embeddings = embeddings
         self.methods = methods
         self.notices = tuple(notices)
         self.missing = dict(missing or {})
+        self._derive, self._candidates = derive, candidates
         self._lock = threading.Lock()  # one query at a time has all cores; more would only slow each other
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
@@ -167,8 +200,12 @@ class SearchEngine:
         Raises:
             CheckpointError: one still has none, or they cannot be used.
         """
-        loaded = {name: load_method(name, self.encoder, self.embeddings.frames) for name in self.missing}
-        return SearchEngine(self.corpus, self.encoder, self.embeddings, {**self.methods, **loaded}, self.notices)
+        frames, derive = self.embeddings.frames, self._derive
+        loaded = {name: load_method(name, self.encoder, frames, derive=derive) for name in self.missing}
+        methods = {**self.methods, **loaded}
+        return SearchEngine(
+            self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates
+        )
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
@@ -181,19 +218,29 @@ class SearchEngine:
             raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {top}.")
         with self._lock:
             embedding = self.encoder.encode_text([query])
-            scores = {name: loaded.gallery.scores(embedding)[0] for name, loaded in self.methods.items()}
-            weights = {name: loaded.gallery.frame_weights(embedding[0]) for name, loaded in self.methods.items()}
-            best = {name: loaded.gallery.best_frames(embedding[0]) for name, loaded in self.methods.items()}
+            some = self._candidates(self._aligned(embedding)) if self._candidates else None
+            galleries = {
+                name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
+                for name, loaded in self.methods.items()
+            }
+            scores = {name: gallery.scores(embedding)[0] for name, gallery in galleries.items()}
+            orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
+            best = {name: order[:top] for name, order in orders.items()}
+            weights = {name: gallery.frame_weights(embedding[0], best[name]) for name, gallery in galleries.items()}
+            frames = {name: gallery.best_frames(embedding[0], best[name]) for name, gallery in galleries.items()}
+        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
         return {
             name: SearchResult(
                 query=query,
                 encoder=self.encoder.id,
                 method=name,
-                hits=self._hits(scores, name, min(top, len(self.corpus)), weights[name], best[name]),
-                spread=(float(values.min()), float(values.mean()), float(values.max())),
+                hits=self._hits(values, best[name], ranks, weights[name], frames[name], some),
+                spread=(float(of_all.min()), float(of_all.mean()), float(of_all.max())),
                 notice=notice,
+                exact=some is None,
             )
             for name, values in scores.items()
+            for of_all in (_of_all(values, some),)
         }
 
     def readable(self, text: str) -> str:
@@ -218,26 +265,48 @@ class SearchEngine:
             f"'{cut[-40:].strip()}'."
         )
 
-    def _hits(self, scores: dict[str, Tensor], method: str, top: int, weights: Tensor, best: Tensor) -> tuple[Hit, ...]:
-        orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
-        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
-        own = scores[method]
-        mean, deviation = own.mean(), own.std().clamp_min(1e-9) if len(own) > 1 else torch.tensor(1.0)
+    @torch.inference_mode()
+    def _aligned(self, embedding: Tensor) -> Tensor:
+        """The different embeddings (Q, d) that stand for a text (1, d) under the methods."""
+        models = [loaded.model for loaded in self.methods.values() if not loaded.model.alignment.pairwise]
+        aligned = [model.align(embedding.to(model.logit_scale.device)).cpu() for model in models]
+        return torch.cat([embedding, *aligned]).unique(dim=0)
+
+    def _hits(
+        self,
+        scores: Tensor,
+        best: Tensor,
+        ranks: dict[str, Tensor],
+        weights: Tensor,
+        frames: Tensor,
+        some: Candidates | None,
+    ) -> tuple[Hit, ...]:
+        """The best of the scores (C,), by their places in them, with what belongs to each in the same order."""
+        of_all = _of_all(scores, some)
+        mean, deviation = of_all.mean(), of_all.std().clamp_min(1e-9) if len(of_all) > 1 else torch.tensor(1.0)
         times = self.embeddings.times
+        rows = best if some is None else some.rows[best]
         return tuple(
             Hit(
                 rank=rank,
-                clip=self.corpus.clips[index],
-                score=float(own[index]),
-                deviations=float((own[index] - mean) / deviation),
+                clip=self.corpus.clips[row],
+                score=float(scores[place]),
+                deviations=float((scores[place] - mean) / deviation),
                 frames=tuple(
-                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[index], weights[index], strict=True)
+                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], of_frames, strict=True)
                 ),
-                best_moment=round(float(times[index, best[index]]), 3),
-                ranks={name: int(values[index]) for name, values in ranks.items()},
+                best_moment=round(float(times[row, moment]), 3),
+                ranks={name: int(values[place]) for name, values in ranks.items()},
             )
-            for rank, index in enumerate(orders[method][:top].tolist(), start=1)
+            for rank, (row, place, of_frames, moment) in enumerate(
+                zip(rows.tolist(), best.tolist(), weights, frames, strict=True), start=1
+            )
         )
+
+
+def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:
+    """Scores that stand for those of all videos."""
+    return scores if some is None else scores[some.sample]
 
 
 def open_corpus(
@@ -263,6 +332,11 @@ def open_corpus(
     """
     if name == "demo":
         return build_demo(lambda done, total: _tell(progress, "Preparing the demo clips", done, total))
+    if is_index(name):
+        raise InputError(
+            f"{name} is an index: its videos have no captions. Search it with `search` or the app; to train or "
+            "evaluate, name a CSV file of videos and captions."
+        )
     loaded = _dataset(name, strict)
     if loaded:
         if notice:
@@ -320,7 +394,7 @@ def load_engine(
     """Loads everything that search needs.
 
     Args:
-        corpus: see `open_corpus`.
+        corpus: see `open_corpus`; or an index of one's own videos: its folder or URL, or "index", the default one.
         encoder: see `dits.encoders.load_encoder`.
         methods: which of "mean", "xpool" and "dits" to load; by default all, or those that `weights` holds, where it
             holds any (an encoder that was tuned with one method has no other), and mean pooling.
@@ -334,27 +408,36 @@ def load_engine(
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
     """
     notices: list[str] = []
-    opened = open_corpus(corpus, progress, notices.append, strict)
-    _tell(progress, "Loading the encoder", 0, 1)
-    loaded_encoder = load_encoder(encoder)
-    embeddings = corpus_embeddings(
-        opened,
-        loaded_encoder,
-        lambda done, total: _tell(progress, "Embedding the clips", done, total),
-        notices.append,
-    )
+    derive: Derive | None = None
+    candidates: FindCandidates | None = None
+    if is_index(corpus):
+        from dits.index.engine import indexed_videos
+
+        _tell(progress, "Loading the encoder", 0, 1)
+        loaded_encoder = load_encoder(encoder)
+        opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
+    else:
+        opened = open_corpus(corpus, progress, notices.append, strict)
+        _tell(progress, "Loading the encoder", 0, 1)
+        loaded_encoder = load_encoder(encoder)
+        embeddings = corpus_embeddings(
+            opened,
+            loaded_encoder,
+            lambda done, total: _tell(progress, "Embedding the clips", done, total),
+            notices.append,
+        )
     _tell(progress, "Loading the weights", 0, 1)
     loaded: dict[str, LoadedMethod] = {}
     missing: dict[str, str | None] = {}
     for name in methods or _methods_of(weights):
         try:
-            loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights)
+            loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights, derive)
         except CheckpointError as error:
             prepared = prepared_weights(name, loaded_encoder.id)
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
                 raise  # what was named or shipped must be whole
             missing[name] = str(error) if prepared.is_file() else None
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing)
+    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates)
 
 
 def _methods_of(weights: Path | None) -> Sequence[str]:
@@ -362,20 +445,26 @@ def _methods_of(weights: Path | None) -> Sequence[str]:
     return tuple(dict.fromkeys(("mean", *held))) if held else SEARCH_METHODS
 
 
-def load_method(method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None) -> LoadedMethod:
+def load_method(
+    method: str,
+    encoder: OpenClipEncoder,
+    frames: Tensor,
+    weights: Path | None = None,
+    derive: Derive | None = None,
+) -> LoadedMethod:
     """A method with its weights, and the videos (V, F, d) prepared for it, on the encoder's device.
 
     Raises:
         InputError: there is no such method.
         CheckpointError: the weights are missing, damaged, or made for another encoder.
     """
-    config = ModelConfig(method=method)
     path = weights_of(method, encoder.id, weights)
-    if path is None:
-        model = RetrievalModel(config).eval()
-        return LoadedMethod(model, model.to(encoder.device).gallery(frames), None)
-    checkpoint = load_checkpoint(path, encoder, method)
-    return LoadedMethod(checkpoint.model, checkpoint.model.to(encoder.device).gallery(frames), checkpoint.sha256)
+    checkpoint = load_checkpoint(path, encoder, method) if path else None
+    model = checkpoint.model if checkpoint else RetrievalModel(ModelConfig(method=method)).eval()
+    model = model.to(encoder.device)
+    sha256 = checkpoint.sha256 if checkpoint else None
+    derived = derive(f"{method}-{(sha256 or 'none')[:16]}", model) if derive else None
+    return LoadedMethod(model, model.gallery(frames, derived), sha256)
 
 
 def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:

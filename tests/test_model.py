@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dits.errors import InputError
 from dits.model import ModelConfig, RetrievalModel
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
 from dits.sampler import SamplerConfig
+from dits.scoring import BLOCK
 
 
 def model_for(method):
@@ -21,6 +24,43 @@ def test_a_gallery_scores_as_training_does(method):
     with torch.no_grad():
         expected = model.similarity(texts, frames)
     torch.testing.assert_close(model.gallery(frames).scores(texts), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["mean", "xpool", "dits", "tmass"])
+def test_a_gallery_of_a_map_of_a_file_computes_nothing_and_copies_nothing(method, tmp_path):
+    """With what was derived in another run: the same scores and frames, to the last bit."""
+    model, texts = model_for(method), torch.randn(5, 32)
+    np.save(tmp_path / "frames.npy", torch.randn(40, 12, 32).half().numpy())
+    frames = torch.from_numpy(np.load(tmp_path / "frames.npy", mmap_mode="c"))
+    computed = model.gallery(frames)
+    save_file(model.derive(frames), tmp_path / "derived.safetensors")
+    model.derive = None  # not to be called
+    kept = model.gallery(frames, load_file(tmp_path / "derived.safetensors"))
+    scores = kept.scores(texts)
+    assert torch.equal(scores, computed.scores(texts))
+    assert torch.equal(kept.best_frames(texts[0]), computed.best_frames(texts[0]))
+    with torch.no_grad():
+        torch.testing.assert_close(scores, model.similarity(texts, frames.float()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["mean", "xpool", "dits", "tmass"])
+def test_a_gallery_answers_for_some_of_its_videos_as_for_all(method):
+    model, texts, frames = model_for(method), torch.randn(5, 32), torch.randn(40, 12, 32).half()
+    gallery, rows = model.gallery(frames), torch.tensor([31, 0, 7])
+    text = texts[0]
+    torch.testing.assert_close(gallery.frame_weights(text, rows), gallery.frame_weights(text)[rows])
+    assert torch.equal(gallery.best_frames(text, rows), gallery.best_frames(text)[rows])
+    scores, best = gallery.scores(texts), gallery.top(texts, 6)
+    assert torch.equal(best.rows, scores.argsort(dim=1, descending=True, stable=True)[:, :6])
+    assert torch.equal(best.scores, scores.gather(1, best.rows))
+    torch.testing.assert_close(best.deviation, scores.std(dim=1))
+
+
+@pytest.mark.parametrize("method", ["mean", "xpool", "dits"])
+def test_parts_of_a_gallery_score_as_the_whole_to_the_last_bit(method):
+    model, texts, frames = model_for(method), torch.randn(3, 32), torch.randn(BLOCK + 70, 2, 32).half()
+    parts = [model.gallery(frames[part]).scores(texts) for part in (slice(0, BLOCK), slice(BLOCK, None))]
+    assert torch.equal(torch.cat(parts, dim=1), model.gallery(frames).scores(texts))
 
 
 @pytest.mark.parametrize("method", ["mean", "xpool"])

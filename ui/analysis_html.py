@@ -69,7 +69,7 @@ def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
     for place in range(min(_TOP, len(corpus))):
         rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]]) for row in leaders], "clip"))
     heads = "".join(f"<th scope='col'>{name}</th>" for name in step_names(len(flow.points)))
-    target = escape(corpus.clips[flow.video_of[0]].captions[0])
+    target = escape(corpus.clips[flow.video_of[0]].title)
     return (
         f'<section class="numbers"><p role="status">{_verdict(flow, ranks, measured)} The clip followed is the one '
         f"that comes first at the end: <q>{target}</q></p>"
@@ -104,7 +104,7 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice) -> str:
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
         f'<li><video src="{escape(file_url(clip.path))}" muted loop autoplay playsinline preload="metadata" '
-        f'aria-hidden="true"></video><span>{escape(clip.captions[0])}</span></li>'
+        f'aria-hidden="true"></video><span>{escape(clip.title)}</span></li>'
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
     listed = len(choice.points)
@@ -120,7 +120,7 @@ def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int, int]) -
     found = nearest(drawn.cloud, vector, _NEIGHBOURS)
     texts = [(drawn.labels.texts[text], cosine) for text, cosine in zip(found.texts, found.text_cosines, strict=True)]
     videos = [
-        (corpus.clips[video].captions[0], cosine)
+        (corpus.clips[video].title, cosine)
         for video, cosine in zip(found.videos, found.video_cosines, strict=True)
     ]
     return neighbours_html(name, videos, texts)
@@ -160,7 +160,7 @@ def _row(label: str, cells: Sequence[str], kind: str = "number") -> str:
 
 
 def _clip(clip: Clip) -> str:
-    caption, strip = escape(clip.captions[0]), strip_path(clip.path)
+    caption, strip = escape(clip.title), strip_path(clip.path)
     if not strip.is_file():
         return f"<small>{caption}</small>"
     return f'<img src="{escape(file_url(strip))}" alt="{caption}" title="{caption}" loading="lazy">'

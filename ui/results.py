@@ -103,7 +103,7 @@ def _notice(sentence: str) -> str:
 
 
 def _card(hit: Hit, result: SearchResult) -> str:
-    url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.captions[0])
+    url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.title)
     strip = _strip(hit)
     places = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
@@ -154,7 +154,7 @@ def _score(hit: Hit, result: SearchResult) -> str:
 
 def _column(result: SearchResult, chosen: str, shown: int) -> str:
     rows = "".join(
-        f"<li>{_strip_image(hit)}<span>{escape(hit.clip.captions[0])}</span>"
+        f"<li>{_strip_image(hit)}<span>{escape(hit.clip.title)}</span>"
         f"{_change(hit, chosen) if result.method != chosen else ''}</li>"
         for hit in result.hits[:shown]
     )

@@ -158,7 +158,7 @@ def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
     flow, corpus = flows[0], analyst.engine.corpus
     panels = _maps(analyst, flows, method, view, three)
     if len(flow.points) > 1:
-        names = [clip.captions[0] for clip in corpus]
+        names = [clip.title for clip in corpus]
         panels += [
             Panel(
                 "places",

@@ -1,10 +1,12 @@
 """What the commands share: the flags that name corpus, encoder and weights, and how progress is shown."""
 
 import argparse
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dits.errors import InputError
 from dits.model import METHODS
@@ -77,6 +79,12 @@ def named_corpus(args: argparse.Namespace) -> "Corpus":
     from dits.search import open_corpus
 
     return open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]), args.strict)
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON for a terminal: readable in any script, with what is no text (in the names of files) escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def show_notices(notices: Sequence[str]) -> None:

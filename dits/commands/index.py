@@ -1,12 +1,11 @@
 """`index`: one's own videos, embedded once and searched from then on."""
 
 import argparse
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from dits.commands.common import add_command, check_target, show_notices
+from dits.commands.common import add_command, as_json, check_target, show_notices
 from dits.errors import InputError
 from dits.flags import add_config_flags, config_from
 
@@ -68,10 +67,10 @@ def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentPa
 
 def _opened(args: argparse.Namespace, create: bool = False) -> "tuple[VideoIndex, OpenClipEncoder]":
     from dits.encoders import load_encoder
-    from dits.index.store import VideoIndex, default_location
+    from dits.index.location import location_of
+    from dits.index.store import VideoIndex
 
-    encoder = load_encoder(args.encoder)
-    location = args.index or default_location()
+    encoder, location = load_encoder(args.encoder), location_of(args.index)
     return (VideoIndex.create if create else VideoIndex.open)(location, encoder), encoder
 
 
@@ -107,7 +106,7 @@ def _status(args: argparse.Namespace) -> None:
 
     index, encoder = _opened(args)
     status = status_of(index, encoder if args.recall else None)
-    print(json.dumps(status.as_dict()) if args.json else status.as_text())
+    print(as_json(status.as_dict()) if args.json else status.as_text())
 
 
 def _optimise(args: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ class AddConfig:
         segment: how they are cut: "whole", a length such as "10s", or "scenes".
         workers: processes that decode; 0 is one a core, up to 8.
         seconds: that a file may take to decode a few segments; large files have more.
-        precision: of the encoder: "fp32", "bf16" or "fp16"; "auto" is fp32 on a CPU and bf16 on a GPU.
+        precision: of the encoder: "fp32", "bf16" or "fp16"; "auto" is fp32 on a CPU and fp16 on a
+            GPU (of the bundled encoder fp16 moves embeddings by a cosine of less than 0.001, bf16 by up to 0.002).
         retry: try again what failed before and has not changed since.
     """
 

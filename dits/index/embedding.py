@@ -32,7 +32,7 @@ class SegmentEncoder:
 
     def __init__(self, encoder: OpenClipEncoder, precision: str = "auto") -> None:
         on_gpu = encoder.device.type == "cuda"
-        name = ("bf16" if on_gpu else "fp32") if precision == "auto" else precision
+        name = ("fp16" if on_gpu else "fp32") if precision == "auto" else precision
         if name not in PRECISIONS:
             raise InputError(f"There is no precision '{precision}': choose auto or one of {', '.join(PRECISIONS)}.")
         self.notices: list[str] = []

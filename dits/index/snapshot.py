@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -23,64 +24,67 @@ from dits.corpus import Clip
 from dits.errors import IndexStoreError
 from dits.files import cache_root, make_folder, sha256_of_json, storage_errors, write_json
 from dits.index.store import VideoIndex
-from dits.pooling import mean_pool
+from dits.scoring import BLOCK
 
 _FORMAT = 1
 _ROWS_AT_ONCE = 1024
+_SMALL_STEP = 64
+_ID = "S42"  # see `dits.index.schema.segment_id`
 
 
 class Snapshot:
-    """The searchable rows of one version of an index.
+    """The searchable rows of one version of an index, or some of them.
 
     Attributes:
         folder: where the arrays lie.
         frames: (V, F, d) frame embeddings, float16.
-        means: (V, d) mean-pooled embeddings of length 1, float32.
         times: (V, F) when each frame is shown, in seconds.
+        ids: (V,) the segments' ids as bytes, ascending.
+        clips: the segments as clips, each made when it is asked for.
     """
 
     def __init__(self, folder: Path) -> None:
-        shapes = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))["shapes"]
+        shape = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))["shape"]
         self.folder = folder
-        self.frames = _mapped(folder / "frames", shapes["frames"], np.float16)
-        self.means = _mapped(folder / "means", shapes["means"], np.float32)
-        self.times = _mapped(folder / "times", shapes["times"], np.float32)
+        self.frames = _mapped(folder / "frames", shape, np.float16)
+        self.times = _mapped(folder / "times", shape[:2], np.float32)
+        self.ids = np.memmap(folder / "ids", _ID, "r", shape=shape[0]) if shape[0] else np.empty(0, _ID)
         with pa.memory_map(str(folder / "rows.arrow")) as source:
-            self._rows = pa.ipc.open_file(source).read_all().combine_chunks()
+            self.clips = SnapshotClips(pa.ipc.open_file(source).read_all().combine_chunks())
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    @property
-    def ids(self) -> list[str]:
-        """The segments' ids, in the order of the rows."""
-        return self._rows["id"].to_pylist()
-
-    @property
-    def clips(self) -> "SnapshotClips":
-        """The segments as clips, each made when it is asked for."""
-        return SnapshotClips(self._rows)
-
-    def derived(self, name: str, width: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Numbers (V, width), float32, that `compute` makes of frames (B, F, d): made once, and mapped from then on.
+    def derived(self, weights: str, derive: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Arrays of a row a video that `derive` makes of frames (B, F, d): made once, and mapped from then on.
 
         Args:
-            name: says what made them; a file's name.
+            weights: names what `derive` depends on; part of a file's name.
+            derive: see `dits.model.RetrievalModel.derive`. It is given blocks that begin at multiples of `BLOCK`, so
+                that what comes out does not depend on how many rows there are.
 
         Raises:
             StorageError: the cache folder cannot be written.
         """
-        path = self.folder / name
-        with FileLock(self.folder / f"{name}.lock"), storage_errors(self.folder):
-            if not path.exists():
-                temporary = path.with_suffix(".part")
-                made = np.memmap(temporary, np.float32, "w+", shape=(len(self), width))
-                for start in range(0, len(self), _ROWS_AT_ONCE):
-                    block = self.frames[start : start + _ROWS_AT_ONCE]
-                    made[start : start + len(block)] = compute(block).numpy()
-                made.flush()
-                temporary.replace(path)
-        return _mapped(path, (len(self), width), np.float32)
+        listed = self.folder / f"{weights}.json"
+        with FileLock(self.folder / f"{weights}.lock"), storage_errors(self.folder):
+            if not listed.exists():
+                shapes = self._derive(weights, derive)
+                write_json(listed, shapes)  # last: it says that the arrays are whole
+        shapes = json.loads(listed.read_text(encoding="utf-8"))
+        return {name: _mapped(self.folder / f"{weights}-{name}", shape, np.float32) for name, shape in shapes.items()}
+
+    def _derive(self, weights: str, derive: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[str, list[int]]:
+        shapes: dict[str, list[int]] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for start in range(0, max(1, len(self)), BLOCK):
+            for name, part in derive(self.frames[start : start + BLOCK]).items():
+                if name not in arrays:
+                    shapes[name] = [len(self), *part.shape[1:]]
+                    arrays[name] = _new(self.folder / f"{weights}-{name}", shapes[name], np.float32)
+                arrays[name][start : start + len(part)] = part.cpu().numpy()
+        _flush(arrays)
+        return shapes
 
 
 class SnapshotClips(Sequence[Clip]):
@@ -113,25 +117,28 @@ class SnapshotClips(Sequence[Clip]):
         )
 
 
-def open_snapshot(index: VideoIndex, progress: Callable[[int, int], None] | None = None) -> Snapshot:
+def open_snapshot(
+    index: VideoIndex, shard: tuple[int, int] = (0, 1), progress: Callable[[int, int], None] | None = None
+) -> Snapshot:
     """The snapshot of an index as it is now, made if it is not there; older ones are removed.
 
     Args:
+        shard: which part of how many, as `cut` cuts them: one machine of several needs no more.
         progress: told how many rows of how many are copied.
 
     Raises:
         IndexStoreError: the index cannot be read.
         StorageError: the cache folder cannot be written.
     """
-    version = index.version
-    root = cache_root() / "index" / sha256_of_json([index.location, index.encoder])[:16]
+    part, parts = shard
+    root = cache_root() / "index" / sha256_of_json([index.location, index.encoder, part, parts])[:16]
     make_folder(root)
     with FileLock(root / "lock"), storage_errors(root):
-        folder = root / f"{_FORMAT}-{version}"
+        folder = root / f"{_FORMAT}-{index.version}"
         if not folder.is_dir():
             temporary = Path(tempfile.mkdtemp(dir=root, prefix="making-"))
             try:
-                _write(index, temporary, progress)
+                _write(index, shard, temporary, progress)
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -141,42 +148,61 @@ def open_snapshot(index: VideoIndex, progress: Callable[[int, int], None] | None
     return Snapshot(folder)
 
 
-def _write(index: VideoIndex, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+def cut(rows: int, parts: int) -> list[tuple[int, int]]:
+    """Where each of several parts of so many rows begins and ends.
+
+    Parts begin at multiples of `BLOCK`, or of 64 where there are too few rows for that: what is computed of a video
+    then is the same, to the last bit, in a part and in the whole.
+    """
+    step = BLOCK if rows >= parts * BLOCK else _SMALL_STEP
+    blocks = -(-rows // step)
+    edges = [min(rows, step * (blocks * n // parts)) for n in range(parts + 1)]
+    return list(pairwise(edges))
+
+
+def _write(
+    index: VideoIndex, shard: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None
+) -> None:
     rows = index.rows(["id", "path", "start", "end", "duration", "video"])
+    first, last = cut(len(rows), shard[1])[shard[0]]
+    rows = rows.slice(first, last - first).combine_chunks()
     ids = rows["id"].combine_chunks()
-    count = len(rows)
-    shapes = {"frames": (count, index.frames, index.dim), "means": (count, index.dim), "times": (count, index.frames)}
-    kinds = {"frames": np.float16, "means": np.float32, "times": np.float32}
-    arrays = {name: _new(folder / name, shape, kinds[name]) for name, shape in shapes.items()}
-    done = 0
-    for batch in index.batches(["id", "frames", "times"], _ROWS_AT_ONCE):
+    shape = (len(rows), index.frames, index.dim)
+    frames = _new(folder / "frames", shape, np.float16)
+    times = _new(folder / "times", shape[:2], np.float32)
+    names = _new(folder / "ids", shape[:1], _ID)
+    names[:] = np.array(ids.to_pylist(), _ID)
+    done, ends = 0, (ids[0].as_py(), ids[-1].as_py()) if len(ids) else ("", "")
+    for batch in index.batches(["id", "frames", "times"], ends, _ROWS_AT_ONCE) if len(ids) else ():
         at = pc.index_in(batch["id"], value_set=ids)
         known = at.is_valid()  # a row that was added since is not
         batch, at = batch.filter(known), at.filter(known).to_numpy()
-        frames = batch["frames"].flatten().to_numpy().reshape(-1, index.frames, index.dim)
-        arrays["frames"][at] = frames
-        arrays["means"][at] = mean_pool(torch.from_numpy(frames).float()).numpy()
-        arrays["times"][at] = batch["times"].flatten().to_numpy().reshape(-1, index.frames)
+        frames[at] = batch["frames"].flatten().to_numpy().reshape(-1, *shape[1:])
+        times[at] = batch["times"].flatten().to_numpy().reshape(-1, shape[1])
         done += len(at)
         if progress:
-            progress(done, count)
-    if done < count:
+            progress(done, len(rows))
+    if done < len(rows):
         raise IndexStoreError(f"The index {index.location} changed while it was read: run the command again.")
-    for array in arrays.values():
-        if isinstance(array, np.memmap):
-            array.flush()
+    _flush({"frames": frames, "times": times, "ids": names})
     with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
-    write_json(folder / "snapshot.json", {"format": _FORMAT, "index": index.location, "shapes": shapes})
+    write_json(folder / "snapshot.json", {"format": _FORMAT, "index": index.location, "shape": shape})
 
 
-def _new(path: Path, shape: tuple[int, ...], kind: type) -> np.ndarray:
+def _new(path: Path, shape: Sequence[int], kind: Any) -> np.ndarray:
     if not shape[0]:  # nothing can be mapped
         path.touch()
         return np.empty(shape, kind)
-    return np.memmap(path, kind, "w+", shape=shape)
+    return np.memmap(path, kind, "w+", shape=tuple(shape))
 
 
-def _mapped(path: Path, shape: Sequence[int], kind: type) -> Tensor:
+def _flush(arrays: Mapping[str, np.ndarray]) -> None:
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+
+
+def _mapped(path: Path, shape: Sequence[int], kind: Any) -> Tensor:
     """A file as a tensor. Nothing writes to it; copy-on-write is what PyTorch takes without a warning."""
     return torch.from_numpy(np.memmap(path, kind, "c", shape=tuple(shape)) if shape[0] else np.empty(shape, kind))

@@ -4,16 +4,16 @@ LanceDB writes every change as a new version, whole or not at all, so a process 
 it. Ids are a primary key: two processes that add the same files at the same time store them once.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _KEPT_VERSIONS = timedelta(hours=1)  # whoever reads an older version now has had time to finish
 _FRAGMENTS_TO_COMPACT = 16
+_ITERATIONS, _SAMPLES_A_PARTITION = 10, 32  # of k-means: fewer than LanceDB's own, which take hours for a million rows
+_LEAST_PARTITIONS = 20
 _FINGERPRINT_TOLERANCE = 0.01
 _SOURCES = "sources"
 _SOURCES_SCHEMA = pa.schema(
@@ -59,20 +61,6 @@ class FileRecord:
     status: str
     reason: str
     complete: bool
-
-
-def default_location() -> str:
-    """The index in the user's data folder."""
-    return str(Path(platformdirs.user_data_dir("dits")) / "index")
-
-
-def is_index(location: str) -> bool:
-    """Whether a folder or URL holds an index."""
-    if "://" in location:
-        return True
-    with suppress(OSError, ValueError):
-        return any(name.endswith(".lance") for name in os.listdir(os.path.expanduser(location)))
-    return False
 
 
 class VideoIndex:
@@ -163,9 +151,16 @@ class VideoIndex:
             table = (query.where(f"status = '{status}'") if status else query).to_arrow()
         return table.sort_by("id") if "id" in columns else table
 
-    def batches(self, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-        """Columns of the rows that can be searched, in no particular order, a block at a time."""
-        query = self._latest().search().select(list(columns)).where(f"status = '{OK}'").limit(_ALL)
+    def batches(
+        self, columns: Sequence[str], ends: tuple[str, str] | None = None, rows: int = 2048
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows that can be searched, in no particular order, a block at a time.
+
+        Args:
+            ends: the first and the last id that are wanted; by default all are.
+        """
+        among = f" AND id >= '{ends[0]}' AND id <= '{ends[1]}'" if ends else ""
+        query = self._latest().search().select(list(columns)).where(f"status = '{OK}'{among}").limit(_ALL)
         with store_errors(self.location):
             yield from query.to_batches(rows)
 
@@ -174,6 +169,39 @@ class VideoIndex:
         query = self._latest().search().select(["id"]).where(f"video = '{video}' AND start IS NOT NULL").limit(_ALL)
         with store_errors(self.location):
             return set(query.to_arrow()["id"].to_pylist())
+
+    def make_vector_index(self) -> None:
+        """Makes the index of mean embeddings that `nearest` looks up, or makes it anew."""
+        from lancedb.index import IvfFlat
+
+        partitions = max(1, round(math.sqrt(self.counts()["segments"])))
+        config = IvfFlat(
+            distance_type="cosine",
+            num_partitions=partitions,
+            max_iterations=_ITERATIONS,
+            sample_rate=_SAMPLES_A_PARTITION,
+        )
+        with store_errors(self.location):
+            self._latest().create_index("mean", config=config, replace=True)
+
+    @property
+    def has_vector_index(self) -> bool:
+        """Whether `nearest` looks up an index, instead of comparing with every row."""
+        with store_errors(self.location):
+            return any("mean" in index.columns for index in self._latest().list_indices())
+
+    def nearest(self, vector: np.ndarray, count: int, share: float) -> list[str]:
+        """The ids of the segments whose mean embeddings are nearest to a vector (d,) by cosine, nearest first.
+
+        Args:
+            count: how many.
+            share: of the vector index that is looked at, from 0 to 1.
+        """
+        partitions = max(_LEAST_PARTITIONS, round(share * math.sqrt(self._table.count_rows())))
+        with store_errors(self.location):
+            query = self._table.search(vector.astype(np.float16), vector_column_name="mean").distance_type("cosine")
+            query = query.where(f"status = '{OK}'", prefilter=True).select(["id", "_distance"])
+            return query.nprobes(partitions).limit(count).to_arrow()["id"].to_pylist()
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """JPEG pictures of segments, by their ids."""

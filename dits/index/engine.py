@@ -1,0 +1,46 @@
+"""An index as what search runs on: clips, embeddings, and which of them are scored."""
+
+from collections.abc import Callable
+
+from dits.corpus import Corpus
+from dits.embeddings import CorpusEmbeddings
+from dits.encoders import OpenClipEncoder
+from dits.errors import InputError
+from dits.gallery import Derived
+from dits.index.candidates import candidate_search
+from dits.index.location import location_of
+from dits.index.snapshot import open_snapshot
+from dits.index.store import VideoIndex
+from dits.model import RetrievalModel
+from dits.search import Derive, FindCandidates, Progress
+
+Indexed = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
+
+
+def indexed_videos(
+    name: str, encoder: OpenClipEncoder, progress: Progress | None, notice: Callable[[str], None]
+) -> Indexed:
+    """The searchable videos of an index: as a corpus without captions, their embeddings, what is kept of them under
+    weights, and how candidates are found where there are too many to score all.
+
+    Raises:
+        InputError: the index holds no videos.
+        IndexStoreError: there is none, it is damaged, or of another version or encoder.
+        StorageError: the cache folder cannot be written.
+    """
+    index = VideoIndex.open(location_of(name), encoder)
+    snapshot = open_snapshot(index, progress=_told(progress))
+    if not len(snapshot):
+        raise InputError(f"The index {index.location} holds no videos yet: add some with `python -m dits index add`.")
+    corpus = Corpus(index.location, snapshot.clips)
+    ids = tuple(name.decode() for name in snapshot.ids.tolist())
+    embeddings = CorpusEmbeddings(encoder.id, ids, snapshot.frames, snapshot.times)
+
+    def derive(weights: str, model: RetrievalModel) -> Derived:
+        return snapshot.derived(weights, model.derive)
+
+    return corpus, embeddings, derive, candidate_search(index, snapshot, encoder.device, notice)
+
+
+def _told(progress: Progress | None) -> Callable[[int, int], None] | None:
+    return (lambda done, total: progress("Reading the index", done, total)) if progress else None
