@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 
 _TRIES = 2  # a process may also die of the memory that all of them take
 _SECONDS_TO_START = 300
+_SECONDS_TO_WAIT = 0.25
 
 MOST_BYTES = 2**33
 """Of memory that a process may ask for, where the system counts it (Linux), and never more than half of what there is.
@@ -51,6 +52,7 @@ def run_expendably(
     take: Callable[[], Item | None],
     workers: int,
     seconds: Callable[[Item], float],
+    ended: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[Item, Result | Lost]]:
     """Items with their results, as they come; results may add to the items.
 
@@ -63,6 +65,7 @@ def run_expendably(
             when there is none and no result is awaited.
         workers: processes.
         seconds: what an item may take; starting a process does not count.
+        ended: asked several times a second; the run ends, whatever is awaited, once it says so.
 
     Raises:
         DitsError: a process does not start.
@@ -70,7 +73,7 @@ def run_expendably(
     crew = _Crew(function, workers)
     retries: deque[_Job[Item]] = deque()
     try:
-        while True:
+        while not ended():
             while crew.has_room:
                 item = take()
                 if item is not None:
@@ -114,10 +117,10 @@ class _Crew(Generic[Item]):
         return bool(self.pending) or any(worker.job for worker in self._workers)
 
     def answers(self) -> Iterator[tuple[_Job[Item], Any]]:
-        """Hands out what is pending, waits, and gives the jobs that ended meanwhile, with their answers."""
+        """Hands out what is pending, waits a moment, and gives the jobs that ended meanwhile, with their answers."""
         self._hand_out()
         wake = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
-        heard = wait([worker.pipe for worker in self._workers], wake)
+        heard = wait([worker.pipe for worker in self._workers], min(wake, _SECONDS_TO_WAIT))
         for worker in [w for w in self._workers if w.pipe in heard or w.deadline <= time.monotonic()]:
             job, answer = worker.job, worker.answer() if worker.pipe in heard else Lost(timed_out=True)
             if isinstance(answer, Lost):
@@ -186,6 +189,7 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # which multiprocessing starts otherwise, and then lets interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

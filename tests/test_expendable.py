@@ -1,16 +1,19 @@
 """Processes that items crash and hang: what comes back, and what is left running."""
 
 import multiprocessing
+import os
+import subprocess
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from dits.errors import DitsError
-from dits.expendable import Lost, each_expendably, run_expendably
-from tests.fixtures.hostile_items import obey
+from dits.expendable import MOST_BYTES, Lost, each_expendably, run_expendably
+from tests.fixtures.hostile_items import endure, grow, obey
 
 
 def test_every_item_has_its_result():
@@ -78,3 +81,52 @@ def test_processes_that_cannot_start_are_an_error(monkeypatch):
 
 def test_nothing_to_do_starts_nothing():
     assert list(each_expendably(obey, [], 4, 60)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what a process asks for")
+def test_a_process_gets_so_much_memory_and_no_more():
+    results = list(each_expendably(grow, [2 * MOST_BYTES, 2 * MOST_BYTES], 1, 60))
+    assert len({got for _, got in results}) == 1  # what failed leaves the process as it was
+    assert 2**30 <= results[0][1] < MOST_BYTES
+
+
+def test_who_says_that_the_run_has_ended_is_heard_at_once():
+    began = time.monotonic()
+    items = iter(["hang", "hang"])
+    ended = iter([False] * 3)
+    results = run_expendably(obey, lambda: next(items, None), 2, lambda item: 3600, lambda: next(ended, True))
+    assert list(results) == []
+    assert time.monotonic() - began < 60
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is killed differently there")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from dits.expendable import each_expendably\nfrom tests.fixtures.hostile_items import endure\n"
+        f"if __name__ == '__main__':\n    list(each_expendably(endure, [{str(tmp_path / 'pid')!r}], 1, 3600))\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    parent = subprocess.Popen([sys.executable, script], cwd=root, env=os.environ | {"PYTHONPATH": str(root)})
+    pid = int(_eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    parent.kill()
+    parent.wait()
+    _eventually(lambda: not _runs(pid))
+
+
+def _runs(pid):
+    """Whether a process is there, and not only waits for someone to ask how it ended."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def _eventually(found, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return result

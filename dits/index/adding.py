@@ -106,7 +106,8 @@ class _Run:
         self.counts = _Counts([job.size for job in plan.jobs], self.progress)
         self._note(plan)
         workers = self.config.workers or cores()
-        results = Ahead(read_files(plan.jobs, workers, self.config.seconds, self.refused), workers)
+        seconds, refused = self.config.seconds, self.refused
+        results = Ahead(lambda ended: read_files(plan.jobs, workers, seconds, refused, ended), workers)
         try:
             for job, result in results:
                 self._take(job, result)

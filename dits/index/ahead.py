@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -13,14 +13,14 @@ class Ahead(Generic[T]):
     """Iterates over a generator that a thread runs. What it raises is raised here; `close` ends it at once.
 
     Args:
-        made: the generator. The thread alone touches it.
+        make: makes the generator, and is told whom it may ask whether to end. The thread alone touches it.
         waiting: how many results may wait: the bound of the memory that they take.
     """
 
-    def __init__(self, made: Generator[T], waiting: int) -> None:
+    def __init__(self, make: Callable[[Callable[[], bool]], Generator[T]], waiting: int) -> None:
         self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(made,), name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(make(self._closed.is_set),), name="ahead", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:

@@ -7,7 +7,7 @@ that dies grows with the length of the video.
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +96,7 @@ class ReadFile:
 
 
 def read_files(
-    jobs: Iterable[ReadJob], workers: int, seconds: float, refused: set[bytes]
+    jobs: Iterable[ReadJob], workers: int, seconds: float, refused: set[bytes], ended: Callable[[], bool]
 ) -> Generator[tuple[ReadJob, ReadFile | str]]:
     """Every job with what it read, or why nothing could be read, as they come; and the jobs that read on.
 
@@ -104,6 +104,7 @@ def read_files(
         workers: processes; one that a file crashes or hangs is replaced.
         seconds: that a job may take, and more where the file is large.
         refused: paths that are not read on; whoever consumes the results may add some.
+        ended: asked now and then; nothing more comes once it says so.
     """
     new, going_on = iter(jobs), deque[ReadJob]()
 
@@ -118,7 +119,7 @@ def read_files(
         pace = _BYTES_A_SECOND_TO_CUT if job.segmenting.by == "scenes" else _BYTES_A_SECOND
         return seconds + (0 if job.rest else job.size / pace)
 
-    for job, result in run_expendably(read_file, take, workers, allowed):
+    for job, result in run_expendably(read_file, take, workers, allowed, ended):
         if isinstance(result, Lost):
             yield job, why_lost(result, allowed(job)).capitalize()
             continue
