@@ -193,13 +193,13 @@ def contents(location):
 
 
 def remade(location, change):
-    """The table again, with other metadata."""
+    """The table again, empty and with other metadata."""
     name = table_folder(location).stem
     database = lancedb.connect(str(location))
-    data = database.open_table(name).to_arrow()
-    metadata = {key.decode(): value.decode() for key, value in data.schema.metadata.items()}
+    schema = database.open_table(name).schema
+    metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     database.drop_table(name)
-    database.create_table(name, data.replace_schema_metadata(change(metadata)))
+    database.create_table(name, schema=schema.with_metadata(change(metadata)))
 
 
 def test_an_index_of_a_newer_version(copied, folder, tiny_folder, capfd):

@@ -43,9 +43,10 @@ def add_videos(
     """
     config = config or AddConfig()
     scan = find_videos(paths)
+    run = _Run(index, encoder, config, progress)  # reads what the index holds: nothing is written to a damaged one
     for path in paths:
         index.remember_source(absolute(path), config.segment)
-    return _Run(index, encoder, config, progress).run(scan)
+    return run.run(scan)
 
 
 def update_index(

@@ -311,7 +311,7 @@ _IDS_AT_ONCE = 1000
 _RAISED = (RuntimeError, ValueError, OSError, KeyError, pa.ArrowException)
 _DAMAGED = re.compile(
     "sufficient data|fill whole buffer|corrupt|file size is too small|Invalid range|decode Protobuf|Invalid input, |"
-    "was not found|panicked",
+    "invalid magic|was not found|panicked",
     re.IGNORECASE,
 )  # what Lance says of files that are cut off, overwritten, or gone
 _SENTENCE = "a woman in a red coat walks her dog along the beach"
@@ -346,7 +346,10 @@ def _why(location: str, text: str) -> str:
             f"The index {location} is damaged{where}. Restore it from a copy, or remove it and add the videos again; "
             "the videos themselves are untouched."
         )
-    return f"The index {location} cannot be used: {' '.join(text.split())[:300]}"
+    if "File exists" in text or "Not a directory" in text:
+        return f"{location} is no folder: name another with --index DIR."
+    told = re.sub(r",? /\S+\.rs:\d+:\d+", "", " ".join(text.split()))[:300].rstrip(".")
+    return f"The index {location} cannot be used: {told}."
 
 
 def _connection(location: str) -> Any:
@@ -364,8 +367,9 @@ def _table_name(encoder: str) -> str:
 
 
 def _check_format(location: str, table: "Table") -> None:
-    found = (table.schema.metadata or {}).get(b"dits.format", b"").decode()
-    if not found.isdigit():
+    metadata = table.schema.metadata or {}
+    found = metadata.get(b"dits.format", b"").decode()
+    if not found.isdigit() or not metadata.keys() >= {b"dits.encoder", b"dits.frames", b"dits.fingerprint"}:
         raise IndexStoreError(f"{location} is no index of videos of this project: name another with --index DIR.")
     if int(found) > FORMAT:
         raise IndexStoreError(
