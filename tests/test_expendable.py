@@ -13,7 +13,7 @@ import pytest
 
 from dits.errors import DitsError
 from dits.expendable import MOST_BYTES, Lost, each_expendably, run_expendably
-from tests.fixtures.hostile_items import endure, grow, obey
+from tests.fixtures.hostile_items import grow, obey
 
 
 def test_every_item_has_its_result():
