@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from dits.search import load_engine
 from tests.videos import write_video
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+PAUSE = 0.2
+"""Seconds between two questions to an app that starts: asked without a pause, it answers instead of loading."""
 
 TINY = {
     "embed_dim": 32,
@@ -98,7 +102,8 @@ def serve(*arguments, environment=None):
             with urllib.request.urlopen(url, timeout=5):
                 return process, url
         except OSError:
-            continue
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=PAUSE)
     process.kill()
     raise RuntimeError("app.py did not answer")
 
@@ -113,6 +118,7 @@ def first_answer(url, method="dits"):
         except AppError as error:
             if "Not ready yet" not in str(error) or time.monotonic() > deadline:
                 raise
+            time.sleep(PAUSE)
 
 
 @pytest.fixture(scope="session")
