@@ -33,6 +33,17 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Tests compute in one thread, here and in processes they start: threads of small matrices wait for each other.
+
+    Benchmarks measure with all of them.
+    """
+    if item.get_closest_marker("benchmark") is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+
+
 def write_open_clip_folder(folder, config=TINY, seed=0):
     """A small OpenCLIP model with random weights, saved in OpenCLIP's own folder format."""
     torch.manual_seed(seed)
