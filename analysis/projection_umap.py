@@ -5,10 +5,13 @@ umap-learn takes seconds to import and to compile, so it is imported where it fi
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
@@ -102,7 +105,7 @@ def _fit(points: np.ndarray, start: np.ndarray, settings: UmapSettings, **option
     )
     if len(points) <= EXACT_NEIGHBOURS:  # half the time of umap-learn's own search, compilation included
         options["precomputed_knn"] = (*_nearest(points, count), None)
-    with _ONE_FIT_AT_A_TIME, warnings.catch_warnings():
+    with _ONE_FIT_AT_A_TIME, _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]")  # transform is not wanted
         from umap import UMAP
 
@@ -118,6 +121,16 @@ def _fit(points: np.ndarray, start: np.ndarray, settings: UmapSettings, **option
             **options,
         )
         return reducer.fit_transform(points)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """PyTorch's number of threads stays: numba's thread pool, as it starts, sets it to its own."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

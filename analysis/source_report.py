@@ -7,8 +7,7 @@ from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 
 from dits.corpus import Corpus
-from dits.encoder_config import EncoderTrainingConfig
-from dits.encoder_data import PHOTOS
+from dits.encoder_config import PHOTOS, EncoderTrainingConfig
 from dits.encoder_training import train_encoder
 
 COLUMNS = (("t2v", "R@1"), ("t2v", "R@5"), ("t2v", "R@10"), ("v2t", "R@1"))

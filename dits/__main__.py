@@ -2,7 +2,7 @@
 
 import sys
 
-from dits.cli import main
+if __name__ == "__main__":  # worker processes import this module too, and need nothing of it
+    from dits.cli import main
 
-if __name__ == "__main__":
     sys.exit(main())

@@ -4,9 +4,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dits.encoder_data import CLASSES, PHOTOS
 from dits.errors import InputError, require
 from dits.pairs.sources import SOURCES
+
+PHOTOS = ("demo", "left-out", "templates", "wallpapers")
+DRAWINGS = ("stamps", "clipart", "emoji", "words")
+CLASSES = "classes"
 
 
 @dataclass(frozen=True)

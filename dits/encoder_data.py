@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dits.corpus import FRAMES, Corpus
+from dits.encoder_config import CLASSES, DRAWINGS
 from dits.errors import PairsError
 from dits.files import cache_root, sha256_of_json
 from dits.pairs.drawings import HELD_OUT_STAMPS
@@ -25,9 +26,6 @@ from dits.pictures import Augmentation, cached_features, tower_features
 from dits.towers import IMAGE_SIZE
 from dits.video import sample_frames
 
-PHOTOS = ("demo", "left-out", "templates", "wallpapers")
-DRAWINGS = ("stamps", "clipart", "emoji", "words")
-CLASSES = "classes"
 BACKDROPS = "demo"  # whose pictures, blurred, some drawings are put before
 
 Progress = Callable[[int, int], None]

@@ -18,11 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dits.corpus import Corpus
-from dits.encoder_config import EncoderTrainingConfig
+from dits.encoder_config import CLASSES, DRAWINGS, PHOTOS, EncoderTrainingConfig
 from dits.encoder_data import (
-    CLASSES,
-    DRAWINGS,
-    PHOTOS,
     Captioned,
     ClassPrototypes,
     TrainingPairs,

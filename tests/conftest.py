@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,25 @@ from tests.videos import write_video
 NOBODY = 65534
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+PAUSE = 0.2
+"""Seconds between two questions to an app that starts: asked without a pause, it answers instead of loading."""
+
 TINY = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Tests compute in one thread, here and in processes they start: threads of small matrices wait for each other.
+
+    Benchmarks measure with all of them.
+    """
+    if item.get_closest_marker("benchmark") is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
 
 
 def write_open_clip_folder(folder, config=TINY, seed=0):
@@ -115,7 +130,8 @@ def serve(*arguments, environment=None):
             with urllib.request.urlopen(url, timeout=5):
                 return process, url
         except OSError:
-            continue
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=PAUSE)
     process.kill()
     raise RuntimeError("app.py did not answer")
 
@@ -130,6 +146,7 @@ def first_answer(url, method="dits"):
         except AppError as error:
             if "Not ready yet" not in str(error) or time.monotonic() > deadline:
                 raise
+            time.sleep(PAUSE)
 
 
 @pytest.fixture(scope="session")

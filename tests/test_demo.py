@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import av
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from dits import demo
 from dits.errors import CorpusError, StorageError
-from tests.conftest import serve
+from tests.conftest import PAUSE, serve
 
 THREE = 3
 
@@ -22,11 +24,30 @@ THREE = 3
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """The demo corpus cut down to three clips, with a cache folder of its own."""
+    return cut_down(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder of the three clips, built; to copy."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = cut_down(tmp_path_factory.mktemp("once"), monkeypatch)
+        demo.build_demo()
+    return folder
+
+
+@pytest.fixture
+def built(small, once):
+    """`small`, with its clips."""
+    return shutil.copytree(once, small)
+
+
+def cut_down(folder, monkeypatch):
     lines = demo.SOURCES.read_text().splitlines()
-    sources = tmp_path / "sources.csv"
+    sources = folder / "sources.csv"
     sources.write_text("\n".join(lines[: THREE + 1]) + "\n")
     monkeypatch.setattr(demo, "SOURCES", sources)
-    monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DITS_CACHE", str(folder / "cache"))
     monkeypatch.setattr(demo, "_build_all", lambda jobs, workers: map(demo._build, jobs))  # in this process
     return demo.demo_folder()
 
@@ -53,8 +74,7 @@ def test_builds_playable_clips_and_strips(small):
         assert Image.open(demo.strip_path(path)).size == (12 * 112, 112)
 
 
-def test_clips_keep_pictures_and_timing_of_their_sources(small):
-    demo.build_demo()
+def test_clips_keep_pictures_and_timing_of_their_sources(built):
     for job in demo._jobs():
         animation = Image.open(demo.BytesIO(demo._read_source(job)))
         durations = []
@@ -64,7 +84,7 @@ def test_clips_keep_pictures_and_timing_of_their_sources(small):
             if index == animation.n_frames // 2:
                 source = np.asarray(animation.convert("RGB"), dtype=float)
             durations.append(animation.info["duration"] / 1000)  # known once the frame is decoded
-        with av.open(str(small / f"{job.clip}.mp4")) as container:
+        with av.open(str(built / f"{job.clip}.mp4")) as container:
             frames = list(container.decode(video=0))
         starts = [frame.time for frame in frames]
         assert starts == pytest.approx(np.cumsum([0, *durations[:-1]]).tolist(), abs=0.002)
@@ -73,16 +93,14 @@ def test_clips_keep_pictures_and_timing_of_their_sources(small):
         assert np.abs(decoded - source[:height, :width]).mean() < 8
 
 
-def test_does_nothing_twice(small):
+def test_does_nothing_twice(built):
+    before = {path: path.stat().st_mtime_ns for path in built.iterdir()}
     demo.build_demo()
-    before = {path: path.stat().st_mtime_ns for path in small.iterdir()}
-    demo.build_demo()
-    assert {path: path.stat().st_mtime_ns for path in small.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == before
 
 
-def test_repairs_what_is_damaged_or_gone(small):
-    demo.build_demo()
-    first, second, third = sorted(small.glob("*.mp4"))
+def test_repairs_what_is_damaged_or_gone(built):
+    first, second, third = sorted(built.glob("*.mp4"))
     first.write_bytes(first.read_bytes()[:1000])
     demo.strip_path(second).unlink()
     third.with_suffix(".json").write_text("{")
@@ -109,9 +127,9 @@ def test_an_interrupted_build_leaves_nothing_half_written_and_goes_on(small, mon
     assert seen == [1, 2, 3]
 
 
-def test_clears_away_what_a_killed_build_left_long_ago(small):
-    small.mkdir(parents=True)
-    old, young = small / ".writing-old.mp4", small / ".writing-young.mp4"
+def test_clears_away_what_a_killed_build_left_long_ago(built):
+    next(built.glob("*.json")).unlink()  # one clip is left to build
+    old, young = built / ".writing-old.mp4", built / ".writing-young.mp4"
     old.touch()
     young.touch()
     os.utime(old, (time.time() - 7200,) * 2)
@@ -151,7 +169,7 @@ def test_says_when_the_disk_is_full(small, monkeypatch):
 
 
 def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
-    """The real command with its worker processes, interrupted once the first clips are there."""
+    """The real command with its worker processes, interrupted once the first clip is there."""
     environment = os.environ | {"DITS_CACHE": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "dits", "demo"],
@@ -160,14 +178,12 @@ def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
         text=True,
         start_new_session=True,
     )
-    for line in process.stderr:  # its progress
-        if not line.startswith("Preparing the demo clips: 0/"):
-            break
+    wait_for_a_clip(process, tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    rest = process.stderr.read()
+    said = process.stderr.read()
     assert process.wait(timeout=60) == 130
-    assert rest.strip().splitlines()[-1].startswith("dits: interrupted")
-    assert "Traceback" not in rest
+    assert said.strip().splitlines()[-1].startswith("dits: interrupted")
+    assert "Traceback" not in said
     folder = next((tmp_path / "demo").iterdir())
     built = {path.stem for path in folder.glob("*.json")}
     assert 0 < len(built) < 229
@@ -178,10 +194,16 @@ def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
 def test_ctrl_c_ends_the_app_while_it_builds(tmp_path):
     """It waits for the clips in work, not for all that are left."""
     process, _ = serve(environment={"DITS_CACHE": str(tmp_path)})
-    while not list(tmp_path.glob("demo/*/*.json")):
-        assert process.poll() is None
+    wait_for_a_clip(process, tmp_path)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
     folder = next((tmp_path / "demo").iterdir())
     assert len(list(folder.glob("*.json"))) < 60
     assert not list(folder.glob(".writing-*"))
+
+
+def wait_for_a_clip(process, cache):
+    """Until the first clip is built."""
+    while not list(cache.glob("demo/*/*.json")):
+        with suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it ended by itself, with exit code {process.wait(timeout=PAUSE)}")

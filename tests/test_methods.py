@@ -174,7 +174,7 @@ def test_a_gaussian_start_knows_its_sentence_only_by_its_condition():
 
 def test_noise_at_inference_is_seeded_and_averages_out():
     """Without a network the end is the text plus noise of known variance; n samples divide it by n."""
-    still = AlignmentConfig(dim=DIM, heads=4)
+    still = AlignmentConfig(dim=DIM, depth=1, heads=4)
     one = DitsSampler(SamplerConfig(inference_noise_scale=1.0), still).eval()
     many = DitsSampler(SamplerConfig(inference_noise_scale=1.0, inference_samples=25), still).eval()
     text = torch.zeros(2000, DIM)

@@ -1,6 +1,7 @@
 """Maps of the embedding space: against closed forms, plain slow versions and invariances."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -219,6 +220,18 @@ class TestUmap:
     def test_importing_the_analysis_does_not_import_umap(self):
         program = "import analysis.projection_cache, analysis.projection_trust, sys; sys.exit('umap' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+    @pytest.mark.slow
+    def test_a_fit_leaves_pytorch_its_number_of_threads(self):
+        """In a process of its own, for numba's threads start once."""
+        program = (
+            "import numpy as np, torch; from analysis.projection_umap import UmapSettings, lay_out;"
+            "points = np.eye(40, dtype=np.float32); lay_out(points, points[:, :2], UmapSettings());"
+            "assert torch.get_num_threads() == 1, torch.get_num_threads()"
+        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 class TestTrust:

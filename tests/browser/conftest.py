@@ -17,6 +17,9 @@ FLAGS = [
     "--disable-sync",
 ]
 
+DESKTOP = {"width": 1280, "height": 720}
+EMPTY = "about:blank"
+
 
 @pytest.fixture(scope="package")
 def browser():
@@ -33,18 +36,35 @@ def browser():
 
 
 @contextmanager
-def visit(browser, app_url, cards=8, **options):
+def visit(browser, app_url, cards=8, viewport=DESKTOP, color_scheme="light", reduced_motion="no-preference"):
     """A page on the app; fails on any console error or uncaught exception, and when it asks another host."""
-    page = browser.new_page(**options)
+    page = empty_page(browser)
+    page.set_viewport_size(viewport)
+    page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion)
+    page.mouse.move(0, 0)
     problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: None if local(request.url, app_url) else problems.append(request.url))
+    listeners = {
+        "console": lambda message: problems.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: problems.append(str(error)),
+        "request": lambda request: None if local(request.url, app_url) else problems.append(request.url),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(app_url)
     expect(page.locator(".card")).to_have_count(cards, timeout=60_000)  # the first example's results
     yield page
-    page.close()
+    page.evaluate("() => [localStorage, sessionStorage].forEach((kept) => kept.clear())")
+    page.context.clear_cookies()
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    page.goto(EMPTY)
     assert problems == []
+
+
+def empty_page(browser):
+    """A tab that an earlier visit has left, or a new one: the app opens in it for half the work."""
+    context = browser.contexts[0] if browser.contexts else browser.new_context()
+    return next((page for page in context.pages if page.url == EMPTY), None) or context.new_page()
 
 
 def local(url, app_url):

@@ -44,11 +44,17 @@ def gap(browser, app_url):
 def watched(browser, app_url, tab, figures, count, **options):
     """`visit`, with a tab opened and its figures drawn, that fails on warnings too."""
     warnings = []
+
+    def warned(message):
+        if message.type == "warning":
+            warnings.append(message.text)
+
     with visit(browser, app_url, **{"viewport": {"width": 1280, "height": 900}} | options) as page:
-        page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
+        page.on("console", warned)
         page.get_by_role("tab", name=tab).click()
         expect(page.locator(f"{figures} .panel:has(.js-plotly-plot)")).to_have_count(count, timeout=WAIT)
         yield page
+        page.remove_listener("console", warned)
     assert [text for text in warnings if not any(hint in text for hint in HINTS)] == []
 
 
