@@ -107,7 +107,7 @@ def started(tmp_path, tiny_folder):
 def test_a_run_that_is_ended_goes_on_where_it_stopped(how, folder, started, tmp_path, tiny_encoder):
     """It decodes slowly: scenes of a long video, of whose end nothing is stored when the signal comes."""
     folder = shutil.copytree(folder, tmp_path / "videos")
-    images = [stamp(n, 160, 120) for n in range(1500)]
+    images = [stamp(n, 160, 120) for n in range(900)]
     write_video(folder / "long.avi", images, codec="mpeg4")
     location = tmp_path / "index"
     process = started(location, folder, "--segment", "1s", "--workers", "1")
@@ -136,6 +136,7 @@ def test_a_run_that_is_ended_goes_on_where_it_stopped(how, folder, started, tmp_
     assert report.segments == expected.segments - len([name for name in before if not name.startswith("file-")])
 
 
+@pytest.mark.slow
 def test_two_processes_that_add_the_same_folder_store_it_once(folder, whole, started, tmp_path, tiny_encoder):
     location = tmp_path / "index"
     both = [started(location, folder, "--segment", "whole", "--workers", "1") for _ in range(2)]
