@@ -120,8 +120,7 @@ def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int, int]) -
     found = nearest(drawn.cloud, vector, _NEIGHBOURS)
     texts = [(drawn.labels.texts[text], cosine) for text, cosine in zip(found.texts, found.text_cosines, strict=True)]
     videos = [
-        (corpus.clips[video].title, cosine)
-        for video, cosine in zip(found.videos, found.video_cosines, strict=True)
+        (corpus.clips[video].title, cosine) for video, cosine in zip(found.videos, found.video_cosines, strict=True)
     ]
     return neighbours_html(name, videos, texts)
 
