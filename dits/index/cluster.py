@@ -52,6 +52,7 @@ def imported() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what asks for no GPU keeps the environment
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said in sentences here
     try:
         import ray
     except ImportError as error:
@@ -65,6 +66,13 @@ def living(ray: Any, kind: str) -> list[float]:
     """How many units of a resource, "CPU" or "GPU", each machine has that is there and has any."""
     amounts = (node["Resources"].get(kind, 0.0) for node in ray.nodes() if node["Alive"])
     return [amount for amount in amounts if amount > 0]
+
+
+def reason_of(error: Exception) -> str:
+    """What a task or an actor raised, without the way it took; no full stop."""
+    cause = getattr(error, "cause", None) or error
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return " ".join(lines[-1].split())[:300].rstrip(".")
 
 
 def _check(address: str) -> None:

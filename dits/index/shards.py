@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dits.encoders import OpenClipEncoder, load_encoder
 from dits.errors import ClusterError, DitsError, InputError, require
-from dits.index.cluster import connected, living
+from dits.index.cluster import connected, living, reason_of
 from dits.index.location import is_index, location_of
 from dits.index.shard import Answer, Found, Shard, ShardPlan, for_shards
 from dits.index.store import VideoIndex
@@ -113,6 +113,7 @@ class ShardedSearch:
         self._ray, self._index, self._encoder, self._model = ray, index, encoder, model
         self._config, self._progress = config or ShardConfig(), progress
         self._weights = weights_name(model.config.method, sha256)
+        self._sent = ray.put(for_shards(model))  # kept, for a shard that starts again asks for it
         self._shards: list[Any] = []
         self.rebalance()
 
@@ -132,9 +133,9 @@ class ShardedSearch:
         if not self._index.counts()["segments"]:
             raise InputError(f"The index {location} holds no videos yet: add some with `python -m dits index add`.")
         parts, options = self._room()
-        actor, model = self._ray.remote(ShardActor).options(**options), self._ray.put(for_shards(self._model))
+        actor = self._ray.remote(ShardActor).options(**options)
         self._shards = [
-            actor.remote(ShardPlan(location, self._index.encoder, version, part, parts, self._weights), model)
+            actor.remote(ShardPlan(location, self._index.encoder, version, part, parts, self._weights), self._sent)
             for part in range(parts)
         ]
         self._tell(0)
@@ -236,7 +237,7 @@ class ShardedSearch:
                 if not self._has_room() or time.monotonic() > deadline:
                     return _Missing("is lost with its machine or process")
             except (errors.RayTaskError, errors.RayActorError) as error:
-                return _Missing(f"fails: {_sentence(error)}")
+                return _Missing(f"fails: {reason_of(error)}")
             time.sleep(_SECONDS_BETWEEN_TRIES)
             asked = ask()
 
@@ -325,10 +326,3 @@ def merged(answers: Sequence[Answer], top: int) -> Merged:
         lowest=min(answer.lowest for answer in filled),
         highest=max(answer.highest for answer in filled),
     )
-
-
-def _sentence(error: Exception) -> str:
-    """What a shard raised, without the way it took."""
-    cause = getattr(error, "cause", None) or error
-    text = str(cause) if isinstance(cause, DitsError) else f"{type(cause).__name__}, {str(cause).strip()}"
-    return " ".join(text.splitlines()[-1].split())[:300].rstrip(".")
