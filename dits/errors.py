@@ -39,5 +39,9 @@ class StorageError(DitsError):
     """A folder cannot be written: no permission, or no space left."""
 
 
+class ClusterError(DitsError):
+    """Machines of a Ray cluster cannot be reached, do not answer, or lack what they need."""
+
+
 class IndexStoreError(DitsError):
     """An index of videos is missing, damaged, or made by another version or for another encoder."""

@@ -77,6 +77,8 @@ class SearchResult:
         notice: one sentence on what became of the query, where not all of it was read.
         exact: whether all videos were scored. Where only candidates were, `spread` and the hits' deviations are those
             of a sample of the gallery, and ranks count among the candidates.
+        missing: sentences on parts of the gallery, each on a machine of its own, that did not answer: what they hold
+            is in nothing of the above, and `exact` is false.
     """
 
     query: str
@@ -86,6 +88,7 @@ class SearchResult:
     spread: tuple[float, float, float]
     notice: str | None = None
     exact: bool = True
+    missing: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -95,6 +98,7 @@ class SearchResult:
             "method": self.method,
             "notice": self.notice,
             "exact": self.exact,
+            "missing": list(self.missing),
             "results": [
                 {
                     "rank": hit.rank,
@@ -213,9 +217,8 @@ class SearchEngine:
         Raises:
             InputError: the query is empty, or `top` is out of range.
         """
-        query, notice = self._readable(text)
-        if not 1 <= top <= MAX_RESULTS:
-            raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {top}.")
+        query, notice = read_query(text, self.encoder)
+        check_top(top)
         with self._lock:
             embedding = self.encoder.encode_text([query])
             some = self._candidates(self._aligned(embedding)) if self._candidates else None
@@ -249,21 +252,7 @@ class SearchEngine:
         Raises:
             InputError: the query is empty.
         """
-        return self._readable(text)[0]
-
-    def _readable(self, text: str) -> tuple[str, str | None]:
-        """The query without control characters and stray spaces, and a notice where a part is not read."""
-        kept = text.strip()[:MAX_QUERY_CHARACTERS]
-        query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
-        if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
-            raise InputError("The query is empty: describe in a sentence what the video shows.")
-        cut = self.encoder.cut_text(query)
-        if cut is None:
-            return query, _UNREADABLE if self.encoder.unknown_share(query) >= 0.5 else None
-        return query, (
-            f"The query is longer than the encoder reads: it was cut after {len(cut.split())} words, "
-            f"'{cut[-40:].strip()}'."
-        )
+        return read_query(text, self.encoder)[0]
 
     @torch.inference_mode()
     def _aligned(self, embedding: Tensor) -> Tensor:
@@ -302,6 +291,34 @@ class SearchEngine:
                 zip(rows.tolist(), best.tolist(), weights, frames, strict=True), start=1
             )
         )
+
+
+def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
+    """The query without control characters and stray spaces, and a notice where a part is not read.
+
+    Raises:
+        InputError: the query is empty.
+    """
+    kept = text.strip()[:MAX_QUERY_CHARACTERS]
+    query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
+    if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
+        raise InputError("The query is empty: describe in a sentence what the video shows.")
+    cut = encoder.cut_text(query)
+    if cut is None:
+        return query, _UNREADABLE if encoder.unknown_share(query) >= 0.5 else None
+    return query, (
+        f"The query is longer than the encoder reads: it was cut after {len(cut.split())} words, '{cut[-40:].strip()}'."
+    )
+
+
+def check_top(top: int) -> None:
+    """Nothing, where so many results can be asked for.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if not 1 <= top <= MAX_RESULTS:
+        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {top}.")
 
 
 def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:
@@ -458,13 +475,26 @@ def load_method(
         InputError: there is no such method.
         CheckpointError: the weights are missing, damaged, or made for another encoder.
     """
+    model, sha256 = load_model(method, encoder, weights)
+    derived = derive(weights_name(method, sha256), model) if derive else None
+    return LoadedMethod(model, model.gallery(frames, derived), sha256)
+
+
+def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = None) -> tuple[RetrievalModel, str | None]:
+    """A method's model on the encoder's device, and the checksum of its weights, which mean pooling has none of.
+
+    Raises:
+        CheckpointError: as `load_method`.
+    """
     path = weights_of(method, encoder.id, weights)
     checkpoint = load_checkpoint(path, encoder, method) if path else None
     model = checkpoint.model if checkpoint else RetrievalModel(ModelConfig(method=method)).eval()
-    model = model.to(encoder.device)
-    sha256 = checkpoint.sha256 if checkpoint else None
-    derived = derive(f"{method}-{(sha256 or 'none')[:16]}", model) if derive else None
-    return LoadedMethod(model, model.gallery(frames, derived), sha256)
+    return model.to(encoder.device), checkpoint.sha256 if checkpoint else None
+
+
+def weights_name(method: str, sha256: str | None) -> str:
+    """What is derived under a method's weights is kept by this name, see `Derive`."""
+    return f"{method}-{(sha256 or 'none')[:16]}"
 
 
 def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:

@@ -3,6 +3,8 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dits.commands.common import add_command, as_json, check_target, show_notices
@@ -12,8 +14,10 @@ from dits.flags import add_config_flags, config_from
 if TYPE_CHECKING:
     from dits.commands.common import Commands
     from dits.encoders import OpenClipEncoder
-    from dits.index.adding import AddProgress, AddReport
+    from dits.index.adding import AddReport
+    from dits.index.config import AddConfig, AddProgress
     from dits.index.store import VideoIndex
+    from dits.index.work import Work
 
 
 def add(commands: "Commands") -> None:
@@ -31,12 +35,11 @@ def add(commands: "Commands") -> None:
     adding = _action(actions, "add", _add, "Embed videos, or those in folders; what is unchanged is passed over.")
     adding.add_argument("paths", nargs="+", metavar="PATH")
     add_config_flags(adding, AddConfig)
-    adding.add_argument(
-        "--ray", metavar="ADDRESS", help="decode and embed on a Ray cluster; 'auto' finds a running one"
-    )
+    _add_cluster_flags(adding)
 
     updating = _action(actions, "update", _update, "Look again at everything that was added.")
     add_config_flags(updating, AddConfig, skip=("segment",))
+    _add_cluster_flags(updating)
 
     removing = _action(actions, "remove", _remove, "Forget files, or everything below folders; no file is touched.")
     removing.add_argument("paths", nargs="+", metavar="PATH")
@@ -65,6 +68,33 @@ def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentPa
     return parser
 
 
+def _add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="read and embed on the machines of a Ray cluster, at HOST:PORT or 'auto'; all of them must find the "
+        "videos under the same paths, so they lie on shared storage; --workers counts the readers of the whole cluster",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoders", type=int, default=0, metavar="N",
+        help="with --ray: processes that embed (default one a GPU, or one for four CPUs)",
+    )  # fmt: skip
+
+
+@contextmanager
+def _work(args: argparse.Namespace, encoder: "OpenClipEncoder", config: "AddConfig") -> "Iterator[Work | None]":
+    """Who reads and embeds, as the flags say; None is this machine."""
+    from dits.index.cluster import connected
+    from dits.index.ray_adding import RayWork
+
+    if args.encoders < 0 or (args.encoders and not args.ray):
+        raise InputError("--encoders counts processes of a Ray cluster: give 1 or more, and --ray ADDRESS.")
+    if not args.ray:
+        yield None
+        return
+    with connected(args.ray) as ray:
+        yield RayWork(ray, args.encoder, encoder, config, args.encoders)
+
+
 def _opened(args: argparse.Namespace, create: bool = False) -> "tuple[VideoIndex, OpenClipEncoder]":
     from dits.encoders import load_encoder
     from dits.index.location import location_of
@@ -82,7 +112,9 @@ def _add(args: argparse.Namespace) -> int:
     config = config_from(args, AddConfig)
     check_paths(args.paths)
     index, encoder = _opened(args, create=True)
-    return _report(index, add_videos(index, encoder, args.paths, config, _Line()))
+    with _work(args, encoder, config) as work:
+        report = add_videos(index, encoder, args.paths, config, _Line(), work)
+    return _report(index, report)
 
 
 def _update(args: argparse.Namespace) -> int:
@@ -91,7 +123,9 @@ def _update(args: argparse.Namespace) -> int:
 
     config = config_from(args, AddConfig)
     index, encoder = _opened(args)
-    return _report(index, update_index(index, encoder, config, _Line()))
+    with _work(args, encoder, config) as work:
+        report = update_index(index, encoder, config, _Line(), work)
+    return _report(index, report)
 
 
 def _remove(args: argparse.Namespace) -> None:

@@ -5,10 +5,12 @@ import os
 from typing import TYPE_CHECKING
 
 from dits.commands.common import add_command, add_sources, as_json, show_notices, show_progress
+from dits.errors import InputError
 from dits.model import METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
+    from dits.search import SearchResult
 
 
 def add(commands: "Commands") -> None:
@@ -19,19 +21,52 @@ def add(commands: "Commands") -> None:
     search.add_argument("--method", choices=tuple(METHODS), default="dits")
     search.add_argument("--top", type=int, default=5, help="how many results (default 5)")
     search.add_argument("--json", action="store_true", help="print JSON")
+    search.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="search an index on the machines of a Ray cluster, at HOST:PORT or 'auto'; all of them must find the "
+        "index, so it lies on shared or object storage",
+    )  # fmt: skip
+    search.add_argument(
+        "--shards",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --ray: parts of the index (default one a GPU or machine)",
+    )
+    search.add_argument(
+        "--partial", action="store_true", help="with --ray: rank without the parts that do not answer, and say so"
+    )
 
 
 def _search(args: argparse.Namespace) -> None:
     from dits.index.scan import shown
-    from dits.search import load_engine
 
-    engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, show_progress, strict=args.strict)
-    show_notices(engine.notices)
-    result = engine.search(args.text, args.method, args.top)
+    result = _on_cluster(args) if args.ray else _here(args)
     if args.json:
         print(as_json(result.as_dict()))
         return
     show_notices([result.notice] if result.notice else [])
+    show_notices([f"The ranking is partial: {sentence}" for sentence in result.missing])
     for hit in result.hits:
         print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.deviations:+.1f} sd  {hit.clip.id}  at {hit.best_moment:.1f} s")
         print(f"     {hit.clip.title if hit.clip.captions else shown(os.fsencode(hit.clip.path))}")
+
+
+def _here(args: argparse.Namespace) -> "SearchResult":
+    from dits.search import load_engine
+
+    if args.shards or args.partial:
+        raise InputError("An index is cut into shards on a Ray cluster only: name one with --ray ADDRESS.")
+    engine = load_engine(args.corpus, args.encoder, (args.method,), args.weights, show_progress, strict=args.strict)
+    show_notices(engine.notices)
+    return engine.search(args.text, args.method, args.top)
+
+
+def _on_cluster(args: argparse.Namespace) -> "SearchResult":
+    from dits.index.shards import ShardConfig, open_shards
+
+    config = ShardConfig(args.shards, args.partial)
+    with open_shards(
+        args.ray, args.corpus, args.encoder, args.method, args.weights, config, show_progress
+    ) as search:  # fmt: skip
+        return search.search(args.text, args.top)

@@ -1,4 +1,4 @@
-"""Adds videos to an index: what is new or changed is decoded in worker processes, embedded, and stored in small steps.
+"""Adds videos to an index: what is new or changed is read, embedded (see `dits.index.work`) and stored in small steps.
 
 Whatever ends a run, the index holds what was stored before, and the next run goes on from there.
 """
@@ -6,18 +6,18 @@ Whatever ends a run, the index holds what was stored before, and the next run go
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
-from dits.decoding import cores
 from dits.encoders import OpenClipEncoder
-from dits.index.ahead import Ahead
+from dits.errors import VideoError
 from dits.index.config import AddConfig, AddProgress, AddReport, Progress
-from dits.index.embedding import SegmentEncoder
 from dits.index.plan import Plan, holders, make_plan
-from dits.index.reading import ReadFile, ReadJob, read_files
+from dits.index.reading import ReadFile, ReadJob
 from dits.index.scan import Scan, absolute, below, find_videos
 from dits.index.schema import DUPLICATE, FAILED, MISSING, OK, FileRow, SegmentRow, segment_id
 from dits.index.store import VideoIndex
+from dits.index.work import Embeddings, LocalWork, Work
 from dits.segments import Segmenting
 from dits.video_file import name_of
 
@@ -31,11 +31,15 @@ def add_videos(
     paths: Sequence[str | bytes],
     config: AddConfig | None = None,
     progress: Progress | None = None,
+    work: Work | None = None,
 ) -> AddReport:
     """Adds the videos among files and in folders, and remembers those for `update_index`.
 
     What the index knows and has not changed is passed over; what changed is replaced; files that are gone from the
     folders are marked; copies are noted as such; what cannot be decoded is stored with its reason.
+
+    Args:
+        work: who reads and embeds; by default this machine does.
 
     Raises:
         InputError: a path does not exist.
@@ -43,16 +47,25 @@ def add_videos(
     """
     config = config or AddConfig()
     scan = find_videos(paths)
-    run = _Run(index, encoder, config, progress)  # reads what the index holds: nothing is written to a damaged one
+    run = _Run(
+        index, encoder, config, progress, work
+    )  # reads what the index holds: nothing is written to a damaged one
     for path in paths:
         index.remember_source(absolute(path), config.segment)
     return run.run(scan)
 
 
 def update_index(
-    index: VideoIndex, encoder: OpenClipEncoder, config: AddConfig | None = None, progress: Progress | None = None
+    index: VideoIndex,
+    encoder: OpenClipEncoder,
+    config: AddConfig | None = None,
+    progress: Progress | None = None,
+    work: Work | None = None,
 ) -> AddReport:
     """Looks again at everything that was added, each cut as it was then. A folder that is gone counts as emptied.
+
+    Args:
+        work: see `add_videos`.
 
     Raises:
         DitsError: as `add_videos`.
@@ -61,7 +74,7 @@ def update_index(
     for path, segment in index.sources():
         own = replace(config or AddConfig(), segment=segment)
         scan = find_videos([path]) if os.path.lexists(path) else Scan(folders={path})
-        reports.append(_Run(index, encoder, own, progress).run(scan))
+        reports.append(_Run(index, encoder, own, progress, work).run(scan))
     counts = {
         name: sum(getattr(report, name) for report in reports)
         for name in ("added", "unchanged", "duplicates", "failed", "missing", "segments")
@@ -87,11 +100,16 @@ class _Run:
     """One run over what a scan found."""
 
     def __init__(
-        self, index: VideoIndex, encoder: OpenClipEncoder, config: AddConfig, progress: Progress | None
+        self,
+        index: VideoIndex,
+        encoder: OpenClipEncoder,
+        config: AddConfig,
+        progress: Progress | None,
+        work: Work | None,
     ) -> None:
         self.index, self.encoder, self.config = index, encoder, config
         self.segmenting = Segmenting.parse(config.segment)
-        self.embed = SegmentEncoder(encoder, config.precision)
+        self.work = work or LocalWork(encoder, config)
         self.known = index.files()
         self.holders = holders(self.known)
         self.refused: set[bytes] = set()  # copies, which are not read on
@@ -106,20 +124,17 @@ class _Run:
         )  # fmt: skip
         self.counts = _Counts([job.size for job in plan.jobs], self.progress)
         self._note(plan)
-        workers = self.config.workers or cores()
-        seconds, refused = self.config.seconds, self.refused
-        results = Ahead(lambda ended: read_files(plan.jobs, workers, seconds, refused, ended), workers)
         try:
-            for job, result in results:
-                self._take(job, result)
-                if len(self.rows) >= _ROWS_A_STEP or time.monotonic() - self.stored_at > _SECONDS_A_STEP:
-                    self._store()
+            with closing(self.work.do(plan.jobs, self.refused)) as done:
+                for job, result, embeddings in done:
+                    self._take(job, result, embeddings)
+                    if len(self.rows) >= _ROWS_A_STEP or time.monotonic() - self.stored_at > _SECONDS_A_STEP:
+                        self._store()
         finally:
-            results.close()
             self._store()
         missing = self.index.mark(plan.gone, OK, MISSING)  # what was moved is known by its new path now
         self.index.compact()
-        return self.counts.report(plan.unchanged, missing, self.embed.notices)
+        return self.counts.report(plan.unchanged, missing, self.work.notices)
 
     def _note(self, plan: Plan) -> None:
         self.index.forget([*plan.solved, *(p for p in plan.gone if self.known[p].status in (FAILED, DUPLICATE))])
@@ -129,12 +144,11 @@ class _Run:
             self.closing.append((row.path, frozenset([row.id])))
         self.counts.failed = len(plan.problems)
 
-    def _take(self, job: ReadJob, result: ReadFile | str) -> None:
+    def _take(self, job: ReadJob, result: ReadFile | str, embeddings: Embeddings) -> None:
         if job.path in self.refused:
             return
         if isinstance(result, str):
-            self.counts.failed += 1
-            self._finish(job, [FileRow(job.path, job.size, job.mtime, "", str(job.segmenting), FAILED, result)])
+            self._fail(job, result)
             return
         holder = self.holders.setdefault(result.content, job.path)
         if holder != job.path:
@@ -143,7 +157,15 @@ class _Run:
         elif not result.spans:  # touched, but not changed
             self._move(job, result.content)
         else:
-            self._embed(job, result)
+            try:
+                self._add(job, result, embeddings)
+            except VideoError as error:  # the encoder makes nothing of it
+                self.refused.add(job.path)
+                self._fail(job, str(error))
+
+    def _fail(self, job: ReadJob, reason: str) -> None:
+        self.counts.failed += 1
+        self._finish(job, [FileRow(job.path, job.size, job.mtime, "", str(job.segmenting), FAILED, reason)])
 
     def _take_copy(self, job: ReadJob, content: str, holder: bytes) -> None:
         """A file whose content is stored as another's: a copy, or that one, which was moved."""
@@ -161,8 +183,7 @@ class _Run:
         self.index.move(content, job.path, job.size, job.mtime)
         self._finish(job, [], frozenset(self.index.segments_of(content)))
 
-    def _embed(self, job: ReadJob, result: ReadFile) -> None:
-        embedded = self.embed(result.segments)
+    def _add(self, job: ReadJob, result: ReadFile, embeddings: Embeddings) -> None:
         rows = [
             SegmentRow(
                 path=job.path,
@@ -179,7 +200,7 @@ class _Run:
                 mean=mean,
                 frames=frames,
             )
-            for segment, (frames, mean) in zip(result.segments, embedded, strict=True)
+            for segment, (frames, mean) in zip(result.segments, embeddings, strict=True)
         ]
         self.rows += rows
         self.counts.embedded(len(rows), job.size / len(result.spans))

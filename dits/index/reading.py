@@ -96,7 +96,11 @@ class ReadFile:
 
 
 def read_files(
-    jobs: Iterable[ReadJob], workers: int, seconds: float, refused: set[bytes], ended: Callable[[], bool]
+    jobs: Iterable[ReadJob],
+    workers: int,
+    seconds: float,
+    refused: set[bytes],
+    ended: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[ReadJob, ReadFile | str]]:
     """Every job with what it read, or why nothing could be read, as they come; and the jobs that read on.
 

@@ -74,6 +74,7 @@ class VideoIndex:
         self.frames = int(metadata["dits.frames"])
         self.dim: int = table.schema.field("mean").type.list_size
         self.fingerprint = [float(value) for value in metadata["dits.fingerprint"].split()]
+        self._is_old = False
 
     @classmethod
     def create(cls, location: str, encoder: Encoder) -> "VideoIndex":
@@ -98,29 +99,44 @@ class VideoIndex:
         Raises:
             IndexStoreError: there is none, it is damaged, of a newer version, or its encoder's weights differ.
         """
+        index = cls.open_at(location, encoder.id)
+        index._check_fingerprint(encoder)
+        return index
+
+    @classmethod
+    def open_at(cls, location: str, encoder: str, version: int | None = None) -> "VideoIndex":
+        """The index under an encoder of that id, whose weights are not compared: for whoever embeds nothing.
+
+        Args:
+            version: what is read is what the index held then (see `version`); by default what it holds.
+
+        Raises:
+            IndexStoreError: there is none, it is damaged, of a newer version, or the version is kept no longer.
+        """
         with store_errors(location):
             connection = _connection(location)
             names = _names(connection)
-            table = _table_name(encoder.id)
+            table = _table_name(encoder)
             if table not in names:
                 others = [name for name in names if name != _SOURCES]
                 raise IndexStoreError(
-                    f"The index {location} holds no videos embedded by {encoder.id}"
+                    f"The index {location} holds no videos embedded by {encoder}"
                     + (f", only by {', '.join(others)}: choose that --encoder, or" if others else ":")
                     + " add videos with `python -m dits index add`."
                 )
             opened = connection.open_table(table)
             _check_format(location, opened)
             index = cls(location, opened, connection.open_table(_SOURCES))
-        index._check_fingerprint(encoder)
+            if version is not None:
+                opened.checkout(version)
+                index._is_old = True
         return index
 
     @property
     def version(self) -> int:
         """Counts the changes."""
         with store_errors(self.location):
-            self._table.checkout_latest()
-            return self._table.version
+            return self._latest().version
 
     def files(self) -> dict[bytes, FileRecord]:
         """Every file that the index knows, by its path."""
@@ -278,8 +294,9 @@ class VideoIndex:
         }
 
     def _latest(self) -> "Table":
-        with store_errors(self.location):
-            self._table.checkout_latest()
+        if not self._is_old:
+            with store_errors(self.location):
+                self._table.checkout_latest()
         return self._table
 
     def _rows_of(self, paths: Iterable[bytes], status: str | None) -> dict[str, bytes]:
