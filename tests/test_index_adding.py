@@ -145,6 +145,18 @@ def test_cutting_in_another_way_replaces_the_segments(index, folder, tiny_encode
     assert update_index(index, tiny_encoder, WHOLE).unchanged == 3  # as it was added last
 
 
+def test_a_file_that_was_added_by_itself_stays_cut_as_it_was(index, folder, tiny_encoder):
+    add_videos(index, tiny_encoder, [str(folder)], WHOLE)
+    write_video(folder / "a.mp4", [stamp(n, 64, 48) for n in range(50)], fps=5, size=(64, 48))  # 10 seconds
+    add_videos(index, tiny_encoder, [str(folder / "a.mp4")], TWO_SECONDS)
+    version = index.version
+    for _ in range(2):
+        report = update_index(index, tiny_encoder, WHOLE)
+        assert (report.added, report.segments, report.missing, report.unchanged) == (0, 0, 0, 3)
+    assert index.version == version
+    assert index.counts()["segments"] == 7
+
+
 def test_what_cannot_be_decoded_is_recorded_and_the_run_goes_on(index, folder, tiny_encoder):
     (folder / "0 empty.mp4").touch()
     (folder / "1 text.mp4").write_text("this is no video")

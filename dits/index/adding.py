@@ -64,6 +64,8 @@ def update_index(
 ) -> AddReport:
     """Looks again at everything that was added, each cut as it was then. A folder that is gone counts as emptied.
 
+    What was added both by itself and with a folder around it is looked at by itself.
+
     Args:
         work: see `add_videos`.
 
@@ -71,10 +73,12 @@ def update_index(
         DitsError: as `add_videos`.
     """
     reports = []
-    for path, segment in index.sources():
+    sources = index.sources()
+    for path, segment in sources:
         own = replace(config or AddConfig(), segment=segment)
         scan = find_videos([path]) if os.path.lexists(path) else Scan(folders={path})
-        reports.append(_Run(index, encoder, own, progress, work).run(scan))
+        inner = [other for other, _ in sources if other != path and below(other, [path])]
+        reports.append(_Run(index, encoder, own, progress, work).run(scan.without(inner)))
     counts = {
         name: sum(getattr(report, name) for report in reports)
         for name in ("added", "unchanged", "duplicates", "failed", "missing", "segments")

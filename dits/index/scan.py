@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from dits.errors import InputError
@@ -37,6 +37,14 @@ class Scan:
     files: dict[bytes, FoundFile] = field(default_factory=dict)
     problems: dict[bytes, str] = field(default_factory=dict)
     folders: set[bytes] = field(default_factory=set)
+
+    def without(self, paths: Collection[bytes]) -> "Scan":
+        """What is neither one of some paths nor below one."""
+        return Scan(
+            {path: file for path, file in self.files.items() if not below(path, paths)},
+            {path: reason for path, reason in self.problems.items() if not below(path, paths)},
+            {folder for folder in self.folders if not below(folder, paths)},
+        )
 
 
 def check_paths(paths: Iterable[str | bytes]) -> list[bytes]:
