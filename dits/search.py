@@ -21,6 +21,7 @@ from dits.errors import CheckpointError, InputError
 from dits.gallery import Derived, Gallery
 from dits.index.location import is_index
 from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
+from dits.ranking import ranks_at, top_of
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
@@ -224,17 +225,19 @@ class SearchEngine:
                 for name, loaded in self.methods.items()
             }
             scores = {name: gallery.scores(embedding)[0] for name, gallery in galleries.items()}
-            orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
-            best = {name: order[:top] for name, order in orders.items()}
+            best = {name: top_of([values[None]], top).rows[0] for name, values in scores.items()}
             weights = {name: gallery.frame_weights(embedding[0], best[name]) for name, gallery in galleries.items()}
             frames = {name: gallery.best_frames(embedding[0], best[name]) for name, gallery in galleries.items()}
-        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
+            ranks = {
+                name: {other: ranks_at(values, rows).tolist() for other, values in scores.items()}
+                for name, rows in best.items()
+            }
         return {
             name: SearchResult(
                 query=query,
                 encoder=self.encoder.id,
                 method=name,
-                hits=self._hits(values, best[name], ranks, weights[name], frames[name], some),
+                hits=self._hits(values, best[name], ranks[name], weights[name], frames[name], some),
                 spread=(float(of_all.min()), float(of_all.mean()), float(of_all.max())),
                 notice=notice,
                 exact=some is None,
@@ -276,7 +279,7 @@ class SearchEngine:
         self,
         scores: Tensor,
         best: Tensor,
-        ranks: dict[str, Tensor],
+        ranks: dict[str, list[int]],
         weights: Tensor,
         frames: Tensor,
         some: Candidates | None,
@@ -296,7 +299,7 @@ class SearchEngine:
                     FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], of_frames, strict=True)
                 ),
                 best_moment=round(float(times[row, moment]), 3),
-                ranks={name: int(values[place]) for name, values in ranks.items()},
+                ranks={name: of_hits[rank - 1] for name, of_hits in ranks.items()},
             )
             for rank, (row, place, of_frames, moment) in enumerate(
                 zip(rows.tolist(), best.tolist(), weights, frames, strict=True), start=1

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dits.index.snapshot import Snapshot
+from dits.index.snapshot import Snapshot, rows_of
 from dits.index.store import VideoIndex
 from dits.search import Candidates, FindCandidates
 
@@ -60,17 +60,11 @@ def candidate_search(
     sample = np.linspace(0, len(snapshot) - 1, _SAMPLE).astype(int)
 
     def candidates(texts: Tensor) -> Candidates:
-        found = [rows_of(snapshot, index.nearest(text.numpy(), CANDIDATES, SHARE)) for text in texts]
+        found = [
+            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), CANDIDATES, SHARE), snapshot.ids.dtype))[0]
+            for text in texts
+        ]
         rows = np.unique(np.concatenate([sample, *found]))
         return Candidates(torch.from_numpy(rows), torch.from_numpy(np.isin(rows, sample)))
 
     return candidates
-
-
-def rows_of(snapshot: Snapshot, ids: list[str]) -> np.ndarray:
-    """The rows of segments by their ids; those that the snapshot does not have are left out."""
-    names = np.array(ids, snapshot.ids.dtype)
-    at = np.searchsorted(snapshot.ids, names)
-    inside = at < len(snapshot)
-    at, names = at[inside], names[inside]
-    return at[snapshot.ids[at] == names]

@@ -73,6 +73,7 @@ class VideoIndex:
         self.encoder = metadata["dits.encoder"]
         self.frames = int(metadata["dits.frames"])
         self.dim: int = table.schema.field("mean").type.list_size
+        self.identity = metadata.get("dits.table", "")  # differs where an index is removed and made anew
         self.fingerprint = [float(value) for value in metadata["dits.fingerprint"].split()]
 
     @classmethod
@@ -163,6 +164,21 @@ class VideoIndex:
         query = self._latest().search().select(list(columns)).where(f"status = '{OK}'{among}").limit(_ALL)
         with store_errors(self.location):
             yield from query.to_batches(rows)
+
+    def batches_with(self, ids: Sequence[str], columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows of some ids that can be searched, in no particular order; with rows of others, if many.
+
+        Args:
+            ids: ascending.
+        """
+        if len(ids) > _SHARE_TO_SCAN * self._latest().count_rows():
+            yield from self.batches(columns, (ids[0], ids[-1]), rows)
+            return
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = _among("id", ids[start : start + _IDS_AT_ONCE])
+            query = self._latest().search().select(list(columns)).where(f"status = '{OK}' AND {some}").limit(_ALL)
+            with store_errors(self.location):
+                yield from query.to_batches(rows)
 
     def segments_of(self, video: str) -> set[str]:
         """The ids of a video's stored segments."""
@@ -308,6 +324,7 @@ class VideoIndex:
 
 _ALL = 2**31 - 1  # LanceDB returns ten rows unless told otherwise
 _IDS_AT_ONCE = 1000
+_SHARE_TO_SCAN = 0.05  # of the rows: to read all and keep some is faster than to look more up
 _SENTENCE = "a woman in a red coat walks her dog along the beach"
 
 
