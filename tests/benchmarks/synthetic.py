@@ -33,7 +33,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the demo clips' frames (V, F, d) and some of their captions (T, d) lie; `own` (T,) is each caption's clip."""
+    """Where the demo clips' frames (V, F, d) and some of their captions (T, d) lie; `own` (T,): each caption's clip."""
 
     frames: Tensor
     texts: Tensor
