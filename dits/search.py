@@ -219,12 +219,15 @@ class SearchEngine:
             raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {top}.")
         with self._lock:
             embedding = self.encoder.encode_text([query])
-            some = self._candidates(self._aligned(embedding)) if self._candidates else None
+            aligned = self._aligned(embedding)
+            some = (
+                self._candidates(torch.cat([embedding, *aligned.values()]).unique(dim=0)) if self._candidates else None
+            )
             galleries = {
                 name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
                 for name, loaded in self.methods.items()
             }
-            scores = {name: gallery.scores(embedding)[0] for name, gallery in galleries.items()}
+            scores = {name: gallery.scores(embedding, aligned.get(name))[0] for name, gallery in galleries.items()}
             best = {name: top_of([values[None]], top).rows[0] for name, values in scores.items()}
             weights = {name: gallery.frame_weights(embedding[0], best[name]) for name, gallery in galleries.items()}
             frames = {name: gallery.best_frames(embedding[0], best[name]) for name, gallery in galleries.items()}
@@ -269,11 +272,10 @@ class SearchEngine:
         )
 
     @torch.inference_mode()
-    def _aligned(self, embedding: Tensor) -> Tensor:
-        """The different embeddings (Q, d) that stand for a text (1, d) under the methods."""
-        models = [loaded.model for loaded in self.methods.values() if not loaded.model.alignment.pairwise]
-        aligned = [model.align(embedding.to(model.logit_scale.device)).cpu() for model in models]
-        return torch.cat([embedding, *aligned]).unique(dim=0)
+    def _aligned(self, embedding: Tensor) -> dict[str, Tensor]:
+        """What stands for a text (1, d) under each method that has such an embedding (1, d)."""
+        models = {name: loaded.model for name, loaded in self.methods.items() if not loaded.model.alignment.pairwise}
+        return {name: model.align(embedding.to(model.logit_scale.device)).cpu() for name, model in models.items()}
 
     def _hits(
         self,

@@ -1,18 +1,17 @@
 """Snapshots: what they hold, what they take over from the one before, and how they are cut."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from dits.corpus import FRAMES
 from dits.errors import IndexStoreError
-from dits.index.schema import SegmentRow
 from dits.index.snapshot import cut, open_snapshot
 from dits.index.store import VideoIndex
 from dits.model import ModelConfig, RetrievalModel
-from dits.pooling import PoolingConfig, mean_pool
-
-DIM = 32
+from dits.pooling import PoolingConfig
+from tests.index_rows import DIM, rows
 
 
 @pytest.fixture(autouse=True)
@@ -31,31 +30,6 @@ def model():
     made = RetrievalModel(ModelConfig("xpool", PoolingConfig(dim=DIM))).eval()
     for parameter in made.pooling.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
-
-
-def rows(numbers):
-    """Segments with embeddings that their numbers alone determine."""
-    made = []
-    for number in numbers:
-        frames = torch.randn(FRAMES, DIM, generator=torch.Generator().manual_seed(number)).half()
-        made.append(
-            SegmentRow(
-                path=f"/v/{number}.mp4".encode(),
-                size=1,
-                mtime=1,
-                video=f"{number * 7919 % 10007:020x}",
-                segmenting="whole",
-                segments=1,
-                duration=10.0,
-                start=0.0,
-                end=10.0,
-                times=np.arange(FRAMES, dtype=np.float32) + number,
-                thumbnail=b"",
-                mean=mean_pool(frames[None].float())[0].numpy(),
-                frames=frames.numpy(),
-            )
-        )
     return made
 
 
@@ -148,8 +122,6 @@ def test_an_index_that_is_emptied_and_filled_again(index, model):
 
 def test_an_index_that_is_made_anew_in_the_same_place_shares_nothing(index, tmp_path, tiny_encoder):
     """Its versions count from the beginning again."""
-    import shutil
-
     index.write(rows(range(3)))
     open_snapshot(index)
     shutil.rmtree(tmp_path / "index")

@@ -41,6 +41,8 @@ def candidate_search(
     device: torch.device,
     notice: Callable[[str], None],
     exact_up_to: int = EXACT_ON_CPU,
+    count: int = CANDIDATES,
+    share: float = SHARE,
 ) -> FindCandidates | None:
     """How candidates are found; None where all segments are scored.
 
@@ -48,6 +50,8 @@ def candidate_search(
         device: where scores are computed.
         notice: told in a sentence where all are scored only for want of a vector index.
         exact_up_to: so many segments are all scored on a CPU.
+        count: of the segments that are ranked exactly for each embedding of a text.
+        share: of the vector index that is looked at.
     """
     if device.type != "cpu" or len(snapshot) <= exact_up_to:
         return None
@@ -61,7 +65,7 @@ def candidate_search(
 
     def candidates(texts: Tensor) -> Candidates:
         found = [
-            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), CANDIDATES, SHARE), snapshot.ids.dtype))[0]
+            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), count, share), snapshot.ids.dtype))[0]
             for text in texts
         ]
         rows = np.unique(np.concatenate([sample, *found]))
