@@ -14,6 +14,7 @@ from dits.index.adding import add_videos
 from dits.index.candidates import candidate_search, make_vector_index
 from dits.index.config import AddConfig
 from dits.index.recall import BEST, candidate_recall, recall
+from dits.index.schema import FileRow
 from dits.index.snapshot import open_snapshot
 from dits.index.status import status_of
 from dits.index.store import VideoIndex
@@ -127,11 +128,16 @@ def test_rows_that_were_added_after_the_vector_index_are_candidates(index):
     assert snapshot.ids.tolist().index(added.id.encode()) in some.rows.tolist()
 
 
-def test_removed_rows_are_no_candidates(index):
+def test_what_is_removed_gone_or_failed_is_no_candidate(index):
     index.make_vector_index()
-    snapshot = open_snapshot(index)
     index.forget([b"/v/3.mp4"])
-    assert rows([3])[0].id not in index.nearest(snapshot.frames[0, 0].float().numpy(), MANY, share=1.0)
+    index.mark([b"/v/4.mp4"], "ok", "missing")
+    index.write([FileRow(b"/v/broken.mp4", 1, 1, "", "whole", "failed", "It is broken.")])
+    snapshot = open_snapshot(index)
+    assert len(snapshot) == MANY - 2
+    everything = candidate_search(index, snapshot, CPU, no_notice, exact_up_to=0, count=2 * MANY, share=1.0)
+    assert torch.equal(everything(torch.randn(1, DIM)).rows, torch.arange(MANY - 2))
+    assert rows([3])[0].id not in index.nearest(torch.ones(DIM).numpy(), 2 * MANY, share=1.0)
 
 
 def test_without_a_vector_index_all_are_scored_and_the_user_is_told(index):

@@ -209,6 +209,8 @@ class VideoIndex:
     def nearest(self, vector: np.ndarray, count: int, share: float) -> list[str]:
         """The ids of the segments whose mean embeddings are nearest to a vector (d,) by cosine, nearest first.
 
+        Segments of files that are gone are among them: to ask for a status takes longer than the search.
+
         Args:
             count: how many.
             share: of the vector index that is looked at, from 0 to 1.
@@ -216,7 +218,7 @@ class VideoIndex:
         partitions = max(_LEAST_PARTITIONS, round(share * math.sqrt(self._table.count_rows())))
         with store_errors(self.location):
             query = self._table.search(vector.astype(np.float16), vector_column_name="mean").distance_type("cosine")
-            query = query.where(f"status = '{OK}'", prefilter=True).select(["id", "_distance"])
+            query = query.select(["id", "_distance"])  # Lance warns where the distance is not asked for
             return query.nprobes(partitions).limit(count).to_arrow()["id"].to_pylist()
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
