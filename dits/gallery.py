@@ -36,8 +36,12 @@ class Gallery(Protocol):
     def select(self, rows: Tensor) -> "Gallery":
         """The videos at some rows."""
 
-    def scores(self, texts: Tensor) -> Tensor:
-        """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos."""
+    def scores(self, texts: Tensor, aligned: Tensor | None = None) -> Tensor:
+        """Cosines (T, V) of texts (T, d), as the encoder gives them, and the gallery's videos.
+
+        Args:
+            aligned: (T, d) what the model's `align` makes of the texts, where that is known.
+        """
 
     def top(self, texts: Tensor, k: int) -> TopVideos:
         """The k best videos of each text (T, d) by `scores`, which are not all held at once."""
@@ -70,9 +74,9 @@ class MeanGallery:
         """See `Gallery`: the unit means (V, d)."""
         return {"means": mean_pool(frames)}
 
-    def scores(self, texts: Tensor) -> Tensor:
+    def scores(self, texts: Tensor, aligned: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        return torch.cat(list(self._blocks(texts)), dim=1).cpu()
+        return torch.cat(list(self._blocks(texts, aligned)), dim=1).cpu()
 
     def top(self, texts: Tensor, k: int) -> TopVideos:
         """See `Gallery`."""
@@ -87,8 +91,10 @@ class MeanGallery:
         return _nearest_frames(text, self._frames, rows)
 
     @torch.inference_mode()
-    def _blocks(self, texts: Tensor) -> Iterator[Tensor]:
-        aligned = F.normalize(self._model.align(texts.to(self._videos.device)), dim=-1)
+    def _blocks(self, texts: Tensor, aligned: Tensor | None = None) -> Iterator[Tensor]:
+        device = self._videos.device
+        aligned = self._model.align(texts.to(device)) if aligned is None else aligned.to(device)
+        aligned = F.normalize(aligned, dim=-1)
         for videos in self._videos.split(BLOCK):
             parts = videos.split(_MEANS_AT_ONCE)
             scores = torch.cat([aligned @ padded(part, _MEANS_AT_ONCE).T for part in parts], dim=1)
@@ -117,9 +123,9 @@ class XPoolGallery:
         assert model.pooling is not None
         return dict(zip(("inverse_deviations", "grams"), ExactScorer(model.pooling).derive(frames), strict=True))
 
-    def scores(self, texts: Tensor) -> Tensor:
+    def scores(self, texts: Tensor, aligned: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        return self._scorer.scores(*self._queries(texts), self._videos).cpu()
+        return self._scorer.scores(*self._queries(texts, aligned), self._videos).cpu()
 
     def top(self, texts: Tensor, k: int) -> TopVideos:
         """See `Gallery`."""
@@ -127,17 +133,18 @@ class XPoolGallery:
 
     def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        return self._scorer.attention(self._queries(text[None])[0][0], self._videos, rows).cpu()
+        attending = self._queries(text[None])[0] if self._by_aligned else text[None].to(self._videos.frames.device)
+        return self._scorer.attention(attending[0], self._videos, rows).cpu()
 
     def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
         return self.frame_weights(text, rows).argmax(dim=1)
 
     @torch.inference_mode()
-    def _queries(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+    def _queries(self, texts: Tensor, aligned: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What attends, and what is compared (T, d)."""
         texts = texts.to(self._videos.frames.device)
-        aligned = self._model.align(texts)
+        aligned = self._model.align(texts) if aligned is None else aligned.to(texts.device)
         return aligned if self._by_aligned else texts, aligned
 
 
@@ -157,8 +164,8 @@ class PairwiseGallery:
         """See `Gallery`."""
         return PairwiseGallery(self._model, self._frames[rows.to(self._frames.device)], {})
 
-    def scores(self, texts: Tensor) -> Tensor:
-        """See `Gallery`."""
+    def scores(self, texts: Tensor, aligned: Tensor | None = None) -> Tensor:
+        """See `Gallery`: a text alone has no aligned embedding here."""
         return torch.cat(list(self._blocks(texts)), dim=1).cpu()
 
     def top(self, texts: Tensor, k: int) -> TopVideos:

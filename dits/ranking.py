@@ -58,6 +58,15 @@ def top_of(blocks: Iterable[Tensor], k: int) -> TopVideos:
     return TopVideos(scores, rows, mean.float(), deviation.float(), lowest.amin(dim=0), highest.amax(dim=0))
 
 
+def ranks_at(scores: Tensor, rows: Tensor) -> Tensor:
+    """The ranks (n,), from 1, of the videos at some rows among all scores (V,), in the order of `top_of`.
+
+    Counted, which for the few rows that are shown is much less than sorting all.
+    """
+    before = [(scores > scores[row]).sum() + (scores[:row] == scores[row]).sum() for row in rows.tolist()]
+    return torch.stack(before) + 1
+
+
 def _keys(scores: Tensor, first_row: int) -> Tensor:
     """One integer per score (T, n), greater for the greater score, and of equal ones for the lower row.
 

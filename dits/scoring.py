@@ -125,31 +125,43 @@ class ExactScorer:
 
         To be kept: with both, `PreparedVideos` needs no computation. Long arrays can be given in parts.
         """
+        maps = self._maps()
         parts = [
-            self._derive_block(padded(block, _VIDEOS_DERIVED_AT_ONCE).float())
+            self._derive_block(padded(block, _VIDEOS_DERIVED_AT_ONCE).float(), maps)
             for block in frames.split(_VIDEOS_DERIVED_AT_ONCE)
         ]
         deviations, grams = zip(*parts, strict=True)
         return torch.cat(deviations)[: len(frames)], torch.cat(grams)[: len(frames)]
 
-    def _derive_block(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _derive_block(self, frames: Tensor, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         pool, d = self.pooling, frames.shape[-1]
-        norm = pool.norm_in
-        normed, _, inverse = torch.native_layer_norm(frames, (d,), norm.weight, norm.bias, norm.eps)
-        centred = _centred(self._attended_terms(pool.value(normed)))
-        pushed = centred * pool.norm_attended.weight
-        pushed = pushed + F.linear(pushed, pool.linear.weight)
-        linear = _centred(torch.cat([pushed, self._constant().expand(len(frames), 1, d)], dim=1))
+        normed, _, inverse = torch.native_layer_norm(frames, (d,), None, None, pool.norm_in.eps)
+        terms = F.linear(normed, *maps).unflatten(-1, (2, self.heads, d)).permute(2, 0, 3, 1, 4).flatten(2, 3)
+        attended, pushed = terms.unbind()  # (V, K, d) each, head by head
+        linear = torch.cat([pushed, _centred(self._constant()).expand(len(frames), 1, d)], dim=1)
         bias = pool.norm_out.bias.expand(len(frames), 1, d)
-        terms = torch.cat([linear * pool.norm_out.weight, bias], dim=1)
-        grams = torch.cat([_packed_gram(centred) / d, _packed_gram(linear) / d, _packed_gram(terms)], dim=1)
+        summed = torch.cat([linear * pool.norm_out.weight, bias], dim=1)
+        grams = torch.cat([_packed_gram(attended) / d, _packed_gram(linear) / d, _packed_gram(summed)], dim=1)
         return inverse.squeeze(-1), grams
 
-    def _attended_terms(self, values: Tensor) -> Tensor:
-        """u (V, K, d): each head's value of each frame, through that head's part of the output projection."""
-        weight = self.pooling.output.weight.unflatten(1, (self.heads, -1))  # (d, H, e)
-        u = torch.einsum("vfhe,dhe->vhfd", values.unflatten(-1, (self.heads, -1)), weight).flatten(1, 2)
-        return u + self.pooling.output.bias / self.heads
+    def _maps(self) -> tuple[Tensor, Tensor]:
+        """Of a frame less its mean and over its deviation: each head's centred u, and then each head's centred p.
+
+        All that lies between is linear, so it is one matrix (2 H d, d) and what is added (2 H d,).
+        """
+        pool = self.pooling
+        output = pool.output.weight.double().unflatten(1, (self.heads, -1)).transpose(0, 1)  # (H, d, e)
+        value = pool.value.weight.double().unflatten(0, (self.heads, -1))  # (H, e, d)
+        bias = pool.value.bias.double().unflatten(0, (self.heads, -1))[..., None]  # (H, e, 1)
+        weight, norm_bias = output @ value, pool.norm_in.bias.double()[:, None]
+        added = weight @ norm_bias + output @ bias + pool.output.bias.double()[:, None] / self.heads
+        both = torch.cat([weight * pool.norm_in.weight, added], dim=2)  # (H, d, d + 1)
+        attended = both - both.mean(dim=1, keepdim=True)
+        scaled = attended * pool.norm_attended.weight[:, None]
+        pushed = scaled + pool.linear.weight.double() @ scaled
+        pushed = pushed - pushed.mean(dim=1, keepdim=True)
+        maps = torch.cat([attended.flatten(0, 1), pushed.flatten(0, 1)]).float()
+        return maps[:, :-1].contiguous(), maps[:, -1].contiguous()
 
     def _constant(self) -> Tensor:
         """c (d,)"""

@@ -21,6 +21,7 @@ from dits.errors import CheckpointError, InputError
 from dits.gallery import Derived, Gallery
 from dits.index.location import is_index
 from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
+from dits.ranking import ranks_at, top_of
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
@@ -221,23 +222,28 @@ class SearchEngine:
         check_top(top)
         with self._lock:
             embedding = self.encoder.encode_text([query])
-            some = self._candidates(self._aligned(embedding)) if self._candidates else None
+            aligned = self._aligned(embedding)
+            some = (
+                self._candidates(torch.cat([embedding, *aligned.values()]).unique(dim=0)) if self._candidates else None
+            )
             galleries = {
                 name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
                 for name, loaded in self.methods.items()
             }
-            scores = {name: gallery.scores(embedding)[0] for name, gallery in galleries.items()}
-            orders = {name: torch.argsort(values, descending=True, stable=True) for name, values in scores.items()}
-            best = {name: order[:top] for name, order in orders.items()}
+            scores = {name: gallery.scores(embedding, aligned.get(name))[0] for name, gallery in galleries.items()}
+            best = {name: top_of([values[None]], top).rows[0] for name, values in scores.items()}
             weights = {name: gallery.frame_weights(embedding[0], best[name]) for name, gallery in galleries.items()}
             frames = {name: gallery.best_frames(embedding[0], best[name]) for name, gallery in galleries.items()}
-        ranks = {name: torch.argsort(order) + 1 for name, order in orders.items()}
+            ranks = {
+                name: {other: ranks_at(values, rows).tolist() for other, values in scores.items()}
+                for name, rows in best.items()
+            }
         return {
             name: SearchResult(
                 query=query,
                 encoder=self.encoder.id,
                 method=name,
-                hits=self._hits(values, best[name], ranks, weights[name], frames[name], some),
+                hits=self._hits(values, best[name], ranks[name], weights[name], frames[name], some),
                 spread=(float(of_all.min()), float(of_all.mean()), float(of_all.max())),
                 notice=notice,
                 exact=some is None,
@@ -255,17 +261,16 @@ class SearchEngine:
         return read_query(text, self.encoder)[0]
 
     @torch.inference_mode()
-    def _aligned(self, embedding: Tensor) -> Tensor:
-        """The different embeddings (Q, d) that stand for a text (1, d) under the methods."""
-        models = [loaded.model for loaded in self.methods.values() if not loaded.model.alignment.pairwise]
-        aligned = [model.align(embedding.to(model.logit_scale.device)).cpu() for model in models]
-        return torch.cat([embedding, *aligned]).unique(dim=0)
+    def _aligned(self, embedding: Tensor) -> dict[str, Tensor]:
+        """What stands for a text (1, d) under each method that has such an embedding (1, d)."""
+        models = {name: loaded.model for name, loaded in self.methods.items() if not loaded.model.alignment.pairwise}
+        return {name: model.align(embedding.to(model.logit_scale.device)).cpu() for name, model in models.items()}
 
     def _hits(
         self,
         scores: Tensor,
         best: Tensor,
-        ranks: dict[str, Tensor],
+        ranks: dict[str, list[int]],
         weights: Tensor,
         frames: Tensor,
         some: Candidates | None,
@@ -285,7 +290,7 @@ class SearchEngine:
                     FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], of_frames, strict=True)
                 ),
                 best_moment=round(float(times[row, moment]), 3),
-                ranks={name: int(values[place]) for name, values in ranks.items()},
+                ranks={name: of_hits[rank - 1] for name, of_hits in ranks.items()},
             )
             for rank, (row, place, of_frames, moment) in enumerate(
                 zip(rows.tolist(), best.tolist(), weights, frames, strict=True), start=1

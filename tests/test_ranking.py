@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dits.ranking import top_of
+from dits.ranking import ranks_at, top_of
 
 
 @pytest.mark.parametrize("k", [1, 5, 50])
@@ -33,3 +33,11 @@ def test_one_video_has_no_deviation():
     assert best.rows.tolist() == [[0], [0]]
     assert best.mean.tolist() == [0.25, -1.0]
     assert best.deviation.tolist() == [0.0, 0.0]
+
+
+def test_ranks_are_places_in_the_whole_order():
+    """With many equal scores, of which the lower row comes first."""
+    scores = torch.randint(-3, 4, (50,), generator=torch.Generator().manual_seed(2)) / 8
+    places = torch.argsort(scores, descending=True, stable=True).argsort() + 1
+    rows = torch.tensor([49, 3, 3, 17])
+    assert torch.equal(ranks_at(scores, rows), places[rows])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dits.index.snapshot import Snapshot
+from dits.index.snapshot import Snapshot, rows_of
 from dits.index.store import VideoIndex
 from dits.search import Candidates, FindCandidates
 
@@ -41,6 +41,8 @@ def candidate_search(
     device: torch.device,
     notice: Callable[[str], None],
     exact_up_to: int = EXACT_ON_CPU,
+    count: int = CANDIDATES,
+    share: float = SHARE,
 ) -> FindCandidates | None:
     """How candidates are found; None where all segments are scored.
 
@@ -48,6 +50,8 @@ def candidate_search(
         device: where scores are computed.
         notice: told in a sentence where all are scored only for want of a vector index.
         exact_up_to: so many segments are all scored on a CPU.
+        count: of the segments that are ranked exactly for each embedding of a text.
+        share: of the vector index that is looked at.
     """
     if device.type != "cpu" or len(snapshot) <= exact_up_to:
         return None
@@ -60,17 +64,11 @@ def candidate_search(
     sample = np.linspace(0, len(snapshot) - 1, _SAMPLE).astype(int)
 
     def candidates(texts: Tensor) -> Candidates:
-        found = [rows_of(snapshot, index.nearest(text.numpy(), CANDIDATES, SHARE)) for text in texts]
+        found = [
+            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), count, share), snapshot.ids.dtype))[0]
+            for text in texts
+        ]
         rows = np.unique(np.concatenate([sample, *found]))
         return Candidates(torch.from_numpy(rows), torch.from_numpy(np.isin(rows, sample)))
 
     return candidates
-
-
-def rows_of(snapshot: Snapshot, ids: list[str]) -> np.ndarray:
-    """The rows of segments by their ids; those that the snapshot does not have are left out."""
-    names = np.array(ids, snapshot.ids.dtype)
-    at = np.searchsorted(snapshot.ids, names)
-    inside = at < len(snapshot)
-    at, names = at[inside], names[inside]
-    return at[snapshot.ids[at] == names]

@@ -1,6 +1,7 @@
 """What the index keeps of a file: a row for every segment, or one row that says why there is none."""
 
 import hashlib
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +118,7 @@ def table_schema(encoder: str, dim: int, frames: int, fingerprint: Sequence[floa
         "dits.format": str(FORMAT),
         "dits.encoder": encoder,
         "dits.frames": str(frames),
+        "dits.table": uuid.uuid4().hex,
         "dits.fingerprint": " ".join(f"{value:.6g}" for value in fingerprint),
     }
     return pa.schema(

@@ -1,7 +1,8 @@
 """An index's embeddings as arrays on the local disk, mapped into memory: what search runs on.
 
 A snapshot belongs to one version of the index, is never changed, and can be made again from the index. Its rows are in
-the order of the segments' ids.
+the order of the segments' ids. An id says what is in the frames, so a new snapshot takes over the rows that the one
+before it has, derived ones included, and reads only the others from the index.
 """
 
 import json
@@ -15,7 +16,6 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -28,6 +28,8 @@ from dits.scoring import BLOCK
 
 _FORMAT = 1
 _ROWS_AT_ONCE = 1024
+_CARRIED = ".carried"  # in place of ".json": of an array whose new rows are not derived yet
+_NEW_ROWS = "new_rows.npy"  # those that were not in the snapshot before
 _SMALL_STEP = 64
 _ID = "S42"  # see `dits.index.schema.segment_id`
 
@@ -59,7 +61,8 @@ class Snapshot:
         """Arrays of a row a video that `derive` makes of frames (B, F, d): made once, and mapped from then on.
 
         Args:
-            weights: names what `derive` depends on; part of a file's name.
+            weights: names what `derive` depends on; part of a file's name. Rows that the snapshot before had under the
+                same name are copied.
             derive: see `dits.model.RetrievalModel.derive`. It is given blocks that begin at multiples of `BLOCK`, so
                 that what comes out does not depend on how many rows there are.
 
@@ -74,15 +77,23 @@ class Snapshot:
         shapes = json.loads(listed.read_text(encoding="utf-8"))
         return {name: _mapped(self.folder / f"{weights}-{name}", shape, np.float32) for name, shape in shapes.items()}
 
+    def derived_shapes(self) -> dict[str, dict[str, list[int]]]:
+        """The shapes of the arrays that are whole: by what `derived` calls weights, and by their own names."""
+        lists = [path for path in self.folder.glob("[!.]*.json") if path.name != "snapshot.json"]
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in lists}
+
     def _derive(self, weights: str, derive: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[str, list[int]]:
-        shapes: dict[str, list[int]] = {}
-        arrays: dict[str, np.ndarray] = {}
-        for start in range(0, max(1, len(self)), BLOCK):
-            for name, part in derive(self.frames[start : start + BLOCK]).items():
+        """Fills the arrays where they are not carried over; their shapes."""
+        carried = self.folder / f"{weights}{_CARRIED}"
+        shapes: dict[str, list[int]] = json.loads(carried.read_text(encoding="utf-8")) if carried.exists() else {}
+        arrays = {name: _opened(self.folder / f"{weights}-{name}", shape) for name, shape in shapes.items()}
+        rows = torch.from_numpy(np.load(self.folder / _NEW_ROWS)) if shapes else torch.arange(len(self))
+        for block in rows.split(BLOCK) if len(rows) or not shapes else ():
+            for name, part in derive(self.frames[block]).items():
                 if name not in arrays:
                     shapes[name] = [len(self), *part.shape[1:]]
                     arrays[name] = _new(self.folder / f"{weights}-{name}", shapes[name], np.float32)
-                arrays[name][start : start + len(part)] = part.cpu().numpy()
+                arrays[name][block.numpy()] = part.cpu().numpy()
         _flush(arrays)
         return shapes
 
@@ -134,11 +145,13 @@ def open_snapshot(
     root = cache_root() / "index" / sha256_of_json([index.location, index.encoder, part, parts])[:16]
     make_folder(root)
     with FileLock(root / "lock"), storage_errors(root):
-        folder = root / f"{_FORMAT}-{index.version}"
+        of_table = f"{_FORMAT}-{index.identity}"
+        folder = root / f"{of_table}-{index.version}"
         if not folder.is_dir():
+            before = max(root.glob(f"{of_table}-*"), key=lambda path: path.stat().st_mtime, default=None)
             temporary = Path(tempfile.mkdtemp(dir=root, prefix="making-"))
             try:
-                _write(index, shard, temporary, progress)
+                _write(index, shard, temporary, Snapshot(before) if before else None, progress)
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -161,33 +174,62 @@ def cut(rows: int, parts: int) -> list[tuple[int, int]]:
 
 
 def _write(
-    index: VideoIndex, shard: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None
+    index: VideoIndex,
+    shard: tuple[int, int],
+    folder: Path,
+    before: Snapshot | None,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     rows = index.rows(["id", "path", "start", "end", "duration", "video"])
     first, last = cut(len(rows), shard[1])[shard[0]]
     rows = rows.slice(first, last - first).combine_chunks()
-    ids = rows["id"].combine_chunks()
     shape = (len(rows), index.frames, index.dim)
     frames = _new(folder / "frames", shape, np.float16)
     times = _new(folder / "times", shape[:2], np.float32)
-    names = _new(folder / "ids", shape[:1], _ID)
-    names[:] = np.array(ids.to_pylist(), _ID)
-    done, ends = 0, (ids[0].as_py(), ids[-1].as_py()) if len(ids) else ("", "")
-    for batch in index.batches(["id", "frames", "times"], ends, _ROWS_AT_ONCE) if len(ids) else ():
-        at = pc.index_in(batch["id"], value_set=ids)
-        known = at.is_valid()  # a row that was added since is not
-        batch, at = batch.filter(known), at.filter(known).to_numpy()
-        frames[at] = batch["frames"].flatten().to_numpy().reshape(-1, *shape[1:])
-        times[at] = batch["times"].flatten().to_numpy().reshape(-1, shape[1])
+    ids = _new(folder / "ids", shape[:1], _ID)
+    ids[:] = np.array(rows["id"].to_pylist(), _ID)
+    missing = np.arange(len(ids)) if before is None else _carry_over(before, ids, frames, times, folder)
+    np.save(folder / _NEW_ROWS, missing)
+    done = len(ids) - len(missing)
+    wanted = ids[missing]
+    for batch in index.batches_with(wanted.astype(str).tolist(), ["id", "frames", "times"], _ROWS_AT_ONCE):
+        at, places = rows_of(wanted, np.array(batch["id"].to_pylist(), _ID))
+        frames[missing[at]] = batch["frames"].flatten().to_numpy().reshape(-1, *shape[1:])[places]
+        times[missing[at]] = batch["times"].flatten().to_numpy().reshape(-1, shape[1])[places]
         done += len(at)
         if progress:
-            progress(done, len(rows))
-    if done < len(rows):
+            progress(done, len(ids))
+    if done < len(ids):
         raise IndexStoreError(f"The index {index.location} changed while it was read: run the command again.")
-    _flush({"frames": frames, "times": times, "ids": names})
+    _flush({"frames": frames, "times": times, "ids": ids})
     with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
     write_json(folder / "snapshot.json", {"format": _FORMAT, "index": index.location, "shape": shape})
+
+
+def _carry_over(before: Snapshot, ids: np.ndarray, frames: np.ndarray, times: np.ndarray, folder: Path) -> np.ndarray:
+    """Copies what an older snapshot has of the ids, derived arrays included; the rows that it does not have."""
+    old, new = rows_of(before.ids, ids)
+    pairs = [(before.frames.numpy(), frames), (before.times.numpy(), times)]
+    for weights, shapes in before.derived_shapes().items():
+        for name, (_, *shape) in shapes.items():
+            source = np.memmap(before.folder / f"{weights}-{name}", np.float32, "r").reshape(-1, *shape)
+            pairs.append((source, _new(folder / f"{weights}-{name}", (len(ids), *shape), np.float32)))
+        resized = {name: [len(ids), *shape] for name, (_, *shape) in shapes.items()}
+        write_json(folder / f"{weights}{_CARRIED}", resized)
+    for start in range(0, len(new), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        for source, target in pairs:
+            target[new[some]] = source[old[some]]
+    return np.setdiff1d(np.arange(len(ids)), new, assume_unique=True)
+
+
+def rows_of(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of wanted ids in ascending `ids`, and the places of those ids among the wanted; others are left out."""
+    at = np.searchsorted(ids, wanted)
+    places = np.flatnonzero(at < len(ids))
+    places = places[ids[at[places]] == wanted[places]]
+    return at[places], places
 
 
 def _new(path: Path, shape: Sequence[int], kind: Any) -> np.ndarray:
@@ -195,6 +237,10 @@ def _new(path: Path, shape: Sequence[int], kind: Any) -> np.ndarray:
         path.touch()
         return np.empty(shape, kind)
     return np.memmap(path, kind, "w+", shape=tuple(shape))
+
+
+def _opened(path: Path, shape: Sequence[int]) -> np.ndarray:
+    return np.memmap(path, np.float32, "r+", shape=tuple(shape)) if shape[0] else np.empty(shape, np.float32)
 
 
 def _flush(arrays: Mapping[str, np.ndarray]) -> None:

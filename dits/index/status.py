@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dits.encoders import OpenClipEncoder
+from dits.index.recall import candidate_recall
 from dits.index.scan import shown
 from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
@@ -73,11 +74,12 @@ class IndexStatus:
 
 
 def status_of(index: VideoIndex, encoder: OpenClipEncoder | None = None) -> IndexStatus:
-    """What an index holds; with an encoder also the recall of candidates, on the index's own videos as queries.
+    """What an index holds; with an encoder also the recall of candidates, see `candidate_recall`.
 
     Raises:
-        IndexStoreError: it cannot be read.
+        IndexStoreError: it cannot be read, or has no vector index whose recall could be measured.
     """
+    recall = candidate_recall(index, encoder) if encoder else None
     counts, files = index.counts(), index.files().values()
     reasons = {
         status: tuple(sorted((shown(f.path), f.reason) for f in files if f.status == status))
@@ -91,4 +93,5 @@ def status_of(index: VideoIndex, encoder: OpenClipEncoder | None = None) -> Inde
         failed=reasons[FAILED],
         duplicates=reasons[DUPLICATE],
         missing=tuple(path for path, _ in reasons[MISSING]),
+        recall=recall,
     )

@@ -73,6 +73,7 @@ class VideoIndex:
         self.encoder = metadata["dits.encoder"]
         self.frames = int(metadata["dits.frames"])
         self.dim: int = table.schema.field("mean").type.list_size
+        self.identity = metadata.get("dits.table", "")  # differs where an index is removed and made anew
         self.fingerprint = [float(value) for value in metadata["dits.fingerprint"].split()]
         self._is_old = False
 
@@ -180,6 +181,21 @@ class VideoIndex:
         with store_errors(self.location):
             yield from query.to_batches(rows)
 
+    def batches_with(self, ids: Sequence[str], columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows of some ids that can be searched, in no particular order; with rows of others, if many.
+
+        Args:
+            ids: ascending.
+        """
+        if len(ids) > _SHARE_TO_SCAN * self._latest().count_rows():
+            yield from self.batches(columns, (ids[0], ids[-1]), rows)
+            return
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = _among("id", ids[start : start + _IDS_AT_ONCE])
+            query = self._latest().search().select(list(columns)).where(f"status = '{OK}' AND {some}").limit(_ALL)
+            with store_errors(self.location):
+                yield from query.to_batches(rows)
+
     def segments_of(self, video: str) -> set[str]:
         """The ids of a video's stored segments."""
         query = self._latest().search().select(["id"]).where(f"video = '{video}' AND start IS NOT NULL").limit(_ALL)
@@ -209,6 +225,8 @@ class VideoIndex:
     def nearest(self, vector: np.ndarray, count: int, share: float) -> list[str]:
         """The ids of the segments whose mean embeddings are nearest to a vector (d,) by cosine, nearest first.
 
+        Segments of files that are gone are among them: to ask for a status takes longer than the search.
+
         Args:
             count: how many.
             share: of the vector index that is looked at, from 0 to 1.
@@ -216,7 +234,7 @@ class VideoIndex:
         partitions = max(_LEAST_PARTITIONS, round(share * math.sqrt(self._table.count_rows())))
         with store_errors(self.location):
             query = self._table.search(vector.astype(np.float16), vector_column_name="mean").distance_type("cosine")
-            query = query.where(f"status = '{OK}'", prefilter=True).select(["id", "_distance"])
+            query = query.select(["id", "_distance"])  # Lance warns where the distance is not asked for
             return query.nprobes(partitions).limit(count).to_arrow()["id"].to_pylist()
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -331,6 +349,7 @@ _DAMAGED = re.compile(
     "invalid magic|was not found|panicked",
     re.IGNORECASE,
 )  # what Lance says of files that are cut off, overwritten, or gone
+_SHARE_TO_SCAN = 0.05  # of the rows: to read all and keep some is faster than to look more up
 _SENTENCE = "a woman in a red coat walks her dog along the beach"
 
 
