@@ -37,6 +37,8 @@ its machine, whatever it reserves."""
 
 _SECONDS_TO_PLACE = 120  # a process starts and imports PyTorch
 _SECONDS_BETWEEN_TRIES = 0.5
+_SECONDS_BETWEEN_LOOKS = 5.0  # at which machines are there; Ray takes ten to notice that one is gone
+_LATE = {"place": "found no free place", "open": "did not open", "answer": "did not answer"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class ShardedSearch:
         self._ray, self._index, self._encoder, self._model = ray, index, encoder, model
         self._config, self._progress = config or ShardConfig(), progress
         self._weights = weights_name(model.config.method, sha256)
-        self._sent = ray.put(for_shards(model))  # kept, for a shard that starts again asks for it
+        # Kept, for a shard that starts again asks for it; in a list, for Ray warns of bare references to what may go.
+        self._sent = [ray.put(for_shards(model))]
         self._shards: list[Any] = []
         self.rebalance()
 
@@ -218,7 +221,7 @@ class ShardedSearch:
         for number, (ask, first) in enumerate(zip(calls, asked, strict=True), start=1):
             result = self._result(partial(ask, *arguments), first, deadline)
             if isinstance(result, _Missing):
-                late = f"did not {call} in {seconds:g} seconds"
+                late = f"{_LATE[call]} in {seconds:g} seconds"
                 result = _Missing(f"Shard {number} of {len(calls)} {result or late}.")
             results.append(result)
             if tell:
@@ -229,17 +232,22 @@ class ShardedSearch:
         """What a call gives, or why it gives nothing; "" where that is the time."""
         errors = self._ray.exceptions
         while True:
+            left = max(0.0, deadline - time.monotonic())
             try:
-                return self._ray.get(asked, timeout=max(0.0, deadline - time.monotonic()))
+                return self._ray.get(asked, timeout=min(left, _SECONDS_BETWEEN_LOOKS))
             except errors.GetTimeoutError:
-                return _Missing()
-            except errors.ActorUnavailableError:  # lost, and started again where there is room
-                if not self._has_room() or time.monotonic() > deadline:
-                    return _Missing("is lost with its machine or process")
+                lost = False
+            except errors.ActorUnavailableError:  # Ray starts it again where there is room
+                lost = True
             except (errors.RayTaskError, errors.RayActorError) as error:
                 return _Missing(f"fails: {reason_of(error)}")
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-            asked = ask()
+            if not self._has_room() or (lost and not left):
+                return _Missing("is lost with its machine or process")
+            if not left:
+                return _Missing()
+            if lost:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+                asked = ask()
 
     def _check(self, results: "Sequence[Any | _Missing]") -> tuple[str, ...]:
         """Why shards gave nothing.
@@ -265,7 +273,8 @@ class ShardActor:
     Where Ray has started it again it opens it by itself. What goes wrong then is said to whoever asks.
     """
 
-    def __init__(self, plan: ShardPlan, model: RetrievalModel) -> None:
+    def __init__(self, plan: ShardPlan, model: list[Any]) -> None:
+        """`model` is a reference to what `for_shards` made."""
         import ray
 
         self._plan, self._model = plan, model
@@ -286,8 +295,10 @@ class ShardActor:
         return self._opened().answer(text, aligned, k)
 
     def _opened(self) -> Shard:
+        import ray
+
         if self._shard is None:
-            self._shard = Shard(self._plan, self._model)
+            self._shard = Shard(self._plan, ray.get(self._model[0]))
         return self._shard
 
 
