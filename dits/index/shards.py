@@ -115,8 +115,7 @@ class ShardedSearch:
         self._ray, self._index, self._encoder, self._model = ray, index, encoder, model
         self._config, self._progress = config or ShardConfig(), progress
         self._weights = weights_name(model.config.method, sha256)
-        # Kept, for a shard that starts again asks for it; in a list, for Ray warns of bare references to what may go.
-        self._sent = [ray.put(for_shards(model))]
+        self._sent = ray.put(for_shards(model))  # kept, for a shard that starts again asks for it
         self._shards: list[Any] = []
         self.rebalance()
 
@@ -273,8 +272,8 @@ class ShardActor:
     Where Ray has started it again it opens it by itself. What goes wrong then is said to whoever asks.
     """
 
-    def __init__(self, plan: ShardPlan, model: list[Any]) -> None:
-        """`model` is a reference to what `for_shards` made."""
+    def __init__(self, plan: ShardPlan, model: RetrievalModel) -> None:
+        """See `Shard`."""
         import ray
 
         self._plan, self._model = plan, model
@@ -295,10 +294,8 @@ class ShardActor:
         return self._opened().answer(text, aligned, k)
 
     def _opened(self) -> Shard:
-        import ray
-
         if self._shard is None:
-            self._shard = Shard(self._plan, ray.get(self._model[0]))
+            self._shard = Shard(self._plan, self._model)
         return self._shard
 
 
