@@ -35,7 +35,8 @@ def connected(address: str) -> Iterator[Any]:
     # Ray prints what happens to machines, which its log files hold as well. Standard output is for results.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+            with _no_words():
+                ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ClusterError(_why(address, error)) from error
         try:
@@ -73,6 +74,19 @@ def reason_of(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return " ".join(lines[-1].split())[:300].rstrip(".")
+
+
+@contextmanager
+def _no_words() -> Iterator[None]:
+    """Nothing gets to the error stream, not even from native code, which says there that it is told to be quiet."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _check(address: str) -> None:

@@ -5,6 +5,7 @@ waits between the two is bounded by Ray's object store. The rows are written by 
 are the same, and as safe, as on one machine. Every machine reads the videos under the same paths.
 """
 
+import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from dits.index.work import Done
 _MOST_TASKS = 10_000
 _BYTES_A_BLOCK = 16 * 2**20  # that readers hand over at once: a job's pixels
 _CPUS_AN_ENCODER = 4
-_RETRIES = 3  # where a machine is lost; what a file does to its reader is dealt with below
+_BYTES_A_READER = 2**28  # of memory; what encoders ask for differs, so that Ray Data does not make one of the two
 _NO_PIXELS = np.empty(0, np.uint8)
 _SECONDS_TO_LOOK = 120
 
@@ -82,6 +83,7 @@ class RayWork:
     def _dataset(self, jobs: Sequence[ReadJob]) -> Any:
         import ray.data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it says how it works, and progress is told elsewhere
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = _BYTES_A_BLOCK
@@ -96,15 +98,16 @@ class RayWork:
                 fn_kwargs={"seconds": self._config.seconds},
                 batch_size=1,
                 num_cpus=share,
-                concurrency=self._config.workers or None,
-                max_retries=_RETRIES,
+                memory=_BYTES_A_READER,
+                compute=ray.data.TaskPoolStrategy(self._config.workers or None),
             )
             .map_batches(
                 _Encode,
                 fn_constructor_args=(self._name, self._encoder.id, self._config.precision),
                 batch_size=1,
-                concurrency=encoders,
-                **({"num_gpus": 1} if gpus else {"num_cpus": share}),
+                num_gpus=1 if gpus else None,
+                num_cpus=None if gpus else share,
+                compute=ray.data.ActorPoolStrategy(size=encoders),
             )
         )
 

@@ -37,6 +37,8 @@ its machine, whatever it reserves."""
 
 _SECONDS_TO_PLACE = 120  # a process starts and imports PyTorch
 _SECONDS_BETWEEN_TRIES = 0.5
+_SECONDS_BETWEEN_LOOKS = 5.0  # at which machines are there; Ray takes ten to notice that one is gone
+_LATE = {"place": "found no free place", "open": "did not open", "answer": "did not answer"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ class ShardedSearch:
         for number, (ask, first) in enumerate(zip(calls, asked, strict=True), start=1):
             result = self._result(partial(ask, *arguments), first, deadline)
             if isinstance(result, _Missing):
-                late = f"did not {call} in {seconds:g} seconds"
+                late = f"{_LATE[call]} in {seconds:g} seconds"
                 result = _Missing(f"Shard {number} of {len(calls)} {result or late}.")
             results.append(result)
             if tell:
@@ -229,17 +231,22 @@ class ShardedSearch:
         """What a call gives, or why it gives nothing; "" where that is the time."""
         errors = self._ray.exceptions
         while True:
+            left = max(0.0, deadline - time.monotonic())
             try:
-                return self._ray.get(asked, timeout=max(0.0, deadline - time.monotonic()))
+                return self._ray.get(asked, timeout=min(left, _SECONDS_BETWEEN_LOOKS))
             except errors.GetTimeoutError:
-                return _Missing()
-            except errors.ActorUnavailableError:  # lost, and started again where there is room
-                if not self._has_room() or time.monotonic() > deadline:
-                    return _Missing("is lost with its machine or process")
+                lost = False
+            except errors.ActorUnavailableError:  # Ray starts it again where there is room
+                lost = True
             except (errors.RayTaskError, errors.RayActorError) as error:
                 return _Missing(f"fails: {reason_of(error)}")
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-            asked = ask()
+            if not self._has_room() or (lost and not left):
+                return _Missing("is lost with its machine or process")
+            if not left:
+                return _Missing()
+            if lost:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+                asked = ask()
 
     def _check(self, results: "Sequence[Any | _Missing]") -> tuple[str, ...]:
         """Why shards gave nothing.
@@ -266,6 +273,7 @@ class ShardActor:
     """
 
     def __init__(self, plan: ShardPlan, model: RetrievalModel) -> None:
+        """See `Shard`."""
         import ray
 
         self._plan, self._model = plan, model
