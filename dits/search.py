@@ -207,6 +207,21 @@ class SearchEngine:
             self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates
         )
 
+    def over(
+        self,
+        corpus: Corpus,
+        embeddings: CorpusEmbeddings,
+        notices: Sequence[str] = (),
+        derive: Derive | None = None,
+        candidates: FindCandidates | None = None,
+    ) -> "SearchEngine":
+        """The same encoder and methods over other videos; see `__init__` for what is given."""
+        methods = {
+            name: _over(name, method.model, method.weights, embeddings.frames, derive)
+            for name, method in self.methods.items()
+        }
+        return SearchEngine(corpus, self.encoder, embeddings, methods, notices, self.missing, derive, candidates)
+
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
 
@@ -462,7 +477,13 @@ def load_method(
     checkpoint = load_checkpoint(path, encoder, method) if path else None
     model = checkpoint.model if checkpoint else RetrievalModel(ModelConfig(method=method)).eval()
     model = model.to(encoder.device)
-    sha256 = checkpoint.sha256 if checkpoint else None
+    return _over(method, model, checkpoint.sha256 if checkpoint else None, frames, derive)
+
+
+def _over(
+    method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: Derive | None
+) -> LoadedMethod:
+    """A method with the checksum of its weights, over videos (V, F, d)."""
     derived = derive(f"{method}-{(sha256 or 'none')[:16]}", model) if derive else None
     return LoadedMethod(model, model.gallery(frames, derived), sha256)
 

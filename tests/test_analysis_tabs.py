@@ -33,12 +33,12 @@ def analyst(engine):
 
 @pytest.fixture(scope="module")
 def trajectory(analyst):
-    return TrajectoryTab(lambda: analyst)
+    return TrajectoryTab(lambda source: analyst)
 
 
 @pytest.fixture(scope="module")
 def gap(analyst):
-    return GapTab(lambda: analyst)
+    return GapTab(lambda source: analyst)
 
 
 def chosen(*points, name="map-linear"):
@@ -104,7 +104,7 @@ def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
 
 def test_without_weights_of_diffusion_the_choice_is_closed_and_says_why(engine, monkeypatch):
     monkeypatch.setattr(Analyst, "_methods", lambda self: {"dits": "DITS", "mean": "Mean pooling"})
-    tab = TrajectoryTab(lambda: other)
+    tab = TrajectoryTab(lambda source: other)
     other = Analyst(engine)
     beside = tab.opened(None, "", QUERY, "", None)[-1]
     assert not beside.interactive
@@ -355,7 +355,7 @@ def test_a_page_is_made_once(engine, monkeypatch):
     monkeypatch.setattr("ui.gap_tab._maps", lambda *_: calls.append("maps") or "[]")
     monkeypatch.setattr("ui.trajectory_tab._page", lambda *_: calls.append("way") or ("numbers", "[]"))
     analyst = Analyst(engine)
-    gap, trajectory = GapTab(lambda: analyst), TrajectoryTab(lambda: analyst)
+    gap, trajectory = GapTab(lambda source: analyst), TrajectoryTab(lambda source: analyst)
     for _ in range(2):
         gap.show(**GAP)
         trajectory.show(QUERY, **SHOWN)
@@ -380,7 +380,7 @@ def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
     monkeypatch.setattr("ui.gap_tab._measures", lambda *asked: calls.append(asked[1:]) or ("numbers", "[]"))
     monkeypatch.setattr("ui.gap_tab._maps", lambda *asked: calls.append(asked[1:]) or done.set() or "[]")
     analyst = Analyst(engine)
-    gap = GapTab(lambda: analyst)
+    gap = GapTab(lambda source: analyst)
     gap.warm()
     assert done.wait(30)
     _, _, split, first, second = gap.opened(None, "", None, None, None)
@@ -389,7 +389,7 @@ def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
 
 
 def test_warming_before_the_engine_is_loaded_says_nothing():
-    def absent():
+    def absent(source):
         raise DitsError("Not ready yet")
 
     gap = GapTab(absent)

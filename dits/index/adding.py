@@ -36,6 +36,9 @@ def add_videos(
     What the index knows and has not changed is passed over; what changed is replaced; files that are gone from the
     folders are marked; copies are noted as such; what cannot be decoded is stored with its reason.
 
+    Args:
+        progress: told after every step, and several times a second while there is none. What it raises ends the run.
+
     Raises:
         InputError: a path does not exist.
         DitsError: the index cannot be written, or worker processes do not start.
@@ -102,10 +105,11 @@ class _Run:
         plan = make_plan(
             self.index, self.known, scan, self.segmenting, self.encoder.transform, self.config.retry
         )  # fmt: skip
-        self.counts = _Counts([job.size for job in plan.jobs], self.progress)
+        jobs = [replace(job, longest=self.config.longest) for job in plan.jobs]
+        self.counts = _Counts([job.size for job in jobs], self.progress)
         self._note(plan)
         workers = self.config.workers or cores()
-        results = Ahead(read_files(plan.jobs, workers, self.config.seconds, self.refused), workers)
+        results = Ahead(read_files(jobs, workers, self.config.seconds, self.refused), workers, self.counts.tell)
         try:
             for job, result in results:
                 self._take(job, result)
@@ -211,15 +215,15 @@ class _Counts:
     def embedded(self, segments: int, bytes_each: float) -> None:
         self.segments += segments
         self._partly += segments * bytes_each
-        self._tell()
+        self.tell()
 
     def finished(self, size: int) -> None:
         self.done += 1
         self._finished += size
         self._partly = 0.0 if self.done == self.files else self._partly
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         if self._progress is None:
             return
         elapsed = time.monotonic() - self._began

@@ -2,11 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_TICK = 0.25  # seconds
 
 
 class Ahead(Generic[T]):
@@ -15,17 +17,23 @@ class Ahead(Generic[T]):
     Args:
         made: the generator. The thread alone touches it.
         waiting: how many results may wait: the bound of the memory that they take.
+        tick: called several times a second while no result waits. What it raises is raised here.
     """
 
-    def __init__(self, made: Generator[T], waiting: int) -> None:
+    def __init__(self, made: Generator[T], waiting: int, tick: Callable[[], None] = lambda: None) -> None:
         self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
+        self._tick = tick
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(made,), name="ahead", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            result, error = self._results.get()
+            try:
+                result, error = self._results.get(timeout=_TICK)
+            except queue.Empty:
+                self._tick()
+                continue
             if isinstance(error, StopIteration):
                 return
             if error is not None:
