@@ -21,7 +21,7 @@ from dits.index.location import is_index, location_of
 from dits.search import SearchEngine, SearchResult
 from ui.examples import read_examples
 from ui.gap_tab import build_gap_tab
-from ui.library import Library
+from ui.library import NO_VIDEOS, Library
 from ui.loading import EngineLoader
 from ui.media import Media, media_routes
 from ui.panels import PLOTLY
@@ -82,7 +82,9 @@ class Handlers:
 
     def choose(self, where: str, request: gr.Request) -> tuple[str | None, str]:
         """What is searched from now on, and what the page runs on then."""
-        own = self.sources.libraries.of(request.session_hash).token if where == "own" else None
+        library = self.sources.libraries.find(request.session_hash) if where == "own" else None
+        require(where != "own" or library is not None, NO_VIDEOS)
+        own = library.token if library else None
         return own, status_html(self.sources.engine(own))
 
     def load(self, method: Method) -> Iterator[tuple[Any, Any]]:
@@ -177,7 +179,7 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
             with gr.Tab("Search", id="search"):
                 search = _build_search(app, handle, status, source)
             with gr.Tab("Your videos", id="own"):
-                tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded)
+                tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
                 search.show_after(opened)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
@@ -276,8 +278,8 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def launch(settings: Settings) -> None:
-    """Starts loading, then serves the page, which shows the progress."""
+def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
+    """Starts loading, then serves the page, which shows the progress; `wait`: for as long as the process lives."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
     main, libraries = _libraries(settings, loader)
@@ -297,7 +299,9 @@ def launch(settings: Settings) -> None:
         max_file_size=limits.megabytes * 1_000_000 if limits else None,
         ssr_mode=False,
         show_error=True,
+        prevent_thread_lock=not wait,
     )
+    return app, sources
 
 
 def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries]:

@@ -1,8 +1,6 @@
 """What the analysis tabs answer, without a browser: their handlers on the demo corpus."""
 
-import json
 import threading
-from base64 import b64decode
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from dits.errors import DitsError, InputError
+from tests.drawn import floats, panels, traces
 from tests.plain import xpool_similarity
 from ui.analysing import Analyst, Analysts
 from ui.gap_tab import GapTab
@@ -46,14 +45,6 @@ def chosen(*points, name="map-linear"):
     return gr.EventData(None, {"name": name, "points": list(points)})
 
 
-def panels(text):
-    return {panel["name"]: panel for panel in json.loads(text)}
-
-
-def traces(panel):
-    return {trace["name"]: trace for trace in panel["figure"]["data"]}
-
-
 # A sentence's way
 
 
@@ -69,7 +60,7 @@ def test_the_way_on_the_map_is_the_samplers(trajectory, analyst, engine, method)
     axis = F.normalize(videos.mean(dim=0) - texts.mean(dim=0), dim=0)
     expected = ((F.normalize(points, dim=-1) - torch.cat([texts, videos]).mean(dim=0)) @ axis).numpy()
     way = traces(panels(drawn)["map-linear"])["the way followed"]
-    offset = np.array(_floats(way["x"])[: len(points)]) - expected
+    offset = np.array(floats(way["x"])[: len(points)]) - expected
     assert np.ptp(offset) < 1e-3  # where the axis has its zero is the map's affair
     assert f"{len(points) - 1} step" in numbers
 
@@ -79,7 +70,7 @@ def test_the_way_alone_fits_its_own_axes(trajectory, method):
     drawn = panels(trajectory.show(QUERY, **SHOWN | {"method": method})[1])
     alone, whole = drawn["way-linear"], drawn["map-linear"]
     for axis in "xy":
-        way = np.array(_floats(traces(whole)["the way followed"][axis])[:-1])
+        way = np.array(floats(traces(whole)["the way followed"][axis])[:-1])
         low, high = alone["figure"]["layout"][f"{axis}axis"]["range"]
         assert low < way.min() <= way.max() < high
     assert "times as large" in alone["note"]
@@ -97,7 +88,7 @@ def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
     beside = traces(panels(drawn)["map-linear"])["diffusion"]
     ways = {point[1] for point in beside["customdata"]}
     assert len(ways) == 3
-    starts = {tuple(_floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
+    starts = {tuple(floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
     assert len(starts) == 3
     assert "Diffusion from 3 Gaussian starts" in numbers
 
@@ -130,7 +121,7 @@ def test_any_number_of_steps_is_drawn(trajectory, steps):
 def test_noise_and_its_seed_move_the_way(trajectory):
     def way(**more):
         figure = panels(trajectory.show(QUERY, **SHOWN | more)[1])["map-linear"]
-        return tuple(_floats(traces(figure)["the way followed"]["x"])[:-1])
+        return tuple(floats(traces(figure)["the way followed"]["x"])[:-1])
 
     ways = [way(), way(noise=1), way(noise=1, seed=1), way(noise=1)]
     assert len(set(ways)) == 3
@@ -471,13 +462,6 @@ def _run(targets):
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _floats(values):
-    """Numbers as plotly's JSON has them: a list, or base64 with a type."""
-    if isinstance(values, dict):
-        return np.frombuffer(b64decode(values["bdata"]), values["dtype"]).tolist()
-    return [float("nan") if value is None else float(value) for value in values]
 
 
 def test_the_linear_view_stands_beside_any_other(trajectory, gap):

@@ -36,7 +36,7 @@ SIDES = {"the mean of its frames": "mean", "its frames as its own text pools the
 
 NO_PAIRS = (
     "The modality gap is measured on pairs of a sentence and its video, and your videos have no sentences: list both "
-    "in a CSV file and start the app with --corpus FILE.csv, or search in the demo clips again."
+    "in a CSV file and start the app with --corpus FILE.csv. The demo clips have sentences."
 )
 
 _CURVES = ("l2", "cosine", "centroid_distance", "rmg", "separability", "cross_modal_neighbours")

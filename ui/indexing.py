@@ -34,6 +34,7 @@ class Indexing:
         self.error: DitsError | None = None
         self._turn, self._ended = turn, ended
         self._stop = threading.Event()
+        self._closed = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -51,9 +52,10 @@ class Indexing:
         """Starts a run.
 
         Raises:
-            InputError: one is under way.
+            InputError: one is under way, or there are to be no more.
         """
         with self._lock:
+            require(not self._closed, "These videos are being deleted: reload the page to begin anew.")
             require(not self.running, "Videos are being added already: wait until that is done, or stop it.")
             self.progress = self.report = self.error = None
             self.waiting = True
@@ -65,8 +67,11 @@ class Indexing:
         """Ends the run, if there is one, within a second or so; what it stored stays."""
         self._stop.set()
 
-    def join(self) -> None:
-        """Waits for the run's end."""
+    def close(self) -> None:
+        """Ends the run, waits for that, and lets no other begin."""
+        with self._lock:
+            self._closed = True
+            self.stop()
         if self._thread is not None:
             self._thread.join()
 

@@ -88,8 +88,7 @@ class Library:
     def check(self, paths: Sequence[str]) -> None:
         """Nothing, where paths can be added; raises InputError where one does not exist, or a run is under way."""
         require(not self.runs.running, "Videos are being added already: wait until that is done, or stop it.")
-        require(not any("\0" in path for path in paths), "A path cannot hold a NUL character.")
-        check_paths(paths)
+        check_paths(_real(paths))
 
     def update(self) -> None:
         """Starts looking again at everything that was added; raises as `add` does."""
@@ -104,8 +103,7 @@ class Library:
             IndexStoreError: the index cannot be written.
         """
         require(not self.runs.running, "Videos are being added: wait until that is done, or stop it.")
-        require(not any(b"\0" in os.fsencode(path) for path in paths), "A path cannot hold a NUL character.")
-        removed = remove_videos(self._required(), paths)
+        removed = remove_videos(self._required(), _real(paths))
         self.refresh()
         require(removed > 0, f"Nothing was added from {shown(os.fsencode(paths[0]))[:200]}.")
         return removed
@@ -178,10 +176,9 @@ class Library:
 
     def close(self) -> None:
         """Ends what is under way, and waits for that."""
-        self.runs.stop()
-        self.runs.join()
+        self.runs.close()
         with self._loading:
-            self._loaded = None
+            self._loaded = self._opened = None
 
     def _ready(self) -> _Loaded:
         loaded = self._loaded
@@ -218,6 +215,16 @@ class Library:
         if index is None:
             raise InputError(NO_VIDEOS)
         return index
+
+
+def _real(paths: Sequence[str | bytes]) -> list[bytes]:
+    """Paths as the system has them, of whatever somebody typed."""
+    try:
+        names = [os.fsencode(path) for path in paths]
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise InputError("What was typed is no path: it holds half a character.") from error
+    require(not any(b"\0" in name for name in names), "A path holds no NUL character: check what was typed.")
+    return names
 
 
 def _row(engine: SearchEngine, segment: str) -> int | None:

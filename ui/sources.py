@@ -20,6 +20,11 @@ class Sources:
         self.libraries, self.main = libraries, main
         self._loader, self._analysts = loader, Analysts(loader)
 
+    @property
+    def choosable(self) -> bool:
+        """Whether there is a corpus to search beside one's own videos: not where these are what the page is for."""
+        return self.main is None or self.libraries.find(None) is not self.main
+
     def engine(self, own: str | None = None) -> SearchEngine:
         """The engine; raises DitsError where it is not loaded, or not there any more."""
         library = self._library(own)

@@ -1,6 +1,5 @@
 """The tab "Your videos": adds one's own videos to an index that the other tabs search and analyse."""
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from dits.errors import DitsError, require
+from dits.errors import DitsError, InputError, require
 from dits.index.scan import SUFFIXES
 from dits.segments import Segmenting
-from ui.library import Library
+from ui.library import NO_VIDEOS, Library
 from ui.results import error_html
 from ui.shown_errors import shown_errors
 from ui.videos_html import held_html, run_html
@@ -27,15 +26,17 @@ _POLL = 0.3  # seconds
 class VideosTab:
     """What the tab does, for the library of the visitor's session."""
 
-    def __init__(self, libraries: Libraries) -> None:
-        self._libraries = libraries
+    def __init__(self, libraries: Libraries, choosable: bool = True) -> None:
+        """`choosable`: there is a corpus to search beside one's own videos."""
+        self._libraries, self._choosable = libraries, choosable
 
     def add(
         self, paths: str, uploads: list[str] | None, cut: str, seconds: float, request: gr.Request
     ) -> tuple[Any, Any]:
         """Starts adding what was typed, a path on every line, and what was dropped; both boxes are empty then."""
-        library, segment = self._library(request), _segment(cut, seconds)
-        named = _paths(paths) if self._libraries.limits is None else []
+        named, segment = _paths(paths), _segment(cut, seconds)
+        require(self._libraries.limits is None or not named, "Folders cannot be named here: upload files.")
+        library = self._libraries.of(request.session_hash)
         library.check(named)
         dropped = self._libraries.kept(library, uploads or [])
         library.add([*named, *dropped], segment)
@@ -43,17 +44,17 @@ class VideosTab:
 
     def update(self, request: gr.Request) -> None:
         """Starts looking again at everything that was added."""
-        self._library(request).update()
+        self._own(request).update()
 
     def stop(self, request: gr.Request) -> None:
         """Stops what is under way."""
-        self._library(request).runs.stop()
+        self._own(request).runs.stop()
 
     def remove(self, path: str | None, request: gr.Request) -> None:
         """Forgets a file, or everything below a folder."""
         require(self._libraries.limits is None, "Folders cannot be named here.")
         require(isinstance(path, str) and bool(path.strip()), "Choose what to remove, or give its path.")
-        library, name = self._library(request), str(path).strip()
+        library, name = self._own(request), str(path).strip()
         library.remove([library.sources().get(name, name)])
 
     def leave(self, request: gr.Request) -> None:
@@ -62,10 +63,9 @@ class VideosTab:
 
     def follow(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Progress while videos are added; then what came of it: see `_outcome`."""
-        try:
-            library = self._library(request)
-        except DitsError as error:
-            yield error_html(str(error)), *[gr.skip()] * 6
+        library = self._libraries.find(request.session_hash)
+        if library is None:
+            yield _nothing()
             return
         shown, followed = None, library.runs.running
         while library.runs.running:
@@ -84,32 +84,49 @@ class VideosTab:
             return error_html(str(error)), gr.Button(visible=False), *[gr.skip()] * 5
         some = status is not None and status.videos > 0
         hidden = "" if self._libraries.limits is None else str(Path(library.location).parent / "videos") + "/"
-        where = gr.Radio(value="own", visible=True) if changed and some else gr.Radio(visible=some)
-        if not some:
-            where = gr.Radio(value="corpus", visible=False)
         return (
             run_html(library.runs),
             gr.Button(visible=False),
             held_html(status, hidden),
             gr.Dropdown(choices=list(sources), value=None),
             gr.Column(visible=status is not None),
-            where,
+            _where(some and self._choosable, changed),
             gr.Button(visible=some),
         )
 
-    def _library(self, request: gr.Request) -> Library:
-        return self._libraries.of(request.session_hash)
+    def _own(self, request: gr.Request) -> Library:
+        """The visitor's library, where there is one."""
+        library = self._libraries.find(request.session_hash)
+        if library is None:
+            raise InputError(NO_VIDEOS)
+        return library
 
 
-def build_videos_tab(tabs: gr.Tabs, where: gr.Radio, libraries: Libraries, loaded: Any) -> tuple[VideosTab, Any]:
+def _nothing() -> tuple[Any, ...]:
+    """As `VideosTab.follow` has it where a visitor has no videos."""
+    closed = gr.Button(visible=False)
+    return "", closed, held_html(None), gr.skip(), gr.Column(visible=False), _where(False, False), closed
+
+
+def _where(some: bool, changed: bool) -> gr.Radio:
+    """The choice of what is searched: closed where there is one thing alone; one's own videos once they are added."""
+    if not some:
+        return gr.Radio(value="corpus", visible=False)
+    return gr.Radio(value="own", visible=True) if changed else gr.Radio(visible=True)
+
+
+def build_videos_tab(
+    tabs: gr.Tabs, where: gr.Radio, libraries: Libraries, loaded: Any, choosable: bool
+) -> tuple[VideosTab, Any]:
     """Lays the tab out; what it calls, and the event after which somebody looks at the search tab.
 
     Args:
         tabs: the tabs that it is one of, the one of the search called "search".
         where: chooses what is searched, "corpus" or "own".
         loaded: the event after which the page's engine is there.
+        choosable: whether there is a corpus to search beside one's own videos.
     """
-    handle, limits = VideosTab(libraries), libraries.limits
+    handle, limits = VideosTab(libraries, choosable), libraries.limits
     gr.Markdown(_introduction(limits))
     with gr.Row(equal_height=True):
         paths = gr.Textbox(
@@ -187,7 +204,7 @@ def _segment(cut: Any, seconds: Any) -> str:
     require(isinstance(cut, str) and cut in CUTS, f"Videos cannot be cut '{str(cut)[:40]}': choose how.")
     if CUTS[cut] != "length":
         return CUTS[cut]
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     require(number and 0 < seconds <= _LONGEST_CUT, f"A part lasts from 0 to {_LONGEST_CUT:.0f} seconds.")
     return str(Segmenting("length", float(seconds)))
 
@@ -196,5 +213,5 @@ def _paths(text: Any) -> list[str]:
     """The paths that were typed, one on a line, in quotes or not."""
     require(isinstance(text, str), "The paths must be a text.")
     require(len(text) <= _MOST_TEXT, "That is too long for paths: name the folder that the files are in.")
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in text.split("\n"))
     return [line[1:-1] if line[:1] == line[-1:] and line[:1] in "'\"" else line for line in lines if line]

@@ -56,6 +56,9 @@ class Libraries(Protocol):
     def of(self, session: str | None) -> Library:
         """A session's library, made where it has none; raises DitsError where there can be no more."""
 
+    def find(self, session: str | None) -> Library | None:
+        """A session's library, if it has one."""
+
     def by_token(self, token: str) -> Library | None: ...
 
     def leave(self, session: str | None) -> None:
@@ -74,6 +77,9 @@ class OwnLibrary:
         self.library = library
 
     def of(self, session: str | None) -> Library:
+        return self.library
+
+    def find(self, session: str | None) -> Library:
         return self.library
 
     def by_token(self, token: str) -> Library | None:
@@ -113,17 +119,24 @@ class VisitorLibraries:
         return make_folder(self.folder / "uploads")
 
     def of(self, session: str | None) -> Library:
-        require(bool(session), "Open the page in a browser to add videos of your own.")
-        name = str(session)
+        if not session:
+            raise InputError("Open the page in a browser to add videos of your own.")
         with self._lock:
-            if name not in self._libraries:
+            if session not in self._libraries:
                 require(
                     len(self._libraries) < self.limits.visitors,
                     "Too many visitors have videos here now: try again in a few minutes, or run the app yourself.",
                 )
-                self._libraries[name] = self._made()
-            self._used[name] = time.monotonic()
-            return self._libraries[name]
+                self._libraries[session] = self._made()
+            self._used[session] = time.monotonic()
+            return self._libraries[session]
+
+    def find(self, session: str | None) -> Library | None:
+        with self._lock:
+            if session in self._libraries:
+                self._used[session] = time.monotonic()
+                return self._libraries[session]
+        return None
 
     def by_token(self, token: str) -> Library | None:
         with self._lock:

@@ -22,6 +22,7 @@ from dits.segments import Segmenting
 
 _ROWS_A_STEP = 64
 _SECONDS_A_STEP = 20.0
+_SHARE_THAT_TELLS = 0.01  # of the bytes: what fewer took says nothing about the rest
 
 
 def add_videos(
@@ -228,7 +229,7 @@ class _Counts:
             return
         elapsed = time.monotonic() - self._began
         share = min(1.0, max(self._finished, self._partly) / self.bytes)
-        left = elapsed * (1 - share) / share if share > 0 else None
+        left = elapsed * (1 - share) / share if share > _SHARE_THAT_TELLS else None
         rate = self.segments / elapsed if elapsed > 0 else 0.0
         self._progress(AddProgress(self.done, self.files, self.segments, self.failed, rate, left))
 

@@ -44,7 +44,7 @@ class AddProgress:
         segments: that were embedded.
         failed: files that could not be decoded.
         rate: segments a second.
-        seconds_left: as the bytes that are left suggest; None before any are done.
+        seconds_left: as the bytes that are left suggest; None before enough are done to say.
     """
 
     done: int
