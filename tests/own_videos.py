@@ -1,5 +1,6 @@
 """An app in this process, and videos to add to it, for tests of one's own videos."""
 
+import json
 import os
 import time
 import urllib.error
@@ -7,6 +8,7 @@ import urllib.request
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 
 import app as page
@@ -58,7 +60,28 @@ def request(session="me"):
     return SimpleNamespace(session_hash=session)
 
 
-def status_of(url, **headers):
+def called(app, name, data, session):
+    """What the app answers to an event of its page, sent as a browser sends it: (whether it went well, its output)."""
+    [event] = [fn._id for fn in app.blocks.fns.values() if fn.name == name]
+    api = f"{app.url}gradio_api/queue/"
+    sent = httpx.post(f"{api}join", json={"data": data, "fn_index": event, "session_hash": session})
+    assert sent.status_code == 200, sent.text
+    with httpx.stream("GET", f"{api}data", params={"session_hash": session}, timeout=60) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line.removeprefix("data: ") or "{}")
+            if message.get("msg") == "process_completed":
+                return message["success"], message["output"]
+    raise AssertionError("no answer")
+
+
+def uploaded(app, path):
+    """A file, uploaded as a browser uploads it, as events name it."""
+    sent = httpx.post(f"{app.url}gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    assert sent.status_code == 200, sent.text
+    return {"path": sent.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def answer(url, **headers):
     """The status of an answer, its headers and its content."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
