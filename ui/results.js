@@ -41,6 +41,7 @@ const start = () => {
   sight.disconnect();
   for (const video of element.querySelectorAll(".card video")) {
     video.muted = true;
+    video.classList.toggle("failed", Boolean(video.error));
     sight.observe(video);
   }
   element.querySelectorAll("button.pause").forEach(label);

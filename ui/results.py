@@ -122,7 +122,7 @@ def picture_html(clip: Clip, media: Media, alternative: str = "") -> str:
     strip, text = media.strip(clip), escape(alternative)
     address = strip or media.picture(clip)
     shape = "" if strip else ' class="whole"'
-    return f'<img src="{escape(address)}" alt="{text}" title="{text}" loading="lazy"{shape}>' if address else ""
+    return f'<img src="{escape(address)}" alt="{text}" title="{text}"{shape}>' if address else ""
 
 
 def _card(hit: Hit, result: SearchResult, media: Media) -> str:

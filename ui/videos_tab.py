@@ -143,7 +143,7 @@ def build_videos_tab(
             label="Files to upload" if limits else "Or files, dropped here",
             file_count="multiple",
             file_types=sorted(SUFFIXES),
-            height=150,
+            height=170,
             elem_id="own-files",
             min_width=280,
         )
@@ -164,7 +164,7 @@ def build_videos_tab(
                 [], label="What was added", allow_custom_value=True, elem_id="own-sources", scale=4, min_width=240
             )
             remove = gr.Button("Remove it", min_width=110, elem_id="own-remove")
-            update = gr.Button("Look at all again", min_width=110, elem_id="own-update")
+            update = gr.Button("Look again", min_width=110, elem_id="own-update")
         delete = gr.Button("Delete my videos", visible=limits is not None, elem_id="own-delete")
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
