@@ -1,10 +1,12 @@
 """The Gradio app: wiring only. `python app.py` serves it; a Hugging Face Space starts it the same way."""
 
 import argparse
+import atexit
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +17,19 @@ import gradio as gr
 
 from analysis.panels import WEB
 from dits.errors import DitsError, require
+from dits.index.location import is_index, location_of
 from dits.search import SearchEngine, SearchResult
-from ui.analysing import Analysts
 from ui.examples import read_examples
 from ui.gap_tab import build_gap_tab
+from ui.library import NO_VIDEOS, Library
 from ui.loading import EngineLoader
+from ui.media import Media, media_routes
 from ui.panels import PLOTLY
 from ui.preparing import WeightsPreparer
 from ui.results import (
     METHOD_NAMES,
     comparison_html,
     error_html,
-    file_url,
     method_choices,
     missing_html,
     prepare_label,
@@ -35,7 +38,10 @@ from ui.results import (
     status_html,
 )
 from ui.shown_errors import shown_errors
+from ui.sources import Sources
 from ui.trajectory_tab import build_trajectory_tab
+from ui.videos_tab import build_videos_tab
+from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
 UI = Path(__file__).resolve().parent / "ui"
 Method = Literal["dits", "xpool", "mean"]
@@ -51,26 +57,35 @@ class Settings:
     host: str | None = None
     port: int | None = None
     warm: bool = True
+    index: str | None = None
+    hosted: bool = False
 
 
 class Handlers:
     """What the page's events and the API call, over an engine that may still be loading."""
 
-    def __init__(self, loader: EngineLoader) -> None:
-        self.loader = loader
+    def __init__(self, loader: EngineLoader, sources: Sources) -> None:
+        self.loader, self.sources = loader, sources
         self.preparer = WeightsPreparer(loader)
 
-    def show(self, query: str, method: Method, top: int) -> tuple[str, str]:
-        """The ranking, and the comparison of the methods, as HTML."""
-        results = shown_errors(self._ranked)(query, method, top)
-        return results_html(results[method]), comparison_html(results, method)
+    def show(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
+        """The ranking, and the comparison of the methods, as HTML; `own` says of what, see `ui.sources.Sources`."""
+        results, media = shown_errors(self._ranked)(query, method, top, own)
+        return results_html(results[method], media), comparison_html(results, method, media=media)
 
-    def show_first(self, query: str, method: Method, top: int) -> tuple[Any, Any]:
+    def show_first(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[Any, Any]:
         """The ranking of what the query box holds when loading ends, if it ended well and anything is there."""
         try:
-            return self.show(query, method, top)
+            return self.show(query, method, top, own)
         except gr.Error:
             return gr.skip(), gr.skip()
+
+    def choose(self, where: str, request: gr.Request) -> tuple[str | None, str]:
+        """What is searched from now on, and what the page runs on then."""
+        library = self.sources.libraries.find(request.session_hash) if where == "own" else None
+        require(where != "own" or library is not None, NO_VIDEOS)
+        own = library.token if library else None
+        return own, status_html(self.sources.engine(own))
 
     def load(self, method: Method) -> Iterator[tuple[Any, Any]]:
         """Progress until the engine is ready, then what it runs on and its methods, or why it does not."""
@@ -82,7 +97,7 @@ class Handlers:
                 yield progress_html(*shown), gr.skip()
             time.sleep(0.3)
         try:
-            engine = self.loader.engine()
+            engine = self.sources.engine()
         except DitsError as error:
             yield error_html(str(error)), gr.skip()
         else:
@@ -111,26 +126,30 @@ class Handlers:
         choices = gr.Radio(**method_choices(engine))
         yield status_html(engine), choices, gr.Column(visible=bool(engine.missing)), offer, button
 
-    def search(self, query: str, method: Method = "dits", top: int = 5) -> dict[str, Any]:
-        """Rank the corpus's clips for a sentence.
+    def search(self, query: str, method: Method = "dits", top: int = 5, own: bool = False) -> dict[str, Any]:
+        """Rank clips for a sentence.
 
         Args:
             query: What the clip shows, in a sentence.
             method: What ranks: dits, xpool or mean.
             top: How many results, from 1 to 100.
+            own: Search the videos that you have added, on a run of your own, instead of the corpus.
         """
-        values = shown_errors(self._found)(query, method, top).as_dict()
-        for result in values["results"]:
-            result["video"] = file_url(Path(result.pop("path")))
+        result, media = shown_errors(self._found)(query, method, top, own)
+        values = result.as_dict()
+        for value, hit in zip(values["results"], result.hits, strict=True):
+            del value["path"]
+            value["video"] = media.video(hit.clip)
         return values
 
-    def _found(self, query: str, method: Method, top: int) -> SearchResult:
-        return self.loader.engine().search(_text(query), method, _count(top))
+    def _found(self, query: str, method: Method, top: int, own: bool) -> tuple[SearchResult, Media]:
+        source = self.sources.libraries.of(None).token if own is True else None
+        return self.sources.engine(source).search(_text(query), method, _count(top)), self.sources.media(source)
 
-    def _ranked(self, query: str, method: Method, top: int) -> dict[str, SearchResult]:
-        engine = self.loader.engine()
+    def _ranked(self, query: str, method: Method, top: int, own: str | None) -> tuple[dict[str, SearchResult], Media]:
+        engine = self.sources.engine(own)
         engine.require(method)
-        return engine.search_all(_text(query), _count(top))
+        return engine.search_all(_text(query), _count(top)), self.sources.media(own)
 
     def _offer(self, engine: SearchEngine) -> tuple[str, gr.Button]:
         """What is said of methods without weights, and the button that makes them, where it can."""
@@ -144,32 +163,58 @@ class Handlers:
         return missing_html(engine) + problem, gr.Button(label, visible=True)
 
 
-def build_app(loader: EngineLoader, warm: bool = True) -> gr.Blocks:
+def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:
     """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
-    handle, analysts = Handlers(loader), Analysts(loader)
-    with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
+    handle, limits = Handlers(loader, sources), sources.libraries.limits
+    cache = (60, limits.idle) if limits else None  # of uploads that nobody added
+    with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
+        source = gr.State(None)
         gr.Markdown(
             "# Search videos with a sentence\n"
             "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
             "clips by what it finds there."
         )
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Search", id="search"):
-                query, shown_first = _build_search(app, handle, status)
+                search = _build_search(app, handle, status, source)
+            with gr.Tab("Your videos", id="own"):
+                tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
+                search.show_after(opened)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
-                build_trajectory_tab(trajectory, query, analysts, quiet)
+                build_trajectory_tab(trajectory, search.query, source, sources.analyst, quiet)
             with gr.Tab("Modality gap", id="gap") as gap:
-                tab = build_gap_tab(gap, analysts, quiet)
-        if warm:
-            shown_first.then(tab.warm, None, None, api_visibility="private", show_progress="hidden")
+                gap_tab = build_gap_tab(gap, source, sources.analyst, quiet)
+        if warm and sources.main is None:
+            search.shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
+        if limits:
+            app.unload(tab.leave)
         gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
     return app
 
 
-def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> tuple[gr.Textbox, Any]:
-    """The search tab, and what happens when the page opens; the query box, and the event that shows a first ranking."""
+@dataclass(frozen=True)
+class SearchTab:
+    """What other tabs need of the search tab.
+
+    Attributes:
+        query: the box.
+        where: chooses what is searched: "corpus" or "own".
+        loaded: the event after which the engine is there.
+        shown_first: the event that shows a first ranking.
+        show_after: shows the ranking after an event.
+    """
+
+    query: gr.Textbox
+    where: gr.Radio
+    loaded: Any
+    shown_first: Any
+    show_after: Callable[[Any], Any]
+
+
+def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: gr.State) -> SearchTab:
+    """The search tab, and what happens when the page opens."""
     kinds = read_examples()
     first = [examples[0].query for examples in kinds.values()]
     gr.Markdown("Pick a result to see it larger at its best-matching moment.")
@@ -191,6 +236,11 @@ def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> tuple[gr
                 gr.Markdown(f"**{kind}**", container=False)
                 buttons += [gr.Button(e.query, size="sm", variant="secondary") for e in examples[1:]]
     with gr.Row():
+        corpus = "The demo clips" if handle.loader.corpus == "demo" else "The corpus"
+        where = gr.Radio(
+            [(corpus, "corpus"), ("Your videos", "own")], value="corpus", label="Search in", visible=False,
+            elem_id="where",
+        )  # fmt: skip
         method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
         top = gr.Slider(1, 24, value=8, step=1, label="Results")
     with gr.Column(visible=False, elem_id="prepare") as panel:
@@ -199,7 +249,7 @@ def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> tuple[gr
     results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
     comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
 
-    inputs, outputs = [query, method, top], [results, comparison]
+    inputs, outputs = [query, method, top, source], [results, comparison]
     shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
     gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
     for example in buttons:
@@ -212,7 +262,9 @@ def _build_search(app: gr.Blocks, handle: Handlers, status: gr.HTML) -> tuple[gr
     shown_first = loaded.success(handle.show_first, inputs, outputs, **shared)
     loaded.success(handle.follow, None, prepared, **quiet)
     make.click(handle.prepare, None, prepared, **quiet)
-    return query, shown_first
+    show_after = lambda event: event.success(handle.show, inputs, outputs, **shared)  # noqa: E731
+    show_after(where.change(shown_errors(handle.choose), where, [source, status], **quiet))
+    return SearchTab(query, where, loaded, shown_first, show_after)
 
 
 def _text(value: Any) -> str:
@@ -226,12 +278,15 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def launch(settings: Settings) -> None:
-    """Starts loading, then serves the page, which shows the progress."""
+def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
+    """Starts loading, then serves the page, which shows the progress; `wait`: for as long as the process lives."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
-    app = build_app(loader, settings.warm)
+    main, libraries = _libraries(settings, loader)
+    sources = Sources(loader, libraries, main)
+    app = build_app(loader, sources, settings.warm)
     app.queue(max_size=64)
+    limits = libraries.limits
     app.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -240,21 +295,48 @@ def launch(settings: Settings) -> None:
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
         ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
         css_paths=[UI / "style.css", WEB / "panels.css"],
+        app_kwargs={"routes": media_routes(sources.served)},
+        max_file_size=limits.megabytes * 1_000_000 if limits else None,
         ssr_mode=False,
         show_error=True,
+        prevent_thread_lock=not wait,
     )
+    return app, sources
+
+
+def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries]:
+    """The library that stands in the place of a corpus, where an index was named as one; and those of visitors."""
+    turn = threading.Lock()
+    main = Library(location_of(settings.corpus), loader.engine, turn) if is_index(settings.corpus) else None
+    if settings.hosted:
+        visitors = VisitorLibraries(loader.engine, Limits())
+        os.environ["GRADIO_TEMP_DIR"] = str(visitors.uploads)
+        atexit.register(visitors.close)
+        return main, visitors
+    if main and settings.index is None:
+        return main, OwnLibrary(main)
+    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn))
 
 
 def main() -> None:
     """Reads the command line and serves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", default=os.environ.get("DITS_CORPUS", "demo"), help="demo, or a corpus folder")
+    parser.add_argument(
+        "--corpus", default=os.environ.get("DITS_CORPUS", "demo"), help="demo, a corpus folder, or an index of videos"
+    )
     parser.add_argument(
         "--encoder",
         default=os.environ.get("DITS_ENCODER", "bundled"),
         help="bundled, an OpenCLIP model such as ViT-B-32/openai, NAME/FILE.safetensors, or local-dir:FOLDER",
     )
     parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
+    parser.add_argument("--index", metavar="DIR", help="where your own videos are indexed (default: your data folder)")
+    parser.add_argument(
+        "--hosted",
+        action=argparse.BooleanOptionalAction,
+        default="SPACE_ID" in os.environ,
+        help="visitors upload videos, each sees only their own, and nobody names folders (default: on a Space)",
+    )
     parser.add_argument("--host", help="address to serve on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(

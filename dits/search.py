@@ -212,6 +212,21 @@ class SearchEngine:
             self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates
         )
 
+    def over(
+        self,
+        corpus: Corpus,
+        embeddings: CorpusEmbeddings,
+        notices: Sequence[str] = (),
+        derive: Derive | None = None,
+        candidates: FindCandidates | None = None,
+    ) -> "SearchEngine":
+        """The same encoder and methods over other videos; see `__init__` for what is given."""
+        methods = {
+            name: _over(name, method.model, method.weights, embeddings.frames, derive)
+            for name, method in self.methods.items()
+        }
+        return SearchEngine(corpus, self.encoder, embeddings, methods, notices, self.missing, derive, candidates)
+
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
 
@@ -480,9 +495,7 @@ def load_method(
         InputError: there is no such method.
         CheckpointError: the weights are missing, damaged, or made for another encoder.
     """
-    model, sha256 = load_model(method, encoder, weights)
-    derived = derive(weights_name(method, sha256), model) if derive else None
-    return LoadedMethod(model, model.gallery(frames, derived), sha256)
+    return _over(method, *load_model(method, encoder, weights), frames, derive)
 
 
 def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = None) -> tuple[RetrievalModel, str | None]:
@@ -500,6 +513,14 @@ def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = Non
 def weights_name(method: str, sha256: str | None) -> str:
     """What is derived under a method's weights is kept by this name, see `Derive`."""
     return f"{method}-{(sha256 or 'none')[:16]}"
+
+
+def _over(
+    method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: Derive | None
+) -> LoadedMethod:
+    """A method with the checksum of its weights, over videos (V, F, d)."""
+    derived = derive(weights_name(method, sha256), model) if derive else None
+    return LoadedMethod(model, model.gallery(frames, derived), sha256)
 
 
 def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:

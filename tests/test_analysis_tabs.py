@@ -1,8 +1,6 @@
 """What the analysis tabs answer, without a browser: their handlers on the demo corpus."""
 
-import json
 import threading
-from base64 import b64decode
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from dits.errors import DitsError, InputError
+from tests.drawn import floats, panels, traces
 from tests.plain import xpool_similarity
 from ui.analysing import Analyst, Analysts
 from ui.gap_tab import GapTab
@@ -33,25 +32,17 @@ def analyst(engine):
 
 @pytest.fixture(scope="module")
 def trajectory(analyst):
-    return TrajectoryTab(lambda: analyst)
+    return TrajectoryTab(lambda source: analyst)
 
 
 @pytest.fixture(scope="module")
 def gap(analyst):
-    return GapTab(lambda: analyst)
+    return GapTab(lambda source: analyst)
 
 
 def chosen(*points, name="map-linear"):
     """What a browser sends when points are chosen."""
     return gr.EventData(None, {"name": name, "points": list(points)})
-
-
-def panels(text):
-    return {panel["name"]: panel for panel in json.loads(text)}
-
-
-def traces(panel):
-    return {trace["name"]: trace for trace in panel["figure"]["data"]}
 
 
 # A sentence's way
@@ -69,7 +60,7 @@ def test_the_way_on_the_map_is_the_samplers(trajectory, analyst, engine, method)
     axis = F.normalize(videos.mean(dim=0) - texts.mean(dim=0), dim=0)
     expected = ((F.normalize(points, dim=-1) - torch.cat([texts, videos]).mean(dim=0)) @ axis).numpy()
     way = traces(panels(drawn)["map-linear"])["the way followed"]
-    offset = np.array(_floats(way["x"])[: len(points)]) - expected
+    offset = np.array(floats(way["x"])[: len(points)]) - expected
     assert np.ptp(offset) < 1e-3  # where the axis has its zero is the map's affair
     assert f"{len(points) - 1} step" in numbers
 
@@ -79,7 +70,7 @@ def test_the_way_alone_fits_its_own_axes(trajectory, method):
     drawn = panels(trajectory.show(QUERY, **SHOWN | {"method": method})[1])
     alone, whole = drawn["way-linear"], drawn["map-linear"]
     for axis in "xy":
-        way = np.array(_floats(traces(whole)["the way followed"][axis])[:-1])
+        way = np.array(floats(traces(whole)["the way followed"][axis])[:-1])
         low, high = alone["figure"]["layout"][f"{axis}axis"]["range"]
         assert low < way.min() <= way.max() < high
     assert "times as large" in alone["note"]
@@ -97,14 +88,14 @@ def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
     beside = traces(panels(drawn)["map-linear"])["diffusion"]
     ways = {point[1] for point in beside["customdata"]}
     assert len(ways) == 3
-    starts = {tuple(_floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
+    starts = {tuple(floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
     assert len(starts) == 3
     assert "Diffusion from 3 Gaussian starts" in numbers
 
 
 def test_without_weights_of_diffusion_the_choice_is_closed_and_says_why(engine, monkeypatch):
     monkeypatch.setattr(Analyst, "_methods", lambda self: {"dits": "DITS", "mean": "Mean pooling"})
-    tab = TrajectoryTab(lambda: other)
+    tab = TrajectoryTab(lambda source: other)
     other = Analyst(engine)
     beside = tab.opened(None, "", QUERY, "", None)[-1]
     assert not beside.interactive
@@ -130,7 +121,7 @@ def test_any_number_of_steps_is_drawn(trajectory, steps):
 def test_noise_and_its_seed_move_the_way(trajectory):
     def way(**more):
         figure = panels(trajectory.show(QUERY, **SHOWN | more)[1])["map-linear"]
-        return tuple(_floats(traces(figure)["the way followed"]["x"])[:-1])
+        return tuple(floats(traces(figure)["the way followed"]["x"])[:-1])
 
     ways = [way(), way(noise=1), way(noise=1, seed=1), way(noise=1)]
     assert len(set(ways)) == 3
@@ -355,7 +346,7 @@ def test_a_page_is_made_once(engine, monkeypatch):
     monkeypatch.setattr("ui.gap_tab._maps", lambda *_: calls.append("maps") or "[]")
     monkeypatch.setattr("ui.trajectory_tab._page", lambda *_: calls.append("way") or ("numbers", "[]"))
     analyst = Analyst(engine)
-    gap, trajectory = GapTab(lambda: analyst), TrajectoryTab(lambda: analyst)
+    gap, trajectory = GapTab(lambda source: analyst), TrajectoryTab(lambda source: analyst)
     for _ in range(2):
         gap.show(**GAP)
         trajectory.show(QUERY, **SHOWN)
@@ -380,7 +371,7 @@ def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
     monkeypatch.setattr("ui.gap_tab._measures", lambda *asked: calls.append(asked[1:]) or ("numbers", "[]"))
     monkeypatch.setattr("ui.gap_tab._maps", lambda *asked: calls.append(asked[1:]) or done.set() or "[]")
     analyst = Analyst(engine)
-    gap = GapTab(lambda: analyst)
+    gap = GapTab(lambda source: analyst)
     gap.warm()
     assert done.wait(30)
     _, _, split, first, second = gap.opened(None, "", None, None, None)
@@ -389,7 +380,7 @@ def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
 
 
 def test_warming_before_the_engine_is_loaded_says_nothing():
-    def absent():
+    def absent(source):
         raise DitsError("Not ready yet")
 
     gap = GapTab(absent)
@@ -471,13 +462,6 @@ def _run(targets):
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _floats(values):
-    """Numbers as plotly's JSON has them: a list, or base64 with a type."""
-    if isinstance(values, dict):
-        return np.frombuffer(b64decode(values["bdata"]), values["dtype"]).tolist()
-    return [float("nan") if value is None else float(value) for value in values]
 
 
 def test_the_linear_view_stands_beside_any_other(trajectory, gap):

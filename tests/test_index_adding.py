@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dits.corpus import FRAMES, Clip
 from dits.embeddings import embed_clips
 from dits.errors import InputError
 from dits.index.adding import add_videos, remove_videos, update_index
+from dits.index.ahead import Ahead
 from dits.index.config import AddConfig
 from dits.index.store import VideoIndex
 from tests.videos import stamp, write_sound, write_video
@@ -205,6 +207,49 @@ def test_removing_forgets_everything_below_a_folder(index, folder, tiny_encoder)
     assert (folder / "below" / "c.mkv").exists()
     assert remove_videos(index, [str(folder)]) == 2
     assert update_index(index, tiny_encoder, WHOLE).added == 0  # it is no source any more
+
+
+def test_a_video_that_is_longer_than_allowed_is_recorded_with_its_length(index, folder, tiny_encoder):
+    write_video(folder / "a.mp4", [stamp(n, 64, 48) for n in range(20)], fps=5, size=(64, 48))  # 4 seconds
+    limited = AddConfig(segment="whole", workers=1, longest=3.5)
+    report = add_videos(index, tiny_encoder, [str(folder)], limited)
+    assert (report.added, report.failed) == (2, 1)
+    [failed] = [file for file in index.files().values() if file.status == "failed"]
+    assert os.path.basename(failed.path) == b"a.mp4"
+    assert "It lasts 4 s, longer than the 3.5 s that are allowed" in failed.reason
+    with pytest.raises(InputError, match="0 or more"):
+        AddConfig(longest=-1.0)
+
+
+def test_progress_that_raises_ends_the_run_soon_and_what_was_stored_stays(index, tmp_path, tiny_encoder):
+    write_video(tmp_path / "a.mp4", [stamp(n, 64, 48) for n in range(100)], fps=5, size=(64, 48))  # 80 pieces
+
+    def stop(progress):
+        if progress.segments >= 8:
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        add_videos(index, tiny_encoder, [str(tmp_path / "a.mp4")], AddConfig(segment="0.25s", workers=1), stop)
+    stored = index.counts()["segments"]
+    assert 8 <= stored < 80
+    report = add_videos(index, tiny_encoder, [str(tmp_path / "a.mp4")], AddConfig(segment="0.25s", workers=1))
+    assert (report.added, report.segments) == (1, 80 - stored)
+
+
+def test_progress_is_told_while_nothing_comes():
+    told, go_on = [], threading.Event()
+
+    def slow():
+        go_on.wait(10)
+        yield 1
+
+    def tick():
+        told.append(1)
+        if len(told) == 2:
+            go_on.set()
+
+    assert list(Ahead(slow(), 1, tick)) == [1]
+    assert len(told) >= 2
 
 
 def test_a_path_that_is_not_there_is_said_before_anything_is_done(index, tiny_encoder, tmp_path):

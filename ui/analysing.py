@@ -1,29 +1,32 @@
 """What the analysis tabs ask of the corpus: computed once for all visitors, in memory and in the cache."""
 
+import itertools
 import threading
 from collections.abc import Hashable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from analysis.captions import caption_embeddings
 from analysis.flow import Flow, flow_of, with_sampling
-from analysis.maps import DrawnFlow, drawn_flow, trusted_map
-from analysis.projection import Map
+from analysis.map_figure import MapLabels
+from analysis.maps import MAX_LANDMARKS, DrawnFlow, drawn_flow, trusted_map
+from analysis.projection import Cloud, Map
 from analysis.projection_trust import Trust
 from analysis.report import Analysis, ReportConfig, analyse
 from dits.checkpoint import find_weights, load_checkpoint
 from dits.corpus import Corpus
-from dits.demo import strip_path
+from dits.demo import demo_corpus
 from dits.embeddings import CorpusEmbeddings
 from dits.errors import require
 from dits.evaluation import match_queries
 from dits.model import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
-from dits.pooling import PoolingConfig
-from dits.search import SearchEngine
+from dits.pooling import PoolingConfig, mean_pool
+from dits.search import MAX_RESULTS, SearchEngine
 from ui.keeping import Kept
 from ui.loading import EngineLoader
-from ui.results import file_url
+from ui.media import CORPUS_MEDIA, Media
 
 RESAMPLES = 300
 """Of the bootstrap: enough for the two digits that the table shows."""
@@ -31,20 +34,28 @@ RESAMPLES = 300
 QUERIES, PAGES = 64, 16
 """So many sentences' ways, and so many finished pages of a tab (of 1 to 3 MB), are kept for whoever asks again."""
 
+PARTS = 4
+"""Of a corpus that is too large to draw, for so many sentences."""
+
 
 class Analyst:
     """The flows of an engine's corpus and what is measured on them. Safe to use from several threads.
 
     Attributes:
         engine: whose corpus and methods these are.
+        media: where the corpus's clips are.
+        key: another one for every analyst.
         pages: what the tabs show, by what was asked for.
     """
 
-    def __init__(self, engine: SearchEngine) -> None:
-        self.engine = engine
+    def __init__(self, engine: SearchEngine, media: Media = CORPUS_MEDIA, maps: Path | None = None) -> None:
+        """`maps` is a folder to keep maps in, by default one of the cache."""
+        self.engine, self.media, self._maps = engine, media, maps
+        self.key = next(_KEYS)
         self.pages = Kept(PAGES)
         self._once = Kept()
         self._queries = Kept(QUERIES)
+        self._parts = Kept(PARTS)
 
     @property
     def methods(self) -> dict[str, str]:
@@ -57,9 +68,21 @@ class Analyst:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that hold enough videos to analyse."""
+        """The splits that hold enough videos with captions to analyse; none of one's own videos."""
+        if not self.has_captions:
+            return []
         counts = {split: sum(clip.split == split for clip in self.engine.corpus) for split in _SPLITS}
         return [split for split, count in counts.items() if count > 1]
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether sentences belong to the clips; to one's own videos none do."""
+        return bool(self.engine.corpus.clips[0].captions)
+
+    def over(self, query: str) -> "Analyst":
+        """The analyst of the clips that are looked at for a sentence: of all, but where there are too many to draw."""
+        ids, sentence = self.engine.embeddings.ids, self.engine.readable(query)
+        return self if len(ids) <= MAX_LANDMARKS else self._parts(sentence, lambda: self._over(sentence))
 
     def model(self, method: str) -> RetrievalModel:
         """A method's model.
@@ -85,17 +108,22 @@ class Analyst:
         return self._once(("drawn", split, method, paths), draw)
 
     def landmarks(self, method: str) -> DrawnFlow:
-        """What a map shows of the whole corpus: every clip, its first caption, and the ways of some of those."""
+        """What a map shows of the whole corpus: every clip, its first caption, and the ways of some of those.
+
+        Clips without captions stand beside the first captions of the demo corpus: these say where sentences lie.
+        """
         return self._once(("landmarks", method), lambda: self._landmarks(method))
 
     def map(self, key: Hashable, drawn: DrawnFlow, kind: str, dimensions: int) -> tuple[Map, Trust]:
         """A map of what is drawn, which `key` names, and how far to trust it."""
-        return self._once(("map", key, kind, dimensions), lambda: trusted_map(drawn.cloud, kind, dimensions))
+        return self._once(
+            ("map", key, kind, dimensions), lambda: trusted_map(drawn.cloud, kind, dimensions, folder=self._maps)
+        )
 
     def thumbnails(self, split: str) -> list[str]:
         """The address of a picture of each clip; empty where the corpus has none."""
-        paths = [strip_path(clip.path) for clip in self.part(split)]
-        return [file_url(path) for path in paths] if all(path.is_file() for path in paths) else []
+        addresses = [self.media.strip(clip) or self.media.picture(clip) for clip in self.part(split)]
+        return addresses if all(addresses) else []
 
     def part(self, split: str) -> Corpus:
         """The clips of a split."""
@@ -153,21 +181,53 @@ class Analyst:
         return flow.to_videos(flow.scores_at(len(flow.points) - 1).argmax(axis=1))
 
     def _landmarks(self, method: str) -> DrawnFlow:
+        if not self.has_captions:
+            return self._landmarks_without_captions(method)
         clips = self.part("all")
         captions = tuple(clip.captions[0] for clip in clips)
         texts = caption_embeddings(self.engine.encoder, captions)
         flow = self._flow_of(self.model(method), method, texts, "all", captions, np.arange(len(clips)))
         return drawn_flow(flow, _LANDMARK_PATHS, thumbnails=self.thumbnails("all"))
 
+    @torch.inference_mode()
+    def _landmarks_without_captions(self, method: str) -> DrawnFlow:
+        clips, model = self.part("all"), self.model(method)
+        require(len(clips) > 1, "A map needs two clips at least, and there is one: add another video.")
+        captions = tuple(clip.captions[0] for clip in demo_corpus())
+        texts = caption_embeddings(self.engine.encoder, captions)
+        cloud = Cloud(
+            texts=texts.numpy(),
+            videos=mean_pool(self._embeddings("all").frames).numpy(),
+            paths=model.trajectory(texts[:1])[:, :0].numpy(),  # none, but as long as the sentence's will be
+        )
+        labels = MapLabels(
+            texts=captions,
+            videos=tuple(clip.title for clip in clips),
+            video_of=np.full(len(captions), -1),
+            thumbnails=tuple(self.thumbnails("all")),
+        )
+        return DrawnFlow(cloud, labels)
+
     def _embeddings(self, split: str) -> CorpusEmbeddings:
         return self.engine.embeddings.select(self.part(split).ids)
+
+    def _over(self, sentence: str) -> "Analyst":
+        """The clips that any method finds first, among others that are drawn at random."""
+        engine = self.engine
+        place = {name: row for row, name in enumerate(engine.embeddings.ids)}
+        found = [place[hit.clip.id] for r in engine.search_all(sentence, MAX_RESULTS).values() for hit in r.hits]
+        others = np.random.default_rng(0).choice(len(place), MAX_LANDMARKS, replace=False).tolist()
+        rows = sorted(list(dict.fromkeys([*found, *others]))[:MAX_LANDMARKS])
+        part = Corpus(engine.corpus.name, tuple(engine.corpus.clips[row] for row in rows))
+        return Analyst(engine.over(part, engine.embeddings.select(part.ids)), self.media, self._maps)
 
     def _methods(self) -> dict[str, str]:
         folder = find_weights("dits", self.engine.encoder.id).parent
         names = [path.stem for path in sorted(folder.glob("*.safetensors"))]
         further = [name for name in names if name not in SEARCH_METHODS and name.partition("-")[0] in METHODS]
         loaded = [name for name in ("dits", "xpool", "mean") if name in self.engine.methods]
-        return {name: _title(name) for name in (*loaded, "shift", *further)}
+        shift = ["shift"] if self.splits else []  # it is fitted on pairs
+        return {name: _title(name) for name in (*loaded, *shift, *further)}
 
     def _model(self, method: str) -> RetrievalModel:
         if method == "shift":
@@ -219,6 +279,7 @@ def checked_choice(value: object, there: Iterable[str], what: str) -> str:
     return str(value)
 
 
+_KEYS = itertools.count()
 _LANDMARK_PATHS = 12
 _SPLITS = ("validation", "test", "train")
 

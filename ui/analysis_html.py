@@ -15,9 +15,9 @@ from analysis.projection import nearest
 from analysis.report import Analysis
 from analysis.trajectory import path_measures, ranks_by_step
 from dits.corpus import Clip, Corpus
-from dits.demo import strip_path
+from ui.media import CORPUS_MEDIA, Media
 from ui.panels import Choice
-from ui.results import file_url
+from ui.results import UNPLAYED, part_html, picture_html
 
 _TOP = 3
 _LEADING = 10
@@ -57,7 +57,7 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
     )
 
 
-def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
+def way_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS_MEDIA) -> str:
     """What each step of a sentence's way does, and the clips that lead at each; of other ways where they end."""
     flow, others = flows[0], flows[1:]
     measured, ranks = path_measures(flow), ranks_by_step(flow, 0)
@@ -67,7 +67,7 @@ def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
     ]
     leaders = [np.argsort(row)[:_TOP] for row in ranks]
     for place in range(min(_TOP, len(corpus))):
-        rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]]) for row in leaders], "clip"))
+        rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]], media) for row in leaders], "clip"))
     heads = "".join(f"<th scope='col'>{name}</th>" for name in step_names(len(flow.points)))
     target = escape(corpus.clips[flow.video_of[0]].title)
     return (
@@ -75,18 +75,18 @@ def way_html(flows: Sequence[Flow], corpus: Corpus) -> str:
         f"that comes first at the end: <q>{target}</q></p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Steps">'
         f'<table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{_ends(others, corpus)}</section>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>{_ends(others, corpus, media)}</section>"
     )
 
 
-def _ends(flows: Sequence[Flow], corpus: Corpus) -> str:
+def _ends(flows: Sequence[Flow], corpus: Corpus, media: Media) -> str:
     """Where the baseline's Gaussian starts end, beside each other."""
     if not flows:
         return ""
     ends = torch.cat([F.normalize(flow.points[-1], dim=-1) for flow in flows])
     agreement = (ends @ ends.T)[tuple(torch.triu_indices(len(ends), len(ends), 1))]
     starts = torch.cat([F.cosine_similarity(flow.points[0], flow.points[-1], dim=-1) for flow in flows])
-    clips = "".join(f"<li>{_clip(corpus.clips[flow.video_of[0]])}</li>" for flow in flows)
+    clips = "".join(f"<li>{_clip(corpus.clips[flow.video_of[0]], media)}</li>" for flow in flows)
     return (
         f"<p>Diffusion from {len(flows)} Gaussian starts: its ends have a cosine of {float(agreement.mean()):.3f} with "
         f"each other on average and of {float(starts.mean()):.3f} with their own starts. DITS starts at the sentence "
@@ -95,7 +95,7 @@ def _ends(flows: Sequence[Flow], corpus: Corpus) -> str:
     )
 
 
-def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice) -> str:
+def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media = CORPUS_MEDIA) -> str:
     """The clips of chosen points of a map, playing, and what lies nearest to the first of them in the full space.
 
     Raises:
@@ -103,8 +103,9 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice) -> str:
     """
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
-        f'<li><video src="{escape(file_url(clip.path))}" muted loop autoplay playsinline preload="metadata" '
-        f'aria-hidden="true"></video><span>{escape(clip.title)}</span></li>'
+        f'<li><video src="{escape(media.video(clip))}" poster="{escape(media.picture(clip))}"{part_html(clip)} '
+        f'muted loop autoplay playsinline preload="metadata" aria-hidden="true"></video>'
+        f'<span class="unplayed">{UNPLAYED}</span><span>{escape(clip.title)}</span></li>'
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
     listed = len(choice.points)
@@ -158,11 +159,8 @@ def _row(label: str, cells: Sequence[str], kind: str = "number") -> str:
     return f"<tr><th scope='row'>{label}</th>{body}</tr>"
 
 
-def _clip(clip: Clip) -> str:
-    caption, strip = escape(clip.title), strip_path(clip.path)
-    if not strip.is_file():
-        return f"<small>{caption}</small>"
-    return f'<img src="{escape(file_url(strip))}" alt="{caption}" title="{caption}" loading="lazy">'
+def _clip(clip: Clip, media: Media) -> str:
+    return picture_html(clip, media, clip.title) or f"<small>{escape(clip.title)}</small>"
 
 
 def _gap_cell(analysis: Analysis, name: str, step: int) -> str:

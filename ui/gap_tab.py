@@ -1,7 +1,5 @@
 """The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +19,9 @@ from analysis.shift_figure import shift_panel
 from dits.errors import DitsError, require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, gap_html
+from ui.indexing import give_way
 from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
+from ui.results import notice_html
 from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
@@ -34,29 +34,45 @@ NOTE = (
 
 SIDES = {"the mean of its frames": "mean", "its frames as its own text pools them": "pooled"}
 
+NO_PAIRS = (
+    "The modality gap is measured on pairs of a sentence and its video, and your videos have no sentences: list both "
+    "in a CSV file and start the app with --corpus FILE.csv. The demo clips have sentences."
+)
+
 _CURVES = ("l2", "cosine", "centroid_distance", "rmg", "separability", "cross_modal_neighbours")
 _SPLIT = ("test", "validation")
 _BESIDE = ("dits-l2", "shift")
 
 
 class GapTab:
-    """What the tab shows, of an analyst that may still be waiting for the corpus."""
+    """What the tab shows, of an analyst that may still be waiting for the corpus; see `TrajectoryTab`."""
 
-    def __init__(self, analyst: Callable[[], Analyst]) -> None:
+    def __init__(self, analyst: Callable[[str | None], Analyst]) -> None:
         self._analyst = analyst
         self._warming = threading.Lock()
 
     def opened(
-        self, seen: Any, numbers: str, split: str | None, first: str | None, second: str | None
+        self,
+        seen: Any,
+        numbers: str,
+        split: str | None,
+        first: str | None,
+        second: str | None,
+        source: str | None = None,
     ) -> tuple[Any, ...]:
         """When the tab opens: what it has seen now, whether all that is shown is fresh, and `choices`."""
-        choices = self.choices(split, first, second)
-        now = tuple(self._analyst().methods)
+        choices = self.choices(split, first, second, source)
+        analyst = self._analyst(source)
+        now = (tuple(analyst.methods), analyst.key)
         return now, bool(numbers) and seen == now, *choices
 
-    def choices(self, split: str | None, first: str | None, second: str | None) -> tuple[Any, Any, Any]:
+    def choices(
+        self, split: str | None, first: str | None, second: str | None, source: str | None = None
+    ) -> tuple[Any, Any, Any]:
         """The splits and methods that there are, and what is chosen of them: what was, or what is told most by."""
-        analyst = self._analyst()
+        analyst = self._analyst(source)
+        if not analyst.has_captions:
+            return gr.skip(), gr.skip(), gr.skip()
         methods = [(title, name) for name, title in analyst.methods.items()]
         split, first, second = self._chosen(analyst, split, first, second)
         return (
@@ -65,9 +81,13 @@ class GapTab:
             gr.Dropdown(choices=methods, value=second),
         )
 
-    def show(self, split: str, first: str, second: str, side: str, view: str, three: bool) -> tuple[str, str, str, str]:
+    def show(
+        self, split: str, first: str, second: str, side: str, view: str, three: bool, source: str | None = None
+    ) -> tuple[str, str, str, str]:
         """The table, the figures of numbers, the maps, and no chosen points."""
-        analyst = self._analyst()
+        analyst = self._analyst(source)
+        if not analyst.has_captions:
+            return notice_html(NO_PAIRS), "[]", "[]", ""
         checked_choice(split, analyst.splits, "split")
         for method in (first, second):
             checked_choice(method, analyst.methods, "method")
@@ -80,11 +100,12 @@ class GapTab:
         drawn = analyst.pages(maps, lambda: _maps(analyst, split, first, second, view, bool(three)))
         return *measured, drawn, ""
 
-    def chosen(self, split: str, first: str, second: str, event: gr.EventData) -> str:
+    def chosen(self, split: str, first: str, second: str, event: gr.EventData, source: str | None = None) -> str:
         """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
-        analyst, choice = self._analyst(), choosing(event)
+        analyst, choice = self._analyst(source), choosing(event)
+        require(analyst.has_captions, NO_PAIRS)
         method = second if choice.figure.endswith(f"-{second}") else first
-        return chosen_html(analyst.drawn(split, method), analyst.part(split), choice)
+        return chosen_html(analyst.drawn(split, method), analyst.part(split), choice, analyst.media)
 
     def warm(self) -> None:
         """Makes what the tab shows first, in the background, unless that is under way."""
@@ -93,8 +114,8 @@ class GapTab:
 
     def _warm(self) -> None:
         try:
-            _give_way()
-            self.show(*self._chosen(self._analyst(), None, None, None), "mean", next(iter(KINDS)), False)
+            give_way()
+            self.show(*self._chosen(self._analyst(None), None, None, None), "mean", next(iter(KINDS)), False)
         except DitsError:
             pass  # whoever opens the tab is told
         finally:
@@ -139,12 +160,6 @@ def _map(analyst: Analyst, split: str, method: str, view: str, three: bool) -> P
     return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
 
 
-def _give_way() -> None:
-    """On Linux, where threads have a priority of their own, this one gets a low one: searches go first."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
 def _distances(analyses: Mapping[str, Analysis]) -> Panel:
     flows = {title: analysis.flow for title, analysis in analyses.items()}
     before = next(iter(flows.values()))
@@ -171,8 +186,16 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
     return next((name for name in wanted if name in there), there[-1])
 
 
-def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str, Any]) -> GapTab:
-    """Lays the tab out and returns what it calls; `shared` are settings that all its events have."""
+def build_gap_tab(
+    tab: gr.Tab, source: gr.State, analyst: Callable[[str | None], Analyst], shared: dict[str, Any]
+) -> GapTab:
+    """Lays the tab out and returns what it calls.
+
+    Args:
+        source: holds what is searched.
+        analyst: gives the analyst of that.
+        shared: settings that all events of the tab have.
+    """
     handle = GapTab(analyst)
     gr.Markdown(
         "Texts and videos lie apart in the joint space. What two methods do to that gap, and what it does to retrieval."
@@ -192,13 +215,15 @@ def build_gap_tab(tab: gr.Tab, analyst: Callable[[], Analyst], shared: dict[str,
     chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")
     seen, fresh = gr.State(None), gr.State(False)
 
-    inputs, outputs = [split, first, second, side, view, three], [numbers, panels, maps, chosen]
+    inputs, outputs = [split, first, second, side, view, three, source], [numbers, panels, maps, chosen]
     shared = {**shared, "show_progress_on": [numbers, maps]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
     methods, show = [split, first, second], shown_errors(handle.show)
-    opened = tab.select(shown_errors(handle.opened), [seen, numbers, *methods], [seen, fresh, *methods], **shared)
+    opened = tab.select(
+        shown_errors(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared
+    )
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    gr.on([control.input for control in inputs], show, inputs, outputs, **last)
-    picked = maps.select(shown_errors(handle.chosen), methods, chosen, **last)
+    gr.on([control.input for control in inputs[:-1]], show, inputs, outputs, **last)
+    picked = maps.select(shown_errors(handle.chosen), [*methods, source], chosen, **last)
     picked.success(None, None, None, js=reveal("gap-chosen"))
     return handle

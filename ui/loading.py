@@ -4,17 +4,22 @@ import threading
 from pathlib import Path
 
 from dits.errors import DitsError
+from dits.index.location import is_index
 from dits.search import SearchEngine, corpus_folder, load_engine, open_corpus
 
 
 class EngineLoader:
     """One engine for all visitors, loaded once in the background; a failed load is tried again when asked for.
 
-    `media` is what the page may serve of the corpus: the demo corpus's folder, or the clips of another one.
+    Attributes:
+        corpus: its name, see `dits.search.load_engine`.
+        media: what the page may serve of it by path: the demo corpus's folder, or the clips of another one; of an index
+            nothing.
     """
 
     def __init__(self, corpus: str, encoder: str, weights: Path | None) -> None:
-        self.media = [corpus_folder("demo")] if corpus == "demo" else [clip.path for clip in open_corpus(corpus)]
+        self.corpus = corpus
+        self.media = _media(corpus)
         self.progress: tuple[str, int, int] = ("Starting", 0, 1)
         self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights}
         self._lock = threading.Lock()
@@ -66,3 +71,9 @@ class EngineLoader:
 
     def _told(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
+
+
+def _media(corpus: str) -> list[Path]:
+    if corpus == "demo":
+        return [corpus_folder("demo")]
+    return [] if is_index(corpus) else [clip.path for clip in open_corpus(corpus)]

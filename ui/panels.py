@@ -11,7 +11,7 @@ import plotly
 
 from analysis.panels import WEB, Panel
 from dits.errors import require
-from ui.results import file_url
+from ui.media import file_url
 
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
 """The plotly.js that plotly ships: served from here, so that the page needs no network."""

@@ -1,7 +1,28 @@
-// Plays the clips of a ranking while they are in sight, and opens one larger at its best-matching moment.
+// Plays the clips of a ranking while they are in sight, and opens one larger at its best-matching moment. A clip that is
+// a part of its file, from data-start to data-end, plays that part over and over, wherever it stands on the page.
 let paused = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const play = (video) => video.play().catch(() => {}); // a ranking that is replaced while it loads
+
+const SOON = 0.08; // seconds before the end of a part at which it begins again
+const times = new WeakMap();
+
+const repeat = ({ target: video }) => {
+  if (!video.dataset?.end || video.seeking) return;
+  const [start, end, now] = [Number(video.dataset.start), Number(video.dataset.end), video.currentTime];
+  const before = times.get(video) ?? start;
+  times.set(video, now);
+  const reached = before < end && now >= end - SOON && now - before < 1; // by playing: whoever seeks may look on
+  const restarted = before >= end - 1 && now < Math.min(before, start); // a part that ends with its file
+  if (!reached && !restarted) return;
+  times.set(video, start);
+  video.currentTime = start;
+  if (!paused && video.dataset.seen !== "false") play(video);
+};
+
+const say = ({ target }) => {
+  if (target.matches?.("video") && target.error) target.classList.add("failed");
+};
 
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -20,6 +41,7 @@ const start = () => {
   sight.disconnect();
   for (const video of element.querySelectorAll(".card video")) {
     video.muted = true;
+    video.classList.toggle("failed", Boolean(video.error));
     sight.observe(video);
   }
   element.querySelectorAll("button.pause").forEach(label);
@@ -38,12 +60,18 @@ const open = (button) => {
   const dialog = element.querySelector("dialog.viewer");
   const video = dialog.querySelector("video");
   const moment = Number(button.dataset.moment);
-  dialog.querySelector("p").textContent =
+  const small = button.querySelector("video");
+  dialog.querySelector("p.said").textContent =
     `${button.dataset.caption} (best match at ${moment.toFixed(1)} s)`;
   video.onloadedmetadata = () => {
     video.currentTime = moment;
     if (!paused) play(video);
   };
+  for (const name of ["start", "end"]) {
+    if (name in button.dataset) video.dataset[name] = button.dataset[name];
+  }
+  video.classList.remove("failed");
+  video.poster = small.poster;
   video.src = button.dataset.video;
   dialog.onclose = () => video.pause();
   dialog.showModal();
@@ -55,6 +83,10 @@ element.addEventListener("click", (event) => {
   if (event.target.matches("button.pause")) toggle(event.target);
   if (event.target.matches("dialog.viewer")) event.target.close(); // a click beside the clip
 });
+
+document.addEventListener("timeupdate", repeat, true);
+document.addEventListener("pause", repeat, true);
+document.addEventListener("error", say, true);
 
 watch("value", start);
 start();

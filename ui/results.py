@@ -2,40 +2,54 @@
 
 from collections.abc import Iterable, Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from dits.demo import strip_path
+from dits.corpus import Clip
 from dits.search import Hit, SearchEngine, SearchResult
+from ui.media import CORPUS_MEDIA, Media, file_url
+
+__all__ = [
+    "METHOD_NAMES",
+    "comparison_html",
+    "error_html",
+    "file_url",
+    "method_choices",
+    "missing_html",
+    "notice_html",
+    "picture_html",
+    "prepare_label",
+    "progress_html",
+    "results_html",
+    "status_html",
+]
+
+UNPLAYED = "This browser does not play the file: here is a picture of it."
 
 METHOD_NAMES = {"dits": "DITS", "xpool": "X-Pool", "mean": "Mean pooling"}
 
 
-def file_url(path: Path) -> str:
-    """Where the app serves a file that it may serve."""
-    return "/gradio_api/file=" + quote(str(path))
-
-
-def results_html(result: SearchResult) -> str:
+def results_html(result: SearchResult, media: Media = CORPUS_MEDIA) -> str:
     """A ranking as a grid of playing clips."""
-    cards = "".join(_card(hit, result) for hit in result.hits)
-    notice = _notice(result.notice) if result.notice else ""
+    cards = "".join(_card(hit, result, media) for hit in result.hits)
+    notice = notice_html(result.notice) if result.notice else ""
     title = f"Results for <q>{escape(_shortened(result.query))}</q>, ranked by {METHOD_NAMES[result.method]}"
     return (
         f'<section class="results" aria-label="Results"><div class="head"><h2 role="status">{title}</h2>'
         f'<button class="pause" aria-pressed="false">Pause clips</button></div>{notice}<ol class="grid">{cards}</ol>'
         '<dialog class="viewer" aria-label="The clip, larger"><form method="dialog">'
         '<button class="close" aria-label="Close">Close</button></form>'
-        "<video muted loop playsinline controls></video><p></p></dialog></section>"
+        f'<video muted loop playsinline controls></video><p class="unplayed">{UNPLAYED}</p><p class="said"></p>'
+        "</dialog></section>"
     )
 
 
-def comparison_html(results: Mapping[str, SearchResult], chosen: str, shown: int = 5) -> str:
+def comparison_html(
+    results: Mapping[str, SearchResult], chosen: str, shown: int = 5, media: Media = CORPUS_MEDIA
+) -> str:
     """The methods' rankings side by side, each place with its change against the chosen method; of one, nothing."""
     if len(results) < 2:
         return ""
-    columns = "".join(_column(results[name], chosen, shown) for name in METHOD_NAMES if name in results)
+    columns = "".join(_column(results[name], chosen, shown, media) for name in METHOD_NAMES if name in results)
     return (
         f'<section class="comparison" aria-label="Comparison of methods"><h2>The same query, by each method</h2>'
         f'<div class="columns">{columns}</div>'
@@ -51,7 +65,7 @@ def status_html(engine: SearchEngine) -> str:
         if method.weights:
             steps = f", {method.model.config.sampler.steps} steps" if name == "dits" else ""
             parts.append(f"{METHOD_NAMES[name]} weights <code>{method.weights[:8]}</code>{steps}")
-    notices = "".join(_notice(notice) for notice in engine.notices)
+    notices = "".join(notice_html(notice) for notice in engine.notices)
     return f'<p class="status">{" · ".join(parts)}</p>{notices}'
 
 
@@ -72,7 +86,7 @@ def missing_html(engine: SearchEngine) -> str:
     verb = "has" if len(engine.missing) == 1 else "have"
     reasons = [reason for reason in engine.missing.values() if reason]
     sentence = f"{_joined(engine.missing)} {verb} no weights for this encoder yet; mean pooling needs none."
-    return "".join(map(_notice, (sentence, *reasons)))
+    return "".join(map(notice_html, (sentence, *reasons)))
 
 
 def prepare_label(engine: SearchEngine, minutes: int) -> str:
@@ -98,28 +112,44 @@ def _joined(methods: Iterable[str]) -> str:
     return " and ".join(METHOD_NAMES[name] for name in methods)
 
 
-def _notice(sentence: str) -> str:
+def notice_html(sentence: str) -> str:
+    """One sentence that is worth knowing."""
     return f'<p class="notice" role="status">{escape(sentence)}</p>'
 
 
-def _card(hit: Hit, result: SearchResult) -> str:
-    url, caption = escape(file_url(hit.clip.path)), escape(hit.clip.title)
-    strip = _strip(hit)
+def picture_html(clip: Clip, media: Media, alternative: str = "") -> str:
+    """A small picture of a clip: out of the strip of its frames, or its own; nothing where it has neither."""
+    strip, text = media.strip(clip), escape(alternative)
+    address = strip or media.picture(clip)
+    shape = "" if strip else ' class="whole"'
+    return f'<img src="{escape(address)}" alt="{text}" title="{text}"{shape}>' if address else ""
+
+
+def _card(hit: Hit, result: SearchResult, media: Media) -> str:
+    url, caption = escape(media.video(hit.clip)), escape(hit.clip.title)
+    part, picture = part_html(hit.clip), escape(media.picture(hit.clip))
+    poster = f' poster="{picture}"' if picture else ""
     places = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
     )
     others = f"<p class='others'>{places}</p>" if places else ""
     return (
         f'<li class="card" data-id="{escape(hit.clip.id)}">'
-        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
+        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}"{part} '
         f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment, {hit.best_moment:.1f} seconds">'
-        f'<video src="{url}" muted loop playsinline preload="metadata" tabindex="-1" aria-hidden="true"></video>'
-        f'<span class="rank">{hit.rank}</span></button>'
-        f"{strip}<p class='about'>{caption}</p>{_score(hit, result)}{others}</li>"
+        f'<video src="{url}"{poster}{part} muted loop playsinline preload="metadata" '
+        f'tabindex="-1" aria-hidden="true"></video><span class="rank">{hit.rank}</span>'
+        f'<span class="unplayed">{UNPLAYED}</span></button>'
+        f"{_strip(hit, media)}<p class='about'>{caption}</p>{_score(hit, result)}{others}</li>"
     )
 
 
-def _strip(hit: Hit) -> str:
+def part_html(clip: Clip) -> str:
+    """The part of its file that a clip is, as attributes that results.js reads: it plays that part over and over."""
+    return "" if clip.start is None or clip.end is None else f' data-start="{clip.start:.3f}" data-end="{clip.end:.3f}"'
+
+
+def _strip(hit: Hit, media: Media) -> str:
     """The frames that the encoder saw; each bar is the weight of its frame, the three highest are marked."""
     top = max(frame.weight for frame in hit.frames)
     even = top - min(frame.weight for frame in hit.frames) < 1e-6
@@ -130,13 +160,9 @@ def _strip(hit: Hit) -> str:
         for frame in hit.frames
     )
     label = "All frames count the same" if even else f"The frame at {hit.best_moment:.1f} s counts most"
-    return f'<div class="strip" role="img" aria-label="{label}">{_strip_image(hit)}{cells}</div>'
-
-
-def _strip_image(hit: Hit) -> str:
-    """The strip of frames that the demo build draws; other corpora have none."""
-    path = strip_path(hit.clip.path)
-    return f'<img src="{escape(file_url(path))}" alt="">' if path.is_file() else ""
+    address = media.strip(hit.clip)
+    strip = f'<img src="{escape(address)}" alt="">' if address else ""
+    return f'<div class="strip" role="img" aria-label="{label}">{strip}{cells}</div>'
 
 
 def _score(hit: Hit, result: SearchResult) -> str:
@@ -152,9 +178,9 @@ def _score(hit: Hit, result: SearchResult) -> str:
     )
 
 
-def _column(result: SearchResult, chosen: str, shown: int) -> str:
+def _column(result: SearchResult, chosen: str, shown: int, media: Media) -> str:
     rows = "".join(
-        f"<li>{_strip_image(hit)}<span>{escape(hit.clip.title)}</span>"
+        f"<li>{picture_html(hit.clip, media)}<span>{escape(hit.clip.title)}</span>"
         f"{_change(hit, chosen) if result.method != chosen else ''}</li>"
         for hit in result.hits[:shown]
     )

@@ -23,6 +23,7 @@ from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
 from ui.gap_tab import KINDS, LINEAR, MAP_TITLES
 from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
+from ui.results import notice_html
 from ui.shown_errors import shown_errors
 
 STARTS = 3
@@ -35,18 +36,25 @@ NO_DIFFUSION = "There are no weights of the diffusion baseline for this encoder 
 
 
 class TrajectoryTab:
-    """What the tab shows, of an analyst that may still be waiting for the corpus."""
+    """What the tab shows, of an analyst that may still be waiting for the corpus.
 
-    def __init__(self, analyst: Callable[[], Analyst]) -> None:
+    Args:
+        analyst: gives it by what is searched, see `ui.sources.Sources`: the last argument of whatever is asked here.
+    """
+
+    def __init__(self, analyst: Callable[[str | None], Analyst]) -> None:
         self._analyst = analyst
 
-    def opened(self, seen: Any, numbers: str, query: str, own: str, method: str | None) -> tuple[Any, ...]:
+    def opened(
+        self, seen: Any, numbers: str, query: str, own: str, method: str | None, source: str | None = None
+    ) -> tuple[Any, ...]:
         """When the tab opens: what it has seen now, whether all that is shown is fresh, and what there is to choose.
 
         The sentence on the search tab is taken over where it is another than the one seen before.
         """
-        titles = self._analyst().methods
-        now = (query, tuple(titles))
+        analyst = self._analyst(source)
+        titles = analyst.methods
+        now = (query, tuple(titles), analyst.key)
         own = query if seen is None or seen[0] != query or not own.strip() else own
         chosen = method if method in titles else next(iter(titles))
         there = "diffusion" in titles
@@ -54,34 +62,54 @@ class TrajectoryTab:
         methods = gr.Dropdown(choices=[(title, name) for name, title in titles.items()], value=chosen)
         return now, bool(numbers) and seen == now, own, methods, beside
 
-    def settings(self, method: str) -> tuple[Any, Any, Any]:
+    def settings(self, method: str, source: str | None = None) -> tuple[Any, Any, Any]:
         """T', noise and seed can be chosen for DITS alone."""
-        active = self._analyst().is_dits(method)
+        active = self._analyst(source).is_dits(method)
         return gr.Slider(interactive=active), gr.Slider(interactive=active), gr.Number(interactive=active)
 
     def show(
-        self, query: str, method: str, steps: int, noise: float, seed: int, beside: bool, view: str, three: bool
+        self,
+        query: str,
+        method: str,
+        steps: int,
+        noise: float,
+        seed: int,
+        beside: bool,
+        view: str,
+        three: bool,
+        source: str | None = None,
     ) -> tuple[str, str, str]:
         """The table of steps, the figures, and no chosen points."""
-        analyst = self._analyst()
+        analyst = self._over(query, source)
         checked_choice(view, KINDS, "map")
         flows = self._flows(analyst, query, method, steps, noise, seed, beside)
         asked = ("way", flows[0].texts, method, steps, noise, seed, bool(beside), view, bool(three))
         return *analyst.pages(asked, lambda: _page(analyst, flows, method, view, bool(three))), ""
 
     def chosen(
-        self, query: str, method: str, steps: int, noise: float, seed: int, beside: bool, event: gr.EventData
+        self,
+        query: str,
+        method: str,
+        steps: int,
+        noise: float,
+        seed: int,
+        beside: bool,
+        event: gr.EventData,
+        source: str | None = None,
     ) -> str:
         """The clips of the points that were chosen, and what lies nearest to the first of them in the full space."""
-        analyst, choice = self._analyst(), choosing(event)
+        choice, analyst = choosing(event), self._over(query, source)
         flows = self._flows(analyst, query, method, steps, noise, seed, beside)
-        return chosen_html(_drawn(analyst, method, flows), analyst.engine.corpus, choice)
+        return chosen_html(_drawn(analyst, method, flows), analyst.engine.corpus, choice, analyst.media)
+
+    def _over(self, query: str, source: str | None) -> Analyst:
+        require(isinstance(query, str), "The sentence must be a text.")
+        return self._analyst(source).over(query)
 
     def _flows(
         self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int, beside: bool
     ) -> list[Flow]:
         """The sentence's way, and those of the diffusion baseline beside it."""
-        require(isinstance(query, str), "The sentence must be a text.")
         flow = self._flow(analyst, query, method, steps, noise, seed)
         require(not beside or "diffusion" in analyst.methods, NO_DIFFUSION)
         others = [analyst.query_flow(query, "diffusion", seed=start) for start in range(STARTS) if beside]
@@ -100,7 +128,8 @@ class TrajectoryTab:
 def build_trajectory_tab(
     tab: gr.Tab,
     search_query: gr.Textbox,
-    analyst: Callable[[], Analyst],
+    source: gr.State,
+    analyst: Callable[[str | None], Analyst],
     shared: dict[str, Any],
 ) -> None:
     """Lays the tab out; see `ui.gap_tab.build_gap_tab`."""
@@ -135,21 +164,21 @@ def build_trajectory_tab(
     seen, fresh = gr.State(None), gr.State(False)
 
     sampling = [method, steps, noise, seed]
-    inputs, outputs = [query, *sampling, beside, view, three], [numbers, panels, chosen]
+    inputs, outputs = [query, *sampling, beside, view, three, source], [numbers, panels, chosen]
     shared = {**shared, "show_progress_on": [numbers, panels]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
     show = shown_errors(handle.show)
     opened = tab.select(
         shown_errors(handle.opened),
-        [seen, numbers, search_query, query, method],
+        [seen, numbers, search_query, query, method, source],
         [seen, fresh, query, method, beside],
         **shared,
     )
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    method.change(shown_errors(handle.settings), method, [steps, noise, seed], **last)
+    method.change(shown_errors(handle.settings), [method, source], [steps, noise, seed], **last)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
-    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside], chosen, **last)
+    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside, source], chosen, **last)
     picked.success(None, None, None, js=reveal("way-chosen"))
 
 
@@ -174,7 +203,17 @@ def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
                 partial(query_curves, path_measures(flow), 0),
             ),
         ]
-    return way_html(flows, corpus), panel_values(panels)
+    return _lead(analyst) + way_html(flows, corpus, analyst.media), panel_values(panels)
+
+
+def _lead(analyst: Analyst) -> str:
+    """What one has to know of a corpus without captions, or of a part of one."""
+    if analyst.has_captions:
+        return ""
+    return notice_html(
+        "Your videos have no sentences of their own: the circles on the map are those of the demo clips, which show "
+        "where sentences lie."
+    )
 
 
 def _maps(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> list[Panel]:

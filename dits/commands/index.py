@@ -130,9 +130,10 @@ def _update(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> None:
     from dits.index.adding import remove_videos
+    from dits.index.config import counted
 
     index, _ = _opened(args)
-    print(f"Removed {_counted(remove_videos(index, args.paths), 'file')} from {index.location}.")
+    print(f"Removed {counted(remove_videos(index, args.paths), 'file')} from {index.location}.")
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -152,29 +153,22 @@ def _optimise(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from dits.index.config import counted
     from dits.index.export import FORMATS, export_index
 
     if args.out.suffix not in FORMATS:
         raise InputError(f"{args.out} is neither a .csv nor a .safetensors file: name one.")
     check_target(args.out)
     index, _ = _opened(args)
-    print(f"Wrote {_counted(export_index(index, args.out), 'segment')} to {args.out}.")
+    print(f"Wrote {counted(export_index(index, args.out), 'segment')} to {args.out}.")
 
 
 def _report(index: "VideoIndex", report: "AddReport") -> int:
     show_notices(report.notices)
-    print(
-        f"{index.location}: {_counted(report.added, 'video')} added ({_counted(report.segments, 'segment')}), "
-        f"{report.unchanged} unchanged, {report.duplicates} of the same content as another, {report.failed} failed, "
-        f"{report.missing} gone."
-    )
+    print(f"{index.location}: {report.as_text()}.")
     if report.failed:
         print("`python -m dits index status` lists what failed, with reasons.", file=sys.stderr)
     return 0
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class _Line:
@@ -189,19 +183,8 @@ class _Line:
         if now - self._drawn < (0.2 if terminal else 10.0) and not last:
             return
         self._drawn = now
-        text = (
-            f"Embedding videos: {progress.done}/{progress.files}, {_counted(progress.segments, 'segment')}, "
-            f"{progress.rate:.1f} a second{_left(progress.seconds_left)}"
-        )
+        text = f"Embedding videos: {progress.done}/{progress.files}, {progress.pace}"
         if terminal:
             print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
         else:
             print(text, file=sys.stderr, flush=True)
-
-
-def _left(seconds: float | None) -> str:
-    if not seconds:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f", {hours} h {minutes} min left" if hours else f", {minutes}:{rest:02d} left"

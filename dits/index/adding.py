@@ -23,6 +23,7 @@ from dits.video_file import name_of
 
 _ROWS_A_STEP = 64
 _SECONDS_A_STEP = 20.0
+_SHARE_THAT_TELLS = 0.01  # of the bytes: what fewer took says nothing about the rest
 
 
 def add_videos(
@@ -39,6 +40,7 @@ def add_videos(
     folders are marked; copies are noted as such; what cannot be decoded is stored with its reason.
 
     Args:
+        progress: told after every step, and several times a second while there is none. What it raises ends the run.
         work: who reads and embeds; by default this machine does.
 
     Raises:
@@ -126,10 +128,11 @@ class _Run:
         plan = make_plan(
             self.index, self.known, scan, self.segmenting, self.encoder.transform, self.config.retry
         )  # fmt: skip
-        self.counts = _Counts([job.size for job in plan.jobs], self.progress)
+        jobs = [replace(job, longest=self.config.longest) for job in plan.jobs]
+        self.counts = _Counts([job.size for job in jobs], self.progress)
         self._note(plan)
         try:
-            with closing(self.work.do(plan.jobs, self.refused)) as done:
+            with closing(self.work.do(jobs, self.refused, self.counts.tell)) as done:
                 for job, result, embeddings in done:
                     self._take(job, result, embeddings)
                     if len(self.rows) >= _ROWS_A_STEP or time.monotonic() - self.stored_at > _SECONDS_A_STEP:
@@ -239,20 +242,20 @@ class _Counts:
     def embedded(self, segments: int, bytes_each: float) -> None:
         self.segments += segments
         self._partly += segments * bytes_each
-        self._tell()
+        self.tell()
 
     def finished(self, size: int) -> None:
         self.done += 1
         self._finished += size
         self._partly = 0.0 if self.done == self.files else self._partly
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         if self._progress is None:
             return
         elapsed = time.monotonic() - self._began
         share = min(1.0, max(self._finished, self._partly) / self.bytes)
-        left = elapsed * (1 - share) / share if share > 0 else None
+        left = elapsed * (1 - share) / share if share > _SHARE_THAT_TELLS else None
         rate = self.segments / elapsed if elapsed > 0 else 0.0
         self._progress(AddProgress(self.done, self.files, self.segments, self.failed, rate, left))
 

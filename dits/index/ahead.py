@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_TICK = 0.25  # seconds
+
 
 class Ahead(Generic[T]):
     """Iterates over a generator that a thread runs. What it raises is raised here; `close` ends it at once.
@@ -15,17 +17,28 @@ class Ahead(Generic[T]):
     Args:
         make: makes the generator, and is told whom it may ask whether to end. The thread alone touches it.
         waiting: how many results may wait: the bound of the memory that they take.
+        tick: called several times a second while no result waits. What it raises is raised here.
     """
 
-    def __init__(self, make: Callable[[Callable[[], bool]], Generator[T]], waiting: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[Callable[[], bool]], Generator[T]],
+        waiting: int,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
+        self._tick = tick
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(make(self._closed.is_set),), name="ahead", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            result, error = self._results.get()
+            try:
+                result, error = self._results.get(timeout=_TICK)
+            except queue.Empty:
+                self._tick()
+                continue
             if isinstance(error, StopIteration):
                 return
             if error is not None:

@@ -1,6 +1,7 @@
 """An index as what search runs on: clips, embeddings, and which of them are scored."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings
@@ -12,16 +13,32 @@ from dits.index.location import location_of
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.model import RetrievalModel
-from dits.search import Derive, FindCandidates, Progress
+from dits.search import Derive, FindCandidates, Progress, SearchEngine
 
 Indexed = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
 
 
+def search_index(
+    engine: SearchEngine, name: str, progress: Progress | None = None, folder: Path | None = None
+) -> SearchEngine:
+    """An engine over an index, with the encoder and the methods of another one; see `indexed_videos`."""
+    notices: list[str] = []
+    corpus, embeddings, derive, candidates = indexed_videos(name, engine.encoder, progress, notices.append, folder)
+    return engine.over(corpus, embeddings, notices, derive, candidates)
+
+
 def indexed_videos(
-    name: str, encoder: OpenClipEncoder, progress: Progress | None, notice: Callable[[str], None]
+    name: str,
+    encoder: OpenClipEncoder,
+    progress: Progress | None,
+    notice: Callable[[str], None],
+    folder: Path | None = None,
 ) -> Indexed:
     """The searchable videos of an index: as a corpus without captions, their embeddings, what is kept of them under
     weights, and how candidates are found where there are too many to score all.
+
+    Args:
+        folder: where what search runs on is kept, by default in the cache.
 
     Raises:
         InputError: the index holds no videos.
@@ -29,7 +46,7 @@ def indexed_videos(
         StorageError: the cache folder cannot be written.
     """
     index = VideoIndex.open(location_of(name), encoder)
-    snapshot = open_snapshot(index, progress=_told(progress))
+    snapshot = open_snapshot(index, progress=_told(progress), root=folder)
     if not len(snapshot):
         raise InputError(f"The index {index.location} holds no videos yet: add some with `python -m dits index add`.")
     corpus = Corpus(index.location, snapshot.clips)

@@ -7,7 +7,7 @@ are the same, and as safe, as on one machine. Every machine reads the videos und
 
 import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class RayWork:
         """See `Work`."""
         return list(self._notices)
 
-    def do(self, jobs: Sequence[ReadJob], refused: set[bytes]) -> Generator[Done]:
+    def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
         """See `Work`. Copies are embedded like their originals, and then found out.
 
         Raises:
@@ -76,6 +76,7 @@ class RayWork:
             self._look_everywhere(jobs[0].path)
             for step in _in_order(row["step"] for row in self._dataset(jobs).iter_rows()):
                 self._notices.update(dict.fromkeys(step.notices))
+                tick()
                 yield step.job, step.result, step.embeddings
         except self._ray.exceptions.RayError as error:
             raise ClusterError(f"The cluster failed, and what was embedded is stored: {reason_of(error)}.") from error

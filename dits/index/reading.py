@@ -42,6 +42,7 @@ class ReadJob:
         known: names the content that is stored of this file; nothing is decoded where it still has it.
         stored: ids of segments that need not be read again.
         rest: of a file that was opened by an earlier job: the video, all its spans, and the first that is to be read.
+        longest: seconds that the video may last; 0 is any.
     """
 
     path: bytes
@@ -53,6 +54,7 @@ class ReadJob:
     known: str = ""
     stored: frozenset[str] = frozenset()
     rest: "Rest | None" = None
+    longest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def _read(job: ReadJob) -> ReadFile | str:
         if content == job.known:
             return ReadFile(content, 0.0, (), (), None)
         video = examine(Path(os.fsdecode(job.path)))
+        if 0 < job.longest < video.info.duration:
+            return f"It lasts {video.info.duration:.0f} s, longer than the {job.longest:g} s that are allowed: cut it."
         opened = Rest(content, video, tuple(spans(video, job.segmenting)), 0)
     ahead = range(opened.next, len(opened.spans))
     wanted = [n for n in ahead if segment_id(opened.content, *opened.spans[n]) not in job.stored][:_SEGMENTS_A_JOB]

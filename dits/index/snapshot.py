@@ -129,20 +129,24 @@ class SnapshotClips(Sequence[Clip]):
 
 
 def open_snapshot(
-    index: VideoIndex, shard: tuple[int, int] = (0, 1), progress: Callable[[int, int], None] | None = None
+    index: VideoIndex,
+    shard: tuple[int, int] = (0, 1),
+    progress: Callable[[int, int], None] | None = None,
+    root: Path | None = None,
 ) -> Snapshot:
     """The snapshot of an index as it is now, made if it is not there; older ones are removed.
 
     Args:
         shard: which part of how many, as `cut` cuts them: one machine of several needs no more.
         progress: told how many rows of how many are copied.
+        root: the folder of this index's snapshots, by default in the cache.
 
     Raises:
         IndexStoreError: the index cannot be read.
         StorageError: the cache folder cannot be written.
     """
     part, parts = shard
-    root = cache_root() / "index" / sha256_of_json([index.location, index.encoder, part, parts])[:16]
+    root = root or cache_root() / "index" / sha256_of_json([index.location, index.encoder, part, parts])[:16]
     make_folder(root)
     with FileLock(root / "lock"), storage_errors(root):
         of_table = f"{_FORMAT}-{index.identity}"

@@ -1,6 +1,6 @@
 """Who reads videos and embeds them for a run that adds them: this machine, unless it is told otherwise."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,12 +29,13 @@ class Work(Protocol):
     @property
     def notices(self) -> Sequence[str]: ...
 
-    def do(self, jobs: Sequence[ReadJob], refused: set[bytes]) -> Generator[Done]:
+    def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
         """Every job, and the jobs that read on, as they are done; those of one file in order.
 
         Args:
             jobs: files to read.
             refused: paths that need not be read on; whoever consumes the results may add some.
+            tick: called now and then while nothing comes. What it raises is raised here.
         """
 
 
@@ -51,10 +52,10 @@ class LocalWork:
         """See `Work`."""
         return self._embed.notices
 
-    def do(self, jobs: Sequence[ReadJob], refused: set[bytes]) -> Generator[Done]:
+    def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
         """See `Work`."""
         workers, seconds = self._workers, self._seconds
-        results = Ahead(lambda ended: read_files(jobs, workers, seconds, refused, ended), workers)
+        results = Ahead(lambda ended: read_files(jobs, workers, seconds, refused, ended), workers, tick)
         try:
             for job, result in results:
                 yield job, result, self._embed(result.segments) if isinstance(result, ReadFile) else ()

@@ -27,7 +27,7 @@ def analyst(engine):
 
 
 def way(analyst, view):
-    return TrajectoryTab(lambda: analyst).show(next(SENTENCES), "dits", 10, 0, 0, False, view, False)
+    return TrajectoryTab(lambda source: analyst).show(next(SENTENCES), "dits", 10, 0, 0, False, view, False)
 
 
 def timed(benchmark, act, **rounds):
@@ -47,14 +47,14 @@ def test_the_gap_tab_with_nothing_in_memory(benchmark, engine):
 
     def opened():
         analyst = Analyst(engine)
-        return GapTab(lambda: analyst).show(*GAP)
+        return GapTab(lambda source: analyst).show(*GAP)
 
     timed(benchmark, opened, rounds=2, warmup_rounds=1)
 
 
 def test_the_gap_tab_made_ready(benchmark, analyst):
     """What a visitor waits for. Promise: under 2 seconds."""
-    tab = GapTab(lambda: analyst)
+    tab = GapTab(lambda source: analyst)
     tab.show(*GAP)
     benchmark(tab.show, *GAP)
 

@@ -1,0 +1,119 @@
+"""Where a browser finds clips and their pictures: files of a corpus by their paths, one's own videos by ids alone."""
+
+import mimetypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from dits.corpus import Clip
+from dits.demo import strip_path
+
+TYPES = {
+    ".avi": "video/x-msvideo",
+    ".m4v": "video/mp4",
+    ".mkv": "video/matroska",
+    ".mov": "video/quicktime",
+    ".mp4": "video/mp4",
+    ".ogv": "video/ogg",
+    ".webm": "video/webm",
+    ".wmv": "video/x-ms-wmv",
+}
+"""Of the suffixes that systems know differently or not at all."""
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=3600"}
+
+
+class Media(Protocol):
+    """Addresses of a clip, of the strip of its frames and of a picture of it; empty where there is none."""
+
+    def video(self, clip: Clip) -> str: ...
+    def strip(self, clip: Clip) -> str: ...
+    def picture(self, clip: Clip) -> str: ...
+
+
+class CorpusMedia:
+    """A corpus's clips by their paths, which Gradio serves where it is allowed to, and the strips of the demo build."""
+
+    def video(self, clip: Clip) -> str:
+        return file_url(clip.path) + _part(clip)
+
+    def strip(self, clip: Clip) -> str:
+        path = strip_path(clip.path)
+        return file_url(path) if path.is_file() else ""
+
+    def picture(self, clip: Clip) -> str:
+        return ""
+
+
+class IndexMedia:
+    """Segments of an index by their ids, below what cannot be guessed."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def video(self, clip: Clip) -> str:
+        return f"/clip/{self._token}/{quote(clip.id)}{_part(clip)}"
+
+    def strip(self, clip: Clip) -> str:
+        return ""
+
+    def picture(self, clip: Clip) -> str:
+        return f"/thumbnail/{self._token}/{quote(clip.id)}"
+
+
+CORPUS_MEDIA = CorpusMedia()
+
+
+class Segments(Protocol):
+    """What an index gives away of a segment, by its id; None where it has no such segment."""
+
+    def file(self, segment: str) -> Path | None: ...
+    def thumbnail(self, segment: str) -> bytes | None: ...
+
+
+def media_routes(library: Callable[[str], Segments | None]) -> list[BaseRoute]:
+    """The routes that `IndexMedia` speaks of; `library` gives what a token stands for."""
+
+    async def clip(request: Request) -> Response:
+        path = await run_in_threadpool(_found, library, request, "file")
+        return _nothing() if path is None else FileResponse(path, media_type=content_type(path), headers=_HEADERS)
+
+    async def thumbnail(request: Request) -> Response:
+        picture = await run_in_threadpool(_found, library, request, "thumbnail")
+        return _nothing() if picture is None else Response(picture, media_type="image/jpeg", headers=_HEADERS)
+
+    return [Route("/clip/{token}/{segment}", clip), Route("/thumbnail/{token}/{segment}", thumbnail)]
+
+
+def content_type(path: Path) -> str:
+    """What a file is by its suffix: a video, or nothing that a browser would show."""
+    suffix = path.suffix.lower()
+    known = TYPES.get(suffix) or mimetypes.types_map.get(suffix, "")
+    return known if known.startswith("video/") else "application/octet-stream"
+
+
+def file_url(path: Path) -> str:
+    """Where the app serves a file that it may serve."""
+    return "/gradio_api/file=" + quote(str(path))
+
+
+def _part(clip: Clip) -> str:
+    """The part of its file that a clip is, as a media fragment."""
+    if clip.start is None:
+        return ""
+    return f"#t={clip.start:.3f}" + (f",{clip.end:.3f}" if clip.end is not None else "")
+
+
+def _found(library: Callable[[str], Segments | None], request: Request, what: str):
+    segments = library(request.path_params["token"])
+    return getattr(segments, what)(request.path_params["segment"]) if segments else None
+
+
+def _nothing() -> Response:
+    return Response("Not found", status_code=404, media_type="text/plain")

@@ -1,0 +1,55 @@
+"""What the page searches: the corpus that it was started with, or a visitor's own videos."""
+
+from dits.errors import InputError
+from dits.search import SearchEngine
+from ui.analysing import Analyst, Analysts
+from ui.library import Library
+from ui.loading import EngineLoader
+from ui.media import CORPUS_MEDIA, Media
+from ui.visitors import GONE, Libraries
+
+
+class Sources:
+    """Engines, analysts and addresses by what is searched: a library's token, or None for the page's corpus.
+
+    Args:
+        main: the library that the page was started with in the place of a corpus, if it was.
+    """
+
+    def __init__(self, loader: EngineLoader, libraries: Libraries, main: Library | None = None) -> None:
+        self.libraries, self.main = libraries, main
+        self._loader, self._analysts = loader, Analysts(loader)
+
+    @property
+    def choosable(self) -> bool:
+        """Whether there is a corpus to search beside one's own videos: not where these are what the page is for."""
+        return self.main is None or self.libraries.find(None) is not self.main
+
+    def engine(self, own: str | None = None) -> SearchEngine:
+        """The engine; raises DitsError where it is not loaded, or not there any more."""
+        library = self._library(own)
+        return library.engine() if library else self._loader.engine()
+
+    def analyst(self, own: str | None = None) -> Analyst:
+        """The analyst; raises as `engine` does."""
+        library = self._library(own)
+        return library.analyst() if library else self._analysts()
+
+    def media(self, own: str | None = None) -> Media:
+        """The addresses; raises as `engine` does."""
+        library = self._library(own)
+        return library.media if library else CORPUS_MEDIA
+
+    def served(self, token: str) -> Library | None:
+        """The library that a token stands for."""
+        if self.main is not None and token == self.main.token:
+            return self.main
+        return self.libraries.by_token(token)
+
+    def _library(self, own: str | None) -> Library | None:
+        if own is None:
+            return self.main
+        library = self.libraries.by_token(own)
+        if library is None:
+            raise InputError(GONE)
+        return library

@@ -1,0 +1,238 @@
+"""Whose videos are whose: one library on a run of one's own, one for every visitor where the app is hosted."""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from filecmp import cmp
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from dits.errors import InputError, require
+from dits.files import make_folder, storage_errors
+from dits.index.config import AddConfig
+from dits.index.location import default_location
+from dits.search import SearchEngine
+from ui.library import Library
+
+GONE = "Your videos are not here any more: they are deleted after a while without use. Add them again."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may upload where the app is hosted.
+
+    Attributes:
+        files: at a time and in all.
+        megabytes: of a file.
+        seconds: that a video may last.
+        visitors: with videos at the same time.
+        idle: seconds without use, after which a visitor's videos are deleted.
+    """
+
+    files: int = 20
+    megabytes: int = 100
+    seconds: int = 300
+    visitors: int = 20
+    idle: int = 1800
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require(getattr(self, field.name) > 0, f"The limit of {field.name} must be above 0.")
+
+
+class Libraries(Protocol):
+    """Libraries by the sessions that they belong to."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """What may be uploaded; None on a run of one's own, where folders can be named too."""
+
+    def of(self, session: str | None) -> Library:
+        """A session's library, made where it has none; raises DitsError where there can be no more."""
+
+    def find(self, session: str | None) -> Library | None:
+        """A session's library, if it has one."""
+
+    def by_token(self, token: str) -> Library | None: ...
+
+    def leave(self, session: str | None) -> None:
+        """Deletes what a session has added, where it is only there for the visit."""
+
+    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
+        """Uploaded files, which the page holds for a while only, put where they stay; raises DitsError."""
+
+
+class OwnLibrary:
+    """The one library of a run of one's own."""
+
+    limits = None
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def of(self, session: str | None) -> Library:
+        return self.library
+
+    def find(self, session: str | None) -> Library:
+        return self.library
+
+    def by_token(self, token: str) -> Library | None:
+        return self.library if token == self.library.token else None
+
+    def leave(self, session: str | None) -> None:
+        pass
+
+    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
+        folder = make_folder(Path(default_location()).parent / "dropped")
+        return [str(_copied(Path(upload), folder)) for upload in uploads]
+
+
+class VisitorLibraries:
+    """A library for every session, in a folder of its own, that goes when the visitor does.
+
+    Everything lies below one folder of this process; what processes that are gone have left is removed.
+    """
+
+    def __init__(self, base: Callable[[], SearchEngine], limits: Limits, root: Path | None = None) -> None:
+        """`root` is a folder for the processes' folders; by default one of the system's folder of temporary files."""
+        self.limits = limits
+        root = make_folder(root or Path(tempfile.gettempdir()) / "dits-visitors")
+        _remove_leftovers(root)
+        self.folder = Path(tempfile.mkdtemp(dir=root))
+        self._held = FileLock(root / f"{self.folder.name}.lock")
+        self._held.acquire()
+        self._base, self._turn = base, threading.Lock()
+        self._lock = threading.Lock()
+        self._libraries: dict[str, Library] = {}
+        self._used: dict[str, float] = {}
+        threading.Thread(target=self._watch, name="visitors", daemon=True).start()
+
+    @property
+    def uploads(self) -> Path:
+        """For what is uploaded and not added yet."""
+        return make_folder(self.folder / "uploads")
+
+    def of(self, session: str | None) -> Library:
+        if not session:
+            raise InputError("Open the page in a browser to add videos of your own.")
+        with self._lock:
+            if session not in self._libraries:
+                require(
+                    len(self._libraries) < self.limits.visitors,
+                    "Too many visitors have videos here now: try again in a few minutes, or run the app yourself.",
+                )
+                self._libraries[session] = self._made()
+            self._used[session] = time.monotonic()
+            return self._libraries[session]
+
+    def find(self, session: str | None) -> Library | None:
+        with self._lock:
+            if session in self._libraries:
+                self._used[session] = time.monotonic()
+                return self._libraries[session]
+        return None
+
+    def by_token(self, token: str) -> Library | None:
+        with self._lock:
+            for name, library in self._libraries.items():
+                if library.token == token:
+                    self._used[name] = time.monotonic()
+                    return library
+        return None
+
+    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
+        limits, folder = self.limits, make_folder(Path(library.location).parent / "videos")
+        there = len(os.listdir(folder))
+        require(
+            there + len(uploads) <= limits.files,
+            f"You can add {limits.files} videos here, and these would be {there + len(uploads)}: choose fewer, or run "
+            "the app yourself.",
+        )
+        for upload in uploads:
+            require(
+                os.path.getsize(upload) <= limits.megabytes * 1_000_000,
+                f"{Path(upload).name} is larger than {limits.megabytes} MB: choose a smaller one, or run the app "
+                "yourself.",
+            )
+        return [str(_copied(Path(upload), folder, move=True)) for upload in uploads]
+
+    def leave(self, session: str | None) -> None:
+        """Deletes a session's videos, and everything made of them, in the background."""
+        with self._lock:
+            library = self._libraries.pop(str(session), None)
+            self._used.pop(str(session), None)
+        if library:
+            threading.Thread(target=_delete, args=(library,), name="leaving", daemon=True).start()
+
+    def close(self) -> None:
+        """Deletes all videos, at the end of the process."""
+        for session in list(self._libraries):
+            self._libraries.pop(session).close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.release()
+
+    def _made(self) -> Library:
+        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="visitor-"))
+        config = AddConfig(longest=float(self.limits.seconds))
+        return Library(str(folder / "index"), self._base, self._turn, config, folder)
+
+    def _watch(self) -> None:
+        """Deletes what has not been used for a while."""
+        while True:
+            time.sleep(min(60.0, self.limits.idle / 4))
+            with self._lock:
+                now = time.monotonic()
+                idle = [
+                    name
+                    for name, used in self._used.items()
+                    if now - used > self.limits.idle and not self._libraries[name].runs.running
+                ]
+            for session in idle:
+                self.leave(session)
+
+
+def _copied(file: Path, folder: Path, move: bool = False) -> Path:
+    """A file under its name in a folder; numbered where another file has that name.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+        InputError: the file is gone.
+    """
+    if not file.is_file():
+        raise InputError(f"{file.name} is not here any more: drop it again.")
+    with storage_errors(folder):
+        for number in range(1, 10_000):
+            target = folder / (file.name if number == 1 else f"{file.stem} ({number}){file.suffix}")
+            if not os.path.lexists(target):
+                partly = folder / f".{target.name[:200]}.partly"
+                (shutil.move if move else shutil.copyfile)(file, partly)
+                partly.rename(target)
+                return target
+            if target.is_file() and cmp(file, target, shallow=False):
+                if move:
+                    file.unlink()
+                return target
+    raise InputError(f"There are too many files called {file.name}: rename it.")
+
+
+def _delete(library: Library) -> None:
+    folder = Path(library.location).parent
+    library.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Removes the folders of processes that are gone: nobody holds their locks."""
+    for lock in root.glob("*.lock"):
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+        except (Timeout, OSError):
+            continue
