@@ -248,7 +248,7 @@ def test_progress_is_told_while_nothing_comes():
         if len(told) == 2:
             go_on.set()
 
-    assert list(Ahead(slow(), 1, tick)) == [1]
+    assert list(Ahead(lambda ended: slow(), 1, tick)) == [1]
     assert len(told) >= 2
 
 
