@@ -1,11 +1,11 @@
 """What an index holds."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from dits.encoders import OpenClipEncoder
 from dits.index.recall import candidate_recall
-from dits.index.scan import shown
 from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
 from dits.video_file import name_of
@@ -21,7 +21,7 @@ class IndexStatus:
         location: its folder or URL.
         encoder: id of the encoder.
         videos, segments: that can be searched.
-        failed: paths of files that could not be read, with the reasons.
+        failed: paths of files that could not be read, as the system has them, with the reasons.
         duplicates: paths of copies, with what they are copies of.
         missing: paths of files that are gone; their embeddings are kept, in case they come back.
         recall: recall@10 of candidates from the vector index against the exact ranking, by method; None where it was
@@ -82,7 +82,7 @@ def status_of(index: VideoIndex, encoder: OpenClipEncoder | None = None) -> Inde
     recall = candidate_recall(index, encoder) if encoder else None
     counts, files = index.counts(), index.files().values()
     reasons = {
-        status: tuple(sorted((shown(f.path), f.reason) for f in files if f.status == status))
+        status: tuple(sorted((os.fsdecode(f.path), f.reason) for f in files if f.status == status))
         for status in (FAILED, DUPLICATE, MISSING)
     }
     return IndexStatus(
