@@ -148,7 +148,7 @@ def test_shards_are_of_a_cluster_and_of_an_index(index, tmp_path, capsys):
     assert "demo is no index" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module", params=["mean", "xpool", "dits"])
+@pytest.fixture(scope="module", params=["xpool", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "dits"))])
 def model(request, index):
     torch.manual_seed(1)
     network = AlignmentConfig(dim=index.dim, depth=1, heads=2)
@@ -219,6 +219,7 @@ def test_a_lost_machine_is_said_and_the_query_after_its_return_is_whole(sharded,
     assert (again.exact, again.missing, again.hits) == (True, (), whole.hits)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(machines, index, tiny_folder, capsys):
     """A process of its own, which is told where the cluster is."""
     search = ["search", TEXT, "--corpus", index.location, "--encoder", f"local-dir:{tiny_folder}", "--method", "mean"]
@@ -264,6 +265,7 @@ def test_videos_that_the_cluster_reads_and_embeds_give_the_same_rows(
     assert add_videos(indexes[1], tiny_encoder, [str(folder)], config, None, work).unchanged == 4
 
 
+@pytest.mark.slow
 def test_a_file_that_ends_its_reader_is_recorded(connection, folder, tmp_path_factory, tiny_folder, tiny_encoder):
     """A reader gets no time at all: its process is ended, and the run goes on."""
     index = VideoIndex.create(str(tmp_path_factory.mktemp("slow")), tiny_encoder)
