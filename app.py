@@ -339,7 +339,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--host",
-        help="address to serve on (default: this machine only); who reaches it can name folders, but for --hosted",
+        help="address to serve on (default: this machine only); whoever reaches it can name folders, unless --hosted",
     )
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(

@@ -104,7 +104,7 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
         f"<li>{video_html(clip, media, 'autoplay')}"
-        f'<span class="unplayed">{UNPLAYED}</span><span>{escape(clip.title)}</span></li>'
+        f'<small class="unplayed">{UNPLAYED}</small><span>{escape(clip.title)}</span></li>'
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
     listed = len(choice.points)
