@@ -337,7 +337,10 @@ def main() -> None:
         default="SPACE_ID" in os.environ,
         help="visitors upload videos, each sees only their own, and nobody names folders (default: on a Space)",
     )
-    parser.add_argument("--host", help="address to serve on (default: this machine only)")
+    parser.add_argument(
+        "--host",
+        help="address to serve on (default: this machine only); whoever reaches it can name folders, unless --hosted",
+    )
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(
         "--no-warm", dest="warm", action="store_false", help="analyse nothing before somebody opens a tab for it"

@@ -140,16 +140,22 @@ def test_removing_forgets_what_was_added(tab, library, clips):
 
 def test_dropped_files_are_kept_where_gradio_does_not_delete_them(tab, library, clips, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    kept = tmp_path / "data" / "dits" / "dropped"
+    again = Path(shutil.copytree(clips, tmp_path / "again"))
     add(tab, "", uploads=[str(clips / "red.mp4")])
-    shutil.copy(clips / "green.mp4", clips / "other.mp4")
-    (clips / "below").mkdir()
-    shutil.move(clips / "other.mp4", clips / "below" / "red.mp4")  # another file of the same name
-    add(tab, "", uploads=[str(clips / "below" / "red.mp4"), str(clips / "red.mp4")])
+    (again / "below").mkdir()
+    (again / "green.mp4").rename(again / "below" / "red.mp4")  # another file of the same name
+    add(tab, "", uploads=[str(again / "below" / "red.mp4"), str(again / "red.mp4")])
     shutil.rmtree(clips)
+    shutil.rmtree(again)
     tab.update(request())
     assert "0 gone" in list(tab.follow(request()))[-1][0]
     assert titles(library) == {"red.mp4", "red (2).mp4"}
-    assert sorted(os.listdir(tmp_path / "data" / "dits" / "dropped")) == ["red (2).mp4", "red.mp4"]
+    assert sorted(os.listdir(kept)) == ["red (2).mp4", "red.mp4"]
+    tab.remove(str(kept / "red.mp4"), request())
+    assert os.listdir(kept) == ["red (2).mp4"]
+    with pytest.raises(gr.Error, match=r"red\.mp4 is not here any more"):
+        add(tab, "", uploads=[str(again / "red.mp4")])
 
 
 @pytest.mark.parametrize(

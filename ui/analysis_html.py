@@ -17,7 +17,7 @@ from analysis.trajectory import path_measures, ranks_by_step
 from dits.corpus import Clip, Corpus
 from ui.media import CORPUS_MEDIA, Media
 from ui.panels import Choice
-from ui.results import UNPLAYED, part_html, picture_html
+from ui.results import UNPLAYED, picture_html, video_html
 
 _TOP = 3
 _LEADING = 10
@@ -103,9 +103,8 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
     """
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
-        f'<li><video src="{escape(media.video(clip))}" poster="{escape(media.picture(clip))}"{part_html(clip)} '
-        f'muted loop autoplay playsinline preload="metadata" aria-hidden="true"></video>'
-        f'<span class="unplayed">{UNPLAYED}</span><span>{escape(clip.title)}</span></li>'
+        f"<li>{video_html(clip, media, 'autoplay')}"
+        f'<small class="unplayed">{UNPLAYED}</small><span>{escape(clip.title)}</span></li>'
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
     listed = len(choice.points)

@@ -14,7 +14,7 @@ from dits.index.adding import add_videos, remove_videos, update_index
 from dits.index.config import AddConfig
 from dits.index.engine import search_index
 from dits.index.location import is_index
-from dits.index.scan import below, check_paths, shown
+from dits.index.scan import absolute, below, check_paths, shown
 from dits.index.status import IndexStatus, status_of
 from dits.index.store import VideoIndex
 from dits.search import SearchEngine
@@ -90,6 +90,10 @@ class Library:
         require(not self.runs.running, "Videos are being added already: wait until that is done, or stop it.")
         check_paths(_real(paths))
 
+    def path(self, text: str) -> bytes:
+        """A path that somebody typed, as the index names it; raises InputError where it is none."""
+        return absolute(_real([text])[0])
+
     def update(self) -> None:
         """Starts looking again at everything that was added; raises as `add` does."""
         index, config = self._required(), self._config
@@ -121,14 +125,6 @@ class Library:
         """The files and folders that were added, by how they are shown; raises as `status` does."""
         index = self._index()
         return {shown(path): path for path, _ in index.sources()} if index else {}
-
-    def has_videos(self) -> bool:
-        """Whether anything can be searched. False where the index cannot be read."""
-        try:
-            index = self._index()
-            return index is not None and index.counts()["videos"] > 0
-        except DitsError:
-            return False
 
     def engine(self) -> SearchEngine:
         """The engine over the index as it was when it was last loaded; loaded now where it was not.

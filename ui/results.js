@@ -68,7 +68,7 @@ const open = (button) => {
     if (!paused) play(video);
   };
   for (const name of ["start", "end"]) {
-    if (name in button.dataset) video.dataset[name] = button.dataset[name];
+    if (name in small.dataset) video.dataset[name] = small.dataset[name];
   }
   video.classList.remove("failed");
   video.poster = small.poster;

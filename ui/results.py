@@ -21,6 +21,7 @@ __all__ = [
     "progress_html",
     "results_html",
     "status_html",
+    "video_html",
 ]
 
 UNPLAYED = "This browser does not play the file: here is a picture of it."
@@ -126,25 +127,33 @@ def picture_html(clip: Clip, media: Media, alternative: str = "") -> str:
 
 
 def _card(hit: Hit, result: SearchResult, media: Media) -> str:
+    playing = video_html(hit.clip, media, 'tabindex="-1"')
     url, caption = escape(media.video(hit.clip)), escape(hit.clip.title)
-    part, picture = part_html(hit.clip), escape(media.picture(hit.clip))
-    poster = f' poster="{picture}"' if picture else ""
     places = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
     )
     others = f"<p class='others'>{places}</p>" if places else ""
     return (
         f'<li class="card" data-id="{escape(hit.clip.id)}">'
-        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}"{part} '
+        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
         f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment, {hit.best_moment:.1f} seconds">'
-        f'<video src="{url}"{poster}{part} muted loop playsinline preload="metadata" '
-        f'tabindex="-1" aria-hidden="true"></video><span class="rank">{hit.rank}</span>'
+        f'{playing}<span class="rank">{hit.rank}</span>'
         f'<span class="unplayed">{UNPLAYED}</span></button>'
         f"{_strip(hit, media)}<p class='about'>{caption}</p>{_score(hit, result)}{others}</li>"
     )
 
 
-def part_html(clip: Clip) -> str:
+def video_html(clip: Clip, media: Media, more: str = "") -> str:
+    """A clip that plays without sound, over and over; `more` are further attributes."""
+    picture = escape(media.picture(clip))
+    poster = f' poster="{picture}"' if picture else ""
+    return (
+        f'<video src="{escape(media.video(clip))}"{poster}{_part(clip)} muted loop playsinline preload="metadata" '
+        f'aria-hidden="true" {more}></video>'
+    )
+
+
+def _part(clip: Clip) -> str:
     """The part of its file that a clip is, as attributes that results.js reads: it plays that part over and over."""
     return "" if clip.start is None or clip.end is None else f' data-start="{clip.start:.3f}" data-end="{clip.end:.3f}"'
 

@@ -55,7 +55,9 @@ class VideosTab:
         require(self._libraries.limits is None, "Folders cannot be named here.")
         require(isinstance(path, str) and bool(path.strip()), "Choose what to remove, or give its path.")
         library, name = self._own(request), str(path).strip()
-        library.remove([library.sources().get(name, name)])
+        chosen = library.sources().get(name) or library.path(name)
+        library.remove([chosen])
+        self._libraries.discard(chosen)
 
     def leave(self, request: gr.Request) -> None:
         """Deletes a visitor's videos; those of a run of one's own stay."""

@@ -17,6 +17,7 @@ from dits.errors import InputError, require
 from dits.files import make_folder, storage_errors
 from dits.index.config import AddConfig
 from dits.index.location import default_location
+from dits.index.scan import below
 from dits.search import SearchEngine
 from ui.library import Library
 
@@ -38,7 +39,7 @@ class Limits:
     files: int = 20
     megabytes: int = 100
     seconds: int = 300
-    visitors: int = 20
+    visitors: int = 10
     idle: int = 1800
 
     def __post_init__(self) -> None:
@@ -65,7 +66,10 @@ class Libraries(Protocol):
         """Deletes what a session has added, where it is only there for the visit."""
 
     def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
-        """Uploaded files, which the page holds for a while only, put where they stay; raises DitsError."""
+        """Uploaded files, which the page holds for a while only, moved to where they stay; raises DitsError."""
+
+    def discard(self, path: bytes) -> None:
+        """Deletes an upload that was kept, or all below a folder; nothing else."""
 
 
 class OwnLibrary:
@@ -89,8 +93,16 @@ class OwnLibrary:
         pass
 
     def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
-        folder = make_folder(Path(default_location()).parent / "dropped")
-        return [str(_copied(Path(upload), folder)) for upload in uploads]
+        return [str(_moved(Path(upload), make_folder(self._dropped))) for upload in uploads]
+
+    def discard(self, path: bytes) -> None:
+        for kept in self._dropped.glob("*"):
+            if below(os.fsencode(kept), [path]):
+                kept.unlink(missing_ok=True)
+
+    @property
+    def _dropped(self) -> Path:
+        return Path(default_location()).parent / "dropped"
 
 
 class VisitorLibraries:
@@ -160,7 +172,10 @@ class VisitorLibraries:
                 f"{Path(upload).name} is larger than {limits.megabytes} MB: choose a smaller one, or run the app "
                 "yourself.",
             )
-        return [str(_copied(Path(upload), folder, move=True)) for upload in uploads]
+        return [str(_moved(Path(upload), folder)) for upload in uploads]
+
+    def discard(self, path: bytes) -> None:
+        """Nothing: a visitor deletes all at once."""
 
     def leave(self, session: str | None) -> None:
         """Deletes a session's videos, and everything made of them, in the background."""
@@ -188,17 +203,14 @@ class VisitorLibraries:
             time.sleep(min(60.0, self.limits.idle / 4))
             with self._lock:
                 now = time.monotonic()
-                idle = [
-                    name
-                    for name, used in self._used.items()
-                    if now - used > self.limits.idle and not self._libraries[name].runs.running
-                ]
+                self._used |= {name: now for name, library in self._libraries.items() if library.runs.running}
+                idle = [name for name, used in self._used.items() if now - used > self.limits.idle]
             for session in idle:
                 self.leave(session)
 
 
-def _copied(file: Path, folder: Path, move: bool = False) -> Path:
-    """A file under its name in a folder; numbered where another file has that name.
+def _moved(file: Path, folder: Path) -> Path:
+    """A file, moved to its name in a folder; numbered where another file has that name.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -211,12 +223,11 @@ def _copied(file: Path, folder: Path, move: bool = False) -> Path:
             target = folder / (file.name if number == 1 else f"{file.stem} ({number}){file.suffix}")
             if not os.path.lexists(target):
                 partly = folder / f".{target.name[:200]}.partly"
-                (shutil.move if move else shutil.copyfile)(file, partly)
+                shutil.move(file, partly)
                 partly.rename(target)
                 return target
             if target.is_file() and cmp(file, target, shallow=False):
-                if move:
-                    file.unlink()
+                file.unlink()
                 return target
     raise InputError(f"There are too many files called {file.name}: rename it.")
 
