@@ -5,6 +5,7 @@ from html import escape
 
 from dits.index.config import counted
 from dits.index.status import IndexStatus
+from dits.video_file import name_of
 from ui.indexing import Indexing
 from ui.results import error_html, notice_html, progress_html
 
@@ -68,7 +69,8 @@ def _list(title: str, rows: Sequence[tuple[str, str]], shown: bool) -> str:
     if not rows:
         return ""
     items = "".join(
-        f"<li><b>{escape(path)}</b>{': ' * bool(reason)}{escape(reason)}</li>" for path, reason in rows[:_LISTED]
+        f"<li><b>{escape(name_of(path))}</b>{': ' * bool(reason)}{escape(reason)}</li>"
+        for path, reason in rows[:_LISTED]
     )
     more = f"<li>and {len(rows) - _LISTED} more</li>" if len(rows) > _LISTED else ""
     return (
