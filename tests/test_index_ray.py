@@ -148,7 +148,9 @@ def test_shards_are_of_a_cluster_and_of_an_index(index, tmp_path, capsys):
     assert "demo is no index" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module", params=["xpool", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "dits"))])
+@pytest.fixture(
+    scope="module", params=["xpool", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "dits"))]
+)
 def model(request, index):
     torch.manual_seed(1)
     network = AlignmentConfig(dim=index.dim, depth=1, heads=2)
