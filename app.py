@@ -18,7 +18,8 @@ import gradio as gr
 from analysis.panels import WEB
 from dits.errors import DitsError, require
 from dits.index.location import is_index, location_of
-from dits.search import SearchEngine, SearchResult
+from dits.results import SearchResult
+from dits.search import SearchEngine
 from ui.examples import read_examples
 from ui.gap_tab import build_gap_tab
 from ui.library import NO_VIDEOS, Library

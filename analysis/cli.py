@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _encoder(args: argparse.Namespace) -> None:
     from analysis.encoder_report import SPLITS, encoder_report
+    from dits.corpora import open_corpus
     from dits.embeddings import corpus_embeddings
     from dits.encoders import load_encoder
     from dits.pairs.shards import read_shards
-    from dits.search import open_corpus
 
     corpus = open_corpus(args.corpus, notice=lambda sentence: print(f"analysis: {sentence}", file=sys.stderr))
     stamps = [pair for pair in read_shards(args.pairs) if pair.source == "stamps"] if args.pairs else None
@@ -66,9 +66,9 @@ def _encoder(args: argparse.Namespace) -> None:
 
 def _sources(args: argparse.Namespace) -> None:
     from analysis.source_report import source_table, table
+    from dits.corpora import open_corpus
     from dits.encoder_config import EncoderTrainingConfig, read_recipe
     from dits.flags import whole_numbers
-    from dits.search import open_corpus
 
     seeds = whole_numbers(args.seeds, "seeds")
     config = EncoderTrainingConfig(**read_recipe(args.recipe))

@@ -19,6 +19,7 @@ from dits.checkpoint import (
     prepared_weights,
     save_checkpoint,
 )
+from dits.corpora import Progress, open_corpus
 from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import OpenClipEncoder, load_encoder
@@ -29,7 +30,7 @@ from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
 from dits.sampler import SamplerConfig
-from dits.search import Progress, load_method, open_corpus
+from dits.search import load_method
 from dits.training import PairData, TrainingConfig, TrainingResult, pair_data, train
 
 PREPARED_METHODS = ("xpool", "dits")
@@ -137,9 +138,9 @@ def prepare(
 
     Args:
         encoder_name: see `dits.encoders.load_encoder`.
-        corpus: see `dits.search.open_corpus`.
+        corpus: see `dits.corpora.open_corpus`.
         force: train anew where there are prepared weights.
-        strict: see `dits.search.open_corpus`.
+        strict: see `dits.corpora.open_corpus`.
         progress: told what is being done, how much of it is done, and of how much.
         notice: told in a sentence what else is worth knowing.
 

@@ -1,20 +1,17 @@
 """Search: a sentence in, ranked videos out, with what each score means."""
 
-import os
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dits.checkpoint import find_weights, load_checkpoint, prepared_weights
-from dits.corpus import Clip, Corpus, read_clips
-from dits.datasets import DATASETS, LoadedDataset, load_dataset, load_table
-from dits.demo import build_demo, demo_folder
+from dits.corpora import Progress, open_corpus, tell
+from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings, corpus_embeddings
 from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
 from dits.errors import CheckpointError, InputError
@@ -22,100 +19,12 @@ from dits.gallery import Derived, Gallery
 from dits.index.location import is_index
 from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.ranking import ranks_at, top_of
+from dits.results import FrameWeight, Hit, SearchResult
 
 MAX_QUERY_CHARACTERS = 20_000
 MAX_RESULTS = 100
 
 _UNREADABLE = "The encoder has no words for most of this query: the ranking means little."
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
-
-
-@dataclass(frozen=True)
-class FrameWeight:
-    """A sampled frame: when it is shown, in seconds, and how much pooling counts it (the weights sum to 1)."""
-
-    time: float
-    weight: float
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result.
-
-    Attributes:
-        rank: place in the ranking, from 1.
-        clip: the video.
-        score: cosine between the aligned text and the pooled video.
-        deviations: by how many standard deviations the score lies above the mean of this query's scores on the whole
-            gallery.
-        frames: the sampled frames with their weights.
-        best_moment: when the frame is shown that matches best, in seconds: the one that X-Pool counts most, or the one
-            nearest to the text under mean pooling, which counts all the same.
-        ranks: the clip's rank under every loaded method.
-    """
-
-    rank: int
-    clip: Clip
-    score: float
-    deviations: float
-    frames: tuple[FrameWeight, ...]
-    best_moment: float
-    ranks: dict[str, int]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A ranking.
-
-    Attributes:
-        query: the text that was encoded.
-        encoder: id of the encoder.
-        method: what ranked.
-        hits: the best videos, best first.
-        spread: lowest, mean and highest of this query's scores on the whole gallery.
-        notice: one sentence on what became of the query, where not all of it was read.
-        exact: whether all videos were scored. Where only candidates were, `spread` and the hits' deviations are those
-            of a sample of the gallery, and ranks count among the candidates.
-        missing: sentences on parts of the gallery, each on a machine of its own, that did not answer: what they hold
-            is in nothing of the above, and `exact` is false.
-    """
-
-    query: str
-    encoder: str
-    method: str
-    hits: tuple[Hit, ...]
-    spread: tuple[float, float, float]
-    notice: str | None = None
-    exact: bool = True
-    missing: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return {
-            "query": self.query,
-            "encoder": self.encoder,
-            "method": self.method,
-            "notice": self.notice,
-            "exact": self.exact,
-            "missing": list(self.missing),
-            "results": [
-                {
-                    "rank": hit.rank,
-                    "id": hit.clip.id,
-                    "score": hit.score,
-                    "deviations": hit.deviations,
-                    "path": str(hit.clip.path),
-                    "start": hit.clip.start,
-                    "end": hit.clip.end,
-                    "best_moment": hit.best_moment,
-                    "frames": [{"time": frame.time, "weight": frame.weight} for frame in hit.frames],
-                    "ranks": hit.ranks,
-                }
-                for hit in self.hits
-            ],
-        }
 
 
 @dataclass(frozen=True)
@@ -346,79 +255,6 @@ def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:
     return scores if some is None else scores[some.sample]
 
 
-def open_corpus(
-    name: str = "demo",
-    progress: Progress | None = None,
-    notice: Callable[[str], None] | None = None,
-    strict: bool = False,
-) -> Corpus:
-    """A corpus by its name.
-
-    Args:
-        name: "demo", which is built where it is not yet; a folder with captions.csv and its clips as `<clip>.mp4`;
-            "NAME:FOLDER" for a benchmark (see `dits.datasets.DATASETS`); or a CSV file (see
-            `dits.datasets.load_table`).
-        progress: told how far the demo corpus is built.
-        notice: told in sentences what is missing or peculiar in a benchmark or a CSV file.
-        strict: raise where a video is missing, instead of telling.
-
-    Raises:
-        InputError: there is no such corpus, or its captions cannot be read.
-        CorpusError: the corpus is inconsistent.
-        StorageError: the cache folder cannot be written.
-    """
-    if name == "demo":
-        return build_demo(lambda done, total: _tell(progress, "Preparing the demo clips", done, total))
-    if is_index(name):
-        raise InputError(
-            f"{name} is an index: its videos have no captions. Search it with `search` or the app; to train or "
-            "evaluate, name a CSV file of videos and captions."
-        )
-    loaded = _dataset(name, strict)
-    if loaded:
-        if notice:
-            for sentence in loaded.notices:
-                notice(sentence)
-        return loaded.corpus
-    folder = corpus_folder(name)
-    if not os.path.isfile(folder / "captions.csv"):
-        raise InputError(
-            f"There is no corpus '{name}': use 'demo', a folder with a captions.csv, a CSV file, or NAME:FOLDER for "
-            "one of the benchmarks that python -m dits data list names."
-        )
-    return Corpus(folder.name, read_clips(folder / "captions.csv", folder))
-
-
-def corpus_folder(name: str = "demo") -> Path:
-    """The folder that a corpus's videos lie in, or will lie in once it is built.
-
-    Raises:
-        InputError: the name is no path.
-    """
-    try:
-        return demo_folder() if name == "demo" else Path(name).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"There is no corpus '{name[:200]}': use 'demo', or a folder with a captions.csv.") from error
-
-
-def _dataset(name: str, strict: bool) -> LoadedDataset | None:
-    dataset, colon, root = name.partition(":")
-    if colon and dataset in DATASETS:
-        return load_dataset(dataset, _path(root), strict=strict)
-    if name.lower().endswith(".csv") and not os.path.isdir(name):
-        return load_table(_path(name), strict=strict)
-    return None
-
-
-def _path(name: str) -> Path:
-    """A path as the user gave it; links stay, so that a table linked into a folder speaks of that folder."""
-    try:
-        os.stat(path := Path(name).expanduser().absolute())
-        return path
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"There is no file or folder '{name[:200]}'.") from error
-
-
 def load_engine(
     corpus: str = "demo",
     encoder: str = BUNDLED,
@@ -450,20 +286,20 @@ def load_engine(
     if is_index(corpus):
         from dits.index.engine import indexed_videos
 
-        _tell(progress, "Loading the encoder", 0, 1)
+        tell(progress, "Loading the encoder", 0, 1)
         loaded_encoder = load_encoder(encoder)
         opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
     else:
         opened = open_corpus(corpus, progress, notices.append, strict)
-        _tell(progress, "Loading the encoder", 0, 1)
+        tell(progress, "Loading the encoder", 0, 1)
         loaded_encoder = load_encoder(encoder)
         embeddings = corpus_embeddings(
             opened,
             loaded_encoder,
-            lambda done, total: _tell(progress, "Embedding the clips", done, total),
+            lambda done, total: tell(progress, "Embedding the clips", done, total),
             notices.append,
         )
-    _tell(progress, "Loading the weights", 0, 1)
+    tell(progress, "Loading the weights", 0, 1)
     loaded: dict[str, LoadedMethod] = {}
     missing: dict[str, str | None] = {}
     for name in methods or _methods_of(weights):
@@ -541,8 +377,3 @@ def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Pat
     else:
         make = f"train them with `python -m dits train {method}`, and name their folder with --weights."
     raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {make}")
-
-
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
-    if progress:
-        progress(what, done, total)

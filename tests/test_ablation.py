@@ -14,6 +14,7 @@ from dits.ablation import Splits, embedded_splits, run_grid
 from dits.ablation_report import About, write_report
 from dits.ablation_tables import DITS, TABLES, XPOOL, Row, Table, Variant
 from dits.cli import main
+from dits.corpora import open_corpus
 from dits.embeddings import corpus_embeddings
 from dits.encoders import load_encoder
 from dits.errors import StorageError
@@ -22,7 +23,6 @@ from dits.model import METHODS, ModelConfig
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
 from dits.sampler import SamplerConfig
-from dits.search import open_corpus
 from dits.training import PairData, TrainingConfig, train
 from tests.conftest import write_open_clip_folder
 

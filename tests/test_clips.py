@@ -7,11 +7,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from dits.clips import ClipReader, read_all, read_clips
+from dits.corpora import open_corpus
 from dits.corpus import Clip
 from dits.embeddings import embed_corpus
 from dits.errors import VideoError
 from dits.frame_transform import FrameTransform
-from dits.search import open_corpus
 from dits.video import sample_frames
 from tests.videos import read_stamps, write_video
 

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
+from dits.corpora import open_corpus
 from dits.datasets import load_dataset, load_table
 from dits.datasets.annotations import MissingAnnotationsError
 from dits.errors import CorpusError, DitsError
-from dits.search import open_corpus
 from tests.fixtures.make_datasets import VATEX, make_datasets
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dits.corpora import open_corpus
 from dits.datasets import DATASETS, load_dataset, load_table
 from dits.datasets.annotations import hold_out
 from dits.datasets.didemo import printed_number
@@ -15,7 +16,6 @@ from dits.datasets.lsmdc import UNREADABLE, movie_of
 from dits.datasets.videos import VideoFolders
 from dits.embeddings import cached_path, embed_corpus
 from dits.errors import CorpusError, InputError
-from dits.search import open_corpus
 from dits.video import sample_frames
 from tests.fixtures.make_datasets import (
     DIDEMO,

@@ -3,8 +3,8 @@
 import os
 from dataclasses import replace
 
+from dits.corpora import open_corpus
 from dits.decoding import undecodable
-from dits.search import open_corpus
 from tests.fixtures.hostile_items import DeadlyPath, EndlessPath
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from dits.corpora import open_corpus
 from dits.embeddings import FRAMES, cached_path, corpus_embeddings, embed_corpus, load_embeddings, save_embeddings
 from dits.errors import CorpusError
-from dits.search import open_corpus
 from dits.video import sample_frames
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dits.cli import main
+from dits.corpora import open_corpus
 from dits.encoder_config import EncoderTrainingConfig, read_recipe
 from dits.encoder_training import train_encoder
 from dits.encoders import BUNDLED_FOLDER, load_encoder
@@ -16,7 +17,6 @@ from dits.files import ASSETS
 from dits.losses import sigmoid_loss
 from dits.pairs.shards import Pair, encode_picture, write_shards
 from dits.ridge import kernel_ridge_floor, weighted_ridge
-from dits.search import open_corpus
 from dits.towers import WEIGHTS, image_stages, pretrained_model
 
 

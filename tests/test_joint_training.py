@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dits.cli import main
+from dits.corpora import open_corpus
 from dits.distributed import World
 from dits.encoder_folder import write_encoder
 from dits.encoders import load_encoder
@@ -29,7 +30,7 @@ from dits.model import ModelConfig, RetrievalModel
 from dits.optimisation import parameter_groups
 from dits.pooling import PoolingConfig
 from dits.run_log import RunLog
-from dits.search import load_engine, open_corpus
+from dits.search import load_engine
 from tests.conftest import REPOSITORY, TINY, write_open_clip_folder
 from tests.fixtures.hostile_items import DeadlyPath, EndlessPath
 from tests.test_distributed import torchrun

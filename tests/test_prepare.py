@@ -9,6 +9,7 @@ import torch
 
 from dits.checkpoint import bundled_weights, find_weights, load_checkpoint, prepared_weights
 from dits.cli import main
+from dits.corpora import open_corpus
 from dits.corpus import Corpus
 from dits.embeddings import corpus_embeddings
 from dits.encoders import load_encoder
@@ -25,7 +26,7 @@ from dits.prepare import (
     prepare,
     prepare_weights,
 )
-from dits.search import load_engine, load_method, open_corpus
+from dits.search import load_engine, load_method
 from dits.training import pair_data, train, validate
 from tests.conftest import write_open_clip_folder
 

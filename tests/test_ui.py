@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dits.corpus import Clip
-from dits.search import FrameWeight, Hit, SearchResult
+from dits.results import FrameWeight, Hit, SearchResult
 from ui.results import comparison_html, error_html, file_url, progress_html, results_html
 
 

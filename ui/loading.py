@@ -3,9 +3,10 @@
 import threading
 from pathlib import Path
 
+from dits.corpora import corpus_folder, open_corpus
 from dits.errors import DitsError
 from dits.index.location import is_index
-from dits.search import SearchEngine, corpus_folder, load_engine, open_corpus
+from dits.search import SearchEngine, load_engine
 
 
 class EngineLoader:

@@ -5,7 +5,8 @@ from html import escape
 from typing import Any
 
 from dits.corpus import Clip
-from dits.search import Hit, SearchEngine, SearchResult
+from dits.results import Hit, SearchResult
+from dits.search import SearchEngine
 from ui.media import CORPUS_MEDIA, Media, file_url
 
 __all__ = [

@@ -74,9 +74,9 @@ def named_corpus(args: argparse.Namespace) -> "Corpus":
     """The corpus that the flags name; what is missing in it is told on the error stream.
 
     Raises:
-        DitsError: see `dits.search.open_corpus`.
+        DitsError: see `dits.corpora.open_corpus`.
     """
-    from dits.search import open_corpus
+    from dits.corpora import open_corpus
 
     return open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]), args.strict)
 

@@ -61,9 +61,9 @@ def _pairs(args: argparse.Namespace) -> None:
 
 
 def _train_encoder(args: argparse.Namespace) -> None:
+    from dits.corpora import open_corpus
     from dits.encoder_config import EncoderTrainingConfig, read_recipe
     from dits.encoder_training import train_encoder
-    from dits.search import open_corpus
 
     recipe = read_recipe(args.recipe) if args.recipe else {}
     config = config_from(args, EncoderTrainingConfig, recipe)

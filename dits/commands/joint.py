@@ -69,12 +69,12 @@ def run(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace, world: "World") -> None:
     from dits.checkpoint import load_checkpoint
     from dits.commands.train import model_config_from
+    from dits.corpora import open_corpus
     from dits.encoders import load_encoder
     from dits.files import make_folder
     from dits.joint_config import JointTrainingConfig
     from dits.joint_data import joint_data
     from dits.joint_training import ENCODER_FOLDER, train_jointly, write_joint
-    from dits.search import open_corpus
 
     config = config_from(args, JointTrainingConfig)
     make_folder(args.out)

@@ -10,7 +10,7 @@ from dits.model import METHODS
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
-    from dits.search import SearchResult
+    from dits.results import SearchResult
 
 
 def add(commands: "Commands") -> None:

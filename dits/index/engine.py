@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from dits.corpora import Progress
 from dits.corpus import Corpus
 from dits.embeddings import CorpusEmbeddings
 from dits.encoders import OpenClipEncoder
@@ -13,7 +14,7 @@ from dits.index.location import location_of
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.model import RetrievalModel
-from dits.search import Derive, FindCandidates, Progress, SearchEngine
+from dits.search import Derive, FindCandidates, SearchEngine
 
 Indexed = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
 

@@ -21,7 +21,7 @@ from dits.frame_transform import FrameTransform
 from dits.index.schema import segment_id
 from dits.segments import Segmenting, Span, spans
 from dits.video import sample_spans, thumbnail
-from dits.video_file import Video, examine
+from dits.video_file import Video, examine, name_of
 
 _SEGMENTS_A_JOB = 8
 _BYTES_A_SECOND = 10_000_000  # of a file, which is hashed and listed: a slow disk's pace
@@ -143,7 +143,9 @@ def read_file(job: ReadJob) -> ReadFile | str:
         if (found.st_size, found.st_mtime_ns) != (job.size, job.mtime):
             return "It changed while it was read: add it again when it is complete."
     except DitsError as error:
-        return str(error)
+        name = f"{name_of(job.path)} "  # which stands beside the reason anyway
+        reason = str(error)
+        return f"It {reason.removeprefix(name)}" if reason.startswith(name) else reason
     except FileNotFoundError:
         return "It was removed while it was read."
     except PermissionError:

@@ -12,7 +12,7 @@ from dits.corpus import Clip
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.model import ModelConfig, RetrievalModel
-from dits.search import FrameWeight
+from dits.results import FrameWeight
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dits.corpora import Progress
 from dits.encoders import OpenClipEncoder, load_encoder
 from dits.errors import ClusterError, DitsError, InputError, require
 from dits.index.cluster import connected, living, reason_of
@@ -29,7 +30,8 @@ from dits.index.location import is_index, location_of
 from dits.index.shard import Answer, Found, Shard, ShardPlan, for_shards
 from dits.index.store import VideoIndex
 from dits.model import RetrievalModel
-from dits.search import Hit, Progress, SearchResult, check_top, load_model, read_query, weights_name
+from dits.results import Hit, SearchResult
+from dits.search import check_top, load_model, read_query, weights_name
 
 CPUS_A_SHARD = 1
 """What a shard reserves where there are no GPUs, so that several searches fit on a cluster. It computes on all cores of
