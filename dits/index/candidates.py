@@ -13,11 +13,8 @@ from dits.search import Candidates, FindCandidates
 EXACT_ON_CPU = 200_000
 """Segments. A CPU ranks more than these by candidates, where the index has a vector index; a GPU ranks all."""
 
-CANDIDATES = 1000
-"""Segments that are ranked exactly."""
-
-SHARE = 0.05
-"""Of the vector index that is looked at."""
+CANDIDATES = 5000
+"""Segments that are ranked exactly for each embedding of a text."""
 
 _SAMPLE = 500  # rows that stand for the gallery when scores are set in proportion
 
@@ -42,7 +39,6 @@ def candidate_search(
     notice: Callable[[str], None],
     exact_up_to: int = EXACT_ON_CPU,
     count: int = CANDIDATES,
-    share: float = SHARE,
 ) -> FindCandidates | None:
     """How candidates are found; None where all segments are scored.
 
@@ -50,8 +46,7 @@ def candidate_search(
         device: where scores are computed.
         notice: told in a sentence where all are scored only for want of a vector index.
         exact_up_to: so many segments are all scored on a CPU.
-        count: of the segments that are ranked exactly for each embedding of a text.
-        share: of the vector index that is looked at.
+        count: see `CANDIDATES`.
     """
     if device.type != "cpu" or len(snapshot) <= exact_up_to:
         return None
@@ -65,8 +60,7 @@ def candidate_search(
 
     def candidates(texts: Tensor) -> Candidates:
         found = [
-            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), count, share), snapshot.ids.dtype))[0]
-            for text in texts
+            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), count), snapshot.ids.dtype))[0] for text in texts
         ]
         rows = np.unique(np.concatenate([sample, *found]))
         return Candidates(torch.from_numpy(rows), torch.from_numpy(np.isin(rows, sample)))
