@@ -56,13 +56,38 @@ def candidate_search(
             "index, which is faster."
         )
         return None
+    find = _Nearest(index, snapshot)
     sample = np.linspace(0, len(snapshot) - 1, _SAMPLE).astype(int)
 
     def candidates(texts: Tensor) -> Candidates:
-        found = [
-            rows_of(snapshot.ids, np.array(index.nearest(text.numpy(), count), snapshot.ids.dtype))[0] for text in texts
-        ]
-        rows = np.unique(np.concatenate([sample, *found]))
+        rows = np.unique(np.concatenate([sample, *(find(text.numpy(), count) for text in texts)]))
         return Candidates(torch.from_numpy(rows), torch.from_numpy(np.isin(rows, sample)))
 
     return candidates
+
+
+class _Nearest:
+    """Looks up rows of a snapshot in the index's latest version, whose places it learns when they have changed.
+
+    To ask the index for ids would take longer than the search itself.
+    """
+
+    def __init__(self, index: VideoIndex, snapshot: Snapshot) -> None:
+        self._index, self._snapshot = index, snapshot
+        self._version: int | None = None
+        self._places, self._rows = np.empty(0, np.uint64), np.empty(0, np.int64)
+
+    def __call__(self, vector: np.ndarray, count: int) -> np.ndarray:
+        """The rows of the nearest segments; those that the snapshot does not have are left out."""
+        version = self._index.version
+        if version != self._version:
+            self._learn()
+            self._version = version
+        at, _ = rows_of(self._places, self._index.nearest(vector, count))
+        return self._rows[at]
+
+    def _learn(self) -> None:
+        places, ids = self._index.places()
+        rows, which = rows_of(self._snapshot.ids, np.array(ids, self._snapshot.ids.dtype))
+        order = np.argsort(places[which])
+        self._places, self._rows = places[which][order], rows[order]

@@ -199,7 +199,7 @@ class VideoIndex:
             self._latest().create_index("mean", config=config, replace=True)
 
     def _partitions(self) -> int:
-        return math.ceil(max(1, self._latest().count_rows()) / _ROWS_A_PARTITION)
+        return math.ceil(max(1, self._table.count_rows()) / _ROWS_A_PARTITION)
 
     @property
     def has_vector_index(self) -> bool:
@@ -207,16 +207,24 @@ class VideoIndex:
         with store_errors(self.location):
             return any("mean" in index.columns for index in self._latest().list_indices())
 
-    def nearest(self, vector: np.ndarray, count: int) -> list[str]:
-        """The ids of the segments whose mean embeddings are nearest to a vector (d,) by cosine, nearest first.
+    def nearest(self, vector: np.ndarray, count: int) -> np.ndarray:
+        """The places in the table, as `places` has them, of the segments whose mean embeddings are nearest to a vector
+        (d,) by cosine, nearest first.
 
         Segments of files that are gone are among them: to ask for a status takes longer than the search. With a vector
         index, distances are estimates; rows that were added since it was made are compared exactly.
         """
         with store_errors(self.location):
             query = self._table.search(vector.astype(np.float16), vector_column_name="mean").distance_type("cosine")
-            query = query.select(["id", "_distance"])  # Lance warns where the distance is not asked for
-            return query.nprobes(self._partitions()).limit(count).to_arrow()["id"].to_pylist()
+            query = query.select(["_distance"]).with_row_id(True).nprobes(self._partitions()).limit(count)
+            return query.to_arrow()["_rowid"].to_numpy()
+
+    def places(self) -> tuple[np.ndarray, list[str]]:
+        """The places in the table of all rows that can be searched, and their ids. A new version moves rows."""
+        query = self._latest().search().select(["id"]).where(f"status = '{OK}'").with_row_id(True).limit(_ALL)
+        with store_errors(self.location):
+            table = query.to_arrow()
+        return table["_rowid"].to_numpy(), table["id"].to_pylist()
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """JPEG pictures of segments, by their ids."""
