@@ -13,7 +13,7 @@ from dits.search import Candidates, FindCandidates
 EXACT_ON_CPU = 200_000
 """Segments. A CPU ranks more than these by candidates, where the index has a vector index; a GPU ranks all."""
 
-CANDIDATES = 5000
+CANDIDATES = 16_000
 """Segments that are ranked exactly for each embedding of a text."""
 
 _SAMPLE = 500  # rows that stand for the gallery when scores are set in proportion
