@@ -17,7 +17,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all lint bench pairs weights seeds encoder-seeds ablation gap clean
+.PHONY: demo test test-all lint bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -30,6 +30,14 @@ test-all: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -m benchmark --benchmark-columns=min,median,rounds tests/benchmarks
+
+# Search of a million videos as well, into reports/index; 32 GB of disk, half an hour or more.
+bench-index: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.index_report --recall
+
+# Exact search of a million videos on one GPU.
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.gpu_search
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

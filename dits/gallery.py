@@ -1,5 +1,6 @@
 """Videos prepared for scoring, whatever the method: mean pooling, X-Pool through the exact scorer, pair by pair."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dits.pooling import mean_pool
 from dits.ranking import TopVideos, top_of
-from dits.scoring import BLOCK, ExactScorer, PreparedVideos, padded
+from dits.scoring import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, padded, taken
 
 if TYPE_CHECKING:
     from dits.model import RetrievalModel
@@ -63,11 +64,14 @@ class MeanGallery:
         self._model = model
         self._frames = frames
         self._videos = derived["means"]
+        self._places: Tensor | None = None  # of the videos among the frames, where they are not all
 
     def select(self, rows: Tensor) -> "MeanGallery":
         """See `Gallery`."""
-        rows = rows.to(self._videos.device)
-        return MeanGallery(self._model, self._frames[rows], {"means": self._videos[rows]})
+        chosen = copy.copy(self)
+        chosen._videos = taken(self._videos, rows.to(self._videos.device))
+        chosen._places = self._at(rows)
+        return chosen
 
     @staticmethod
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
@@ -84,11 +88,15 @@ class MeanGallery:
 
     def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`: all frames count the same."""
-        return _equal_weights(self._frames, rows)
+        return _equal_weights(self._frames, self._at(rows))
 
     def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        return _nearest_frames(text, self._frames, rows)
+        return _nearest_frames(text, self._frames, self._at(rows))
+
+    def _at(self, rows: Tensor | None) -> Tensor | None:
+        """Where the videos at some rows lie among the frames; None for all."""
+        return rows if self._places is None else self._places if rows is None else self._places[rows]
 
     @torch.inference_mode()
     def _blocks(self, texts: Tensor, aligned: Tensor | None = None) -> Iterator[Tensor]:
@@ -109,13 +117,13 @@ class XPoolGallery:
         self._model = model
         self._by_aligned = model.config.pooling.attend_with == "aligned"
         self._scorer = ExactScorer(model.pooling)
-        self._videos = PreparedVideos(frames, **derived)
+        self._videos: PreparedVideos | ChosenVideos = PreparedVideos(frames, **derived)
 
     def select(self, rows: Tensor) -> "XPoolGallery":
         """See `Gallery`."""
-        chosen = self._videos[rows.to(self._videos.frames.device)]
-        derived = {"inverse_deviations": chosen.inverse_deviations, "grams": chosen.grams}
-        return XPoolGallery(self._model, chosen.frames, derived)
+        chosen = copy.copy(self)
+        chosen._videos = self._videos.choose(rows.to(self._videos.device))
+        return chosen
 
     @staticmethod
     def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
@@ -133,7 +141,7 @@ class XPoolGallery:
 
     def frame_weights(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        attending = self._queries(text[None])[0] if self._by_aligned else text[None].to(self._videos.frames.device)
+        attending = self._queries(text[None])[0] if self._by_aligned else text[None].to(self._videos.device)
         return self._scorer.attention(attending[0], self._videos, rows).cpu()
 
     def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -143,7 +151,7 @@ class XPoolGallery:
     @torch.inference_mode()
     def _queries(self, texts: Tensor, aligned: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What attends, and what is compared (T, d)."""
-        texts = texts.to(self._videos.frames.device)
+        texts = texts.to(self._videos.device)
         aligned = self._model.align(texts) if aligned is None else aligned.to(texts.device)
         return aligned if self._by_aligned else texts, aligned
 

@@ -80,8 +80,35 @@ class PreparedVideos:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the arrays lie."""
+        return self.frames.device
+
     def __getitem__(self, rows: slice | Tensor) -> "PreparedVideos":
-        return PreparedVideos(self.frames[rows], self.inverse_deviations[rows], self.grams[rows])
+        return PreparedVideos(*(taken(array, rows) for array in (self.frames, self.inverse_deviations, self.grams)))
+
+    def choose(self, rows: Tensor) -> "ChosenVideos":
+        """The videos at some rows, which are not copied."""
+        return ChosenVideos(self, rows)
+
+
+class ChosenVideos:
+    """Some rows of prepared videos, read when they are scored: a block of them fits into a cache, all do not."""
+
+    def __init__(self, videos: PreparedVideos, rows: Tensor) -> None:
+        self._videos, self._rows = videos, rows
+        self.device = videos.device
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | Tensor) -> PreparedVideos:
+        return self._videos[self._rows[rows]]
+
+    def choose(self, rows: Tensor) -> "ChosenVideos":
+        """See `PreparedVideos.choose`."""
+        return ChosenVideos(self._videos, self._rows[rows])
 
 
 @dataclass(frozen=True)
@@ -168,18 +195,18 @@ class ExactScorer:
         return self.pooling.norm_attended.bias + self.pooling.linear(self.pooling.norm_attended.bias)
 
     @torch.inference_mode()
-    def scores(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos) -> Tensor:
+    def scores(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos | ChosenVideos) -> Tensor:
         """Cosines (T, V) of aligned embeddings (T, d) with the videos as pooled by the texts (T, d)."""
         result = texts.new_empty(len(texts), len(videos))
         self._fill(result, self._queries(texts, aligned), videos)
         return result
 
     @torch.inference_mode()
-    def top(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos, k: int) -> TopVideos:
+    def top(self, texts: Tensor, aligned: Tensor, videos: PreparedVideos | ChosenVideos, k: int) -> TopVideos:
         """The k best videos of each text by `scores`, which are not all held at once."""
         return top_of(self._score_blocks(self._queries(texts, aligned), videos), k)
 
-    def _score_blocks(self, queries: _Queries, videos: PreparedVideos) -> Iterator[Tensor]:
+    def _score_blocks(self, queries: _Queries, videos: PreparedVideos | ChosenVideos) -> Iterator[Tensor]:
         texts = len(queries.vectors)
         at_once = max(1, _SCORES_AT_ONCE // (texts * BLOCK)) * BLOCK
         for start in range(0, len(videos), at_once):
@@ -189,7 +216,7 @@ class ExactScorer:
             yield scores
 
     @torch.inference_mode()
-    def attention(self, text: Tensor, videos: PreparedVideos, rows: Tensor | None = None) -> Tensor:
+    def attention(self, text: Tensor, videos: PreparedVideos | ChosenVideos, rows: Tensor | None = None) -> Tensor:
         """Attention weights (V, F) of one text (d,) over the frames of each video, averaged over the heads.
 
         Args:
@@ -197,7 +224,7 @@ class ExactScorer:
         """
         vectors = self._queries(text[None], text[None]).vectors[0, :, 0]
         chosen = torch.arange(len(videos)) if rows is None else rows
-        blocks = [videos[block] for block in chosen.to(videos.frames.device).split(BLOCK)]
+        blocks = [videos[block] for block in chosen.to(videos.device).split(BLOCK)]
         logits = [(b.frames.float() @ vectors.T) * b.inverse_deviations[..., None] for b in blocks]
         return torch.cat(logits).softmax(dim=1).mean(dim=2)
 
@@ -219,19 +246,21 @@ class ExactScorer:
             _centred(vectors.double()).float(), constants
         )  # 1 / sd is large: what is left of the mean counts
 
-    def _fill(self, scores: Tensor, queries: _Queries, videos: PreparedVideos) -> None:
+    def _fill(self, scores: Tensor, queries: _Queries, videos: PreparedVideos | ChosenVideos) -> None:
         """Writes the scores (T, V)."""
         fill = self._fill_on_cpu if scores.device.type == "cpu" else self._fill_on_gpu
         fill(scores, queries, videos, (self.pooling.norm_attended.eps, self.pooling.norm_out.eps))
 
-    def _fill_on_cpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
+    def _fill_on_cpu(
+        self, scores: Tensor, queries: _Queries, videos: PreparedVideos | ChosenVideos, eps: tuple[float, float]
+    ) -> None:
         from dits.scoring_kernel import score_videos  # numba, which takes half a second to import
-
-        frames = videos.frames.view(torch.uint16) if videos.frames.dtype == torch.float16 else videos.frames
 
         def fill(task: tuple[slice, _Queries, Tensor]) -> None:
             v, some, part = task
-            arrays = (frames[v], videos.inverse_deviations[v], videos.grams[v], some.vectors, some.constants)
+            block = videos[v]
+            frames = block.frames.view(torch.uint16) if block.frames.dtype == torch.float16 else block.frames
+            arrays = (frames, block.inverse_deviations, block.grams, some.vectors, some.constants)
             score_videos(*(array.contiguous().numpy() for array in arrays), *map(np.float32, eps), part[:, v].numpy())
 
         tasks = [
@@ -242,15 +271,25 @@ class ExactScorer:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(fill, tasks))
 
-    def _fill_on_gpu(self, scores: Tensor, queries: _Queries, videos: PreparedVideos, eps: tuple[float, float]) -> None:
+    def _fill_on_gpu(
+        self, scores: Tensor, queries: _Queries, videos: PreparedVideos | ChosenVideos, eps: tuple[float, float]
+    ) -> None:
         for start in range(0, len(videos), BLOCK):
             v = slice(start, start + BLOCK)
+            of_block = videos[v]
             frames, inverse, grams = (
-                padded(array[v], BLOCK) for array in (videos.frames, videos.inverse_deviations, videos.grams)
+                padded(array, BLOCK) for array in (of_block.frames, of_block.inverse_deviations, of_block.grams)
             )
             for some, part in queries.blocks_with(scores):
                 block = score_block(frames, inverse, grams, some.vectors, some.constants, *eps)
                 part[:, v] = block[:, : len(videos) - start]
+
+
+def taken(array: Tensor, rows: slice | Tensor) -> Tensor:
+    """Rows of an array; a slice is not copied. Of memory, NumPy copies rows several times faster than PyTorch does."""
+    if isinstance(rows, slice) or array.device.type != "cpu":
+        return array[rows]
+    return torch.from_numpy(np.take(array.numpy(), rows.numpy(), axis=0))
 
 
 def padded(array: Tensor, length: int) -> Tensor:

@@ -147,9 +147,8 @@ class SearchEngine:
         with self._lock:
             embedding = self.encoder.encode_text([query])
             aligned = self._aligned(embedding)
-            some = (
-                self._candidates(torch.cat([embedding, *aligned.values()]).unique(dim=0)) if self._candidates else None
-            )
+            standing = torch.cat(list(aligned.values()) or [embedding]).unique(dim=0)
+            some = self._candidates(standing) if self._candidates else None
             galleries = {
                 name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
                 for name, loaded in self.methods.items()

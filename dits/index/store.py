@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 _KEPT_VERSIONS = timedelta(hours=1)  # whoever reads an older version now has had time to finish
 _FRAGMENTS_TO_COMPACT = 16
-_ITERATIONS, _SAMPLES_A_PARTITION = 10, 32  # of k-means: fewer than LanceDB's own, which take hours for a million rows
-_LEAST_PARTITIONS = 20
+_ROWS_A_PARTITION, _SAMPLES_A_PARTITION = 50_000, 256
 _FINGERPRINT_TOLERANCE = 0.01
 _SOURCES = "sources"
 _SOURCES_SCHEMA = pa.schema(
@@ -203,18 +202,20 @@ class VideoIndex:
             return set(query.to_arrow()["id"].to_pylist())
 
     def make_vector_index(self) -> None:
-        """Makes the index of mean embeddings that `nearest` looks up, or makes it anew."""
-        from lancedb.index import IvfFlat
+        """Makes the index of mean embeddings that `nearest` looks up, or makes it anew: a bit a dimension (RaBitQ).
 
-        partitions = max(1, round(math.sqrt(self.counts()["segments"])))
-        config = IvfFlat(
-            distance_type="cosine",
-            num_partitions=partitions,
-            max_iterations=_ITERATIONS,
-            sample_rate=_SAMPLES_A_PARTITION,
-        )
+        `nearest` looks at all of its partitions, which only share the work between cores. Texts lie apart from videos,
+        so partitions near a text are not where its best videos are: on 100,000 synthetic segments a tenth of them held
+        88 % of the ten best, while the codes of all segments are compared in little time.
+        """
+        from lancedb.index import IvfRq
+
+        config = IvfRq(distance_type="cosine", num_partitions=self._partitions(), sample_rate=_SAMPLES_A_PARTITION)
         with store_errors(self.location):
             self._latest().create_index("mean", config=config, replace=True)
+
+    def _partitions(self) -> int:
+        return math.ceil(max(1, self._table.count_rows()) / _ROWS_A_PARTITION)
 
     @property
     def has_vector_index(self) -> bool:
@@ -222,20 +223,24 @@ class VideoIndex:
         with store_errors(self.location):
             return any("mean" in index.columns for index in self._latest().list_indices())
 
-    def nearest(self, vector: np.ndarray, count: int, share: float) -> list[str]:
-        """The ids of the segments whose mean embeddings are nearest to a vector (d,) by cosine, nearest first.
+    def nearest(self, vector: np.ndarray, count: int) -> np.ndarray:
+        """The places in the table, as `places` has them, of the segments whose mean embeddings are nearest to a vector
+        (d,) by cosine, nearest first.
 
-        Segments of files that are gone are among them: to ask for a status takes longer than the search.
-
-        Args:
-            count: how many.
-            share: of the vector index that is looked at, from 0 to 1.
+        Segments of files that are gone are among them: to ask for a status takes longer than the search. With a vector
+        index, distances are estimates; rows that were added since it was made are compared exactly.
         """
-        partitions = max(_LEAST_PARTITIONS, round(share * math.sqrt(self._table.count_rows())))
         with store_errors(self.location):
             query = self._table.search(vector.astype(np.float16), vector_column_name="mean").distance_type("cosine")
-            query = query.select(["id", "_distance"])  # Lance warns where the distance is not asked for
-            return query.nprobes(partitions).limit(count).to_arrow()["id"].to_pylist()
+            query = query.select(["_distance"]).with_row_id(True).nprobes(self._partitions()).limit(count)
+            return query.to_arrow()["_rowid"].to_numpy()
+
+    def places(self) -> tuple[np.ndarray, list[str]]:
+        """The places in the table of all rows that can be searched, and their ids. A new version moves rows."""
+        query = self._latest().search().select(["id"]).where(f"status = '{OK}'").with_row_id(True).limit(_ALL)
+        with store_errors(self.location):
+            table = query.to_arrow()
+        return table["_rowid"].to_numpy(), table["id"].to_pylist()
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """JPEG pictures of segments, by their ids."""

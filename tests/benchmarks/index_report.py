@@ -1,0 +1,66 @@
+"""Measures search of large indexes and writes reports/index: `make bench-index`.
+
+Indexes are made in a folder and kept there: 13 GB of table and 18 GB of cache a million videos.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dits.files import write_json
+from dits.index.candidates import CANDIDATES
+from dits.search import load_engine
+from tests.benchmarks import index_measures as measures
+
+REPORT = Path(__file__).resolve().parents[2] / "reports" / "index" / "results.json"
+
+
+def main() -> None:
+    """Writes the report anew, size by size: sizes that are not asked for stay as they were measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.index_report", description=__doc__)
+    parser.add_argument("--videos", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--folder", type=Path, default=Path("runs/index-bench"))
+    parser.add_argument("--methods", nargs="+", default=list(measures.METHODS))
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--recall", action="store_true", help="where there are candidates: minutes a million videos")
+    args = parser.parse_args()
+    os.environ["DITS_CACHE"] = str(args.folder.resolve() / "cache")
+    for videos in args.videos:
+        found = measure(args.folder / f"index-{videos}", videos, tuple(args.methods), args.rounds, args.recall)
+        report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {}
+        of_size = report.setdefault("videos", {}).get(str(videos), {})
+        report["videos"][str(videos)] = of_size | found
+        write_json(REPORT, report)
+        print(json.dumps(found, indent=1))
+
+
+def measure(location: Path, videos: int, methods: tuple[str, ...], rounds: int, with_recall: bool) -> dict[str, Any]:
+    """Of one size: what was made in how many seconds, starts, queries and candidates."""
+    location.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {
+        "measured": time.strftime("%Y-%m-%d %H:%M"),
+        "command": " ".join(["python", "-m", "tests.benchmarks.index_report", *sys.argv[1:]]),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} "
+        f"threads, torch {torch.__version__}",
+        "load before": os.getloadavg()[0],
+        "making seconds": measures.make(location, videos),
+        "start": [dict(zip(("seconds", "all cores"), measures.start(location), strict=True)) for _ in range(3)],
+    }
+    engine = load_engine(str(location), methods=methods)
+    result["milliseconds"] = {method: measures.query_times(engine, method, rounds) for method in methods}
+    result["load after"] = os.getloadavg()[0]
+    if engine.search("a dog", methods[0]).exact:
+        return result
+    result["candidates"] = CANDIDATES
+    return result | ({"recall": measures.recall_of(location)} if with_recall else {})
+
+
+if __name__ == "__main__":
+    main()
