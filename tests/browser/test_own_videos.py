@@ -43,6 +43,7 @@ def page(browser, app, clips):
         expect(page.get_by_role("radio", name="Your videos")).to_have_count(0)
         page.get_by_role("tab", name="Your videos").click()
         expect(page.locator("#own-held")).to_contain_text("No videos yet")
+        page.wait_for_timeout(500)  # Gradio sets a box's first value a moment after its tab was opened
         page.get_by_label("A folder, or files").fill(str(clips))
         page.get_by_role("radio", name="another length").click()
         page.get_by_label("Seconds", exact=True).fill("2")
