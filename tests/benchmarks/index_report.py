@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,15 @@ def measure(location: Path, videos: int, methods: tuple[str, ...], rounds: int, 
     location.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "measured": time.strftime("%Y-%m-%d %H:%M"),
-        "command": " ".join(["python", "-m", "tests.benchmarks.index_report", *sys.argv[1:]]),
+        "command": f"python -m tests.benchmarks.index_report --videos {videos}{' --recall' if with_recall else ''}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} "
         f"threads, torch {torch.__version__}",
         "load before": os.getloadavg()[0],
         "making seconds": measures.make(location, videos),
-        "start": [dict(zip(("seconds", "all cores"), measures.start(location), strict=True)) for _ in range(3)],
+        "start": [
+            {"seconds": round(seconds, 1), "all cores": round(of_all, 1)}
+            for seconds, of_all in (measures.start(location) for _ in range(3))
+        ],
     }
     engine = load_engine(str(location), methods=methods)
     result["milliseconds"] = {method: measures.query_times(engine, method, rounds) for method in methods}
