@@ -198,6 +198,7 @@ def test_two_shards_rank_as_one_machine_does(sharded, index, tiny_encoder, model
     assert (found.exact, found.missing, found.notice) == (True, (), expected.notice)
 
 
+@pytest.mark.slow
 def test_a_lost_machine_is_said_and_the_query_after_its_return_is_whole(sharded, machines, index, tiny_encoder):
     model = RetrievalModel(ModelConfig("mean")).eval()
     search = sharded(model)
@@ -250,6 +251,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_videos_that_the_cluster_reads_and_embeds_give_the_same_rows(
     connection, folder, tmp_path_factory, tiny_folder, tiny_encoder
 ):

@@ -12,6 +12,8 @@ from dits.errors import DitsError
 from dits.prepare import prepare
 from tests.conftest import write_open_clip_folder
 from ui.loading import EngineLoader
+from ui.sources import Sources
+from ui.visitors import Limits, VisitorLibraries
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +22,22 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def handlers(tiny_folder):
+def handlers_over(tmp_path):
+    """Makes handlers over a corpus and an encoder, with a place for the videos of visitors."""
+
+    def made(corpus, encoder):
+        loader = EngineLoader(str(corpus), encoder, None)
+        return Handlers(loader, Sources(loader, VisitorLibraries(loader.engine, Limits(), tmp_path / "visitors")))
+
+    return made
+
+
+@pytest.fixture
+def handlers(tiny_folder, handlers_over):
     """Makes handlers over a loaded engine."""
 
     def loaded(corpus, encoder=tiny_folder):
-        handlers = Handlers(EngineLoader(str(corpus), f"local-dir:{encoder}", None))
+        handlers = handlers_over(corpus, f"local-dir:{encoder}")
         list(handlers.load("dits"))
         return handlers
 
@@ -103,8 +116,8 @@ def test_a_preparation_that_fails_says_why_and_can_be_tried_again(handlers, tiny
     assert "DITS weights" in list(loaded.prepare())[-1][0]
 
 
-def test_nothing_is_prepared_before_the_engine_is_there(tiny_corpus, tmp_path):
-    handlers = Handlers(EngineLoader(str(tiny_corpus), f"local-dir:{tmp_path}", None))
+def test_nothing_is_prepared_before_the_engine_is_there(handlers_over, tiny_corpus, tmp_path):
+    handlers = handlers_over(tiny_corpus, f"local-dir:{tmp_path}")
     with pytest.raises(gr.Error, match="Not ready yet"):
         list(handlers.prepare())
     list(handlers.load("dits"))
@@ -113,10 +126,10 @@ def test_nothing_is_prepared_before_the_engine_is_there(tiny_corpus, tmp_path):
     assert preparing_threads() == []
 
 
-def test_a_hub_out_of_reach_is_said_on_the_page_with_what_to_do(tiny_corpus, tmp_path, monkeypatch):
+def test_a_hub_out_of_reach_is_said_on_the_page_with_what_to_do(handlers_over, tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    handlers = Handlers(EngineLoader(str(tiny_corpus), "ViT-B-32/openai", None))
+    handlers = handlers_over(tiny_corpus, "ViT-B-32/openai")
     status = list(handlers.load("dits"))[-1][0]
     assert 'role="alert">The encoder ViT-B-32/openai could not be downloaded' in status
     for advice in ("connect to the network", "ViT-B-32/FILE.safetensors", "local-dir:FOLDER", "&#x27;bundled&#x27;"):

@@ -180,6 +180,8 @@ class _Line:
     def __call__(self, progress: "AddProgress") -> None:
         terminal, now = sys.stderr.isatty(), time.monotonic()
         last = progress.done == progress.files
+        if not terminal and not (progress.done or progress.segments):
+            return
         if now - self._drawn < (0.2 if terminal else 10.0) and not last:
             return
         self._drawn = now
