@@ -87,8 +87,7 @@ def scene_cuts(video: Video) -> list[float]:
     except ImportError as error:
         raise DitsError(
             f"Cutting where scenes change needs PySceneDetect, which does not load ({error}): "
-            "pip install scenedetect (and the system's libgl1, if it is that which is missing), or cut by a length such as "
-            "10s."
+            "pip install scenedetect, and the system's libgl1 if that is missing, or cut by a length such as 10s."
         ) from error
 
     detector = AdaptiveDetector(min_scene_len=0)  # short scenes are joined later, by seconds
