@@ -43,12 +43,16 @@ def page(browser, app, clips):
         expect(page.get_by_role("radio", name="Your videos")).to_have_count(0)
         page.get_by_role("tab", name="Your videos").click()
         expect(page.locator("#own-held")).to_contain_text("No videos yet")
-        page.wait_for_timeout(500)  # Gradio sets a box's first value a moment after its tab was opened
-        page.get_by_label("A folder, or files").fill(str(clips))
         page.get_by_role("radio", name="another length").click()
         page.get_by_label("Seconds", exact=True).fill("2")
+        box = page.get_by_label("A folder, or files")
+        for _ in range(20):  # Gradio sets a box's first value a moment after its tab was opened, over what was typed
+            box.fill(str(clips))
+            page.wait_for_timeout(500)
+            if box.input_value() == str(clips):
+                break
         page.get_by_role("button", name="Add", exact=True).click()
-        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        expect(page.locator("#own-running")).not_to_be_empty(timeout=WAIT)
         expect(page.locator("#own-running")).to_contain_text("Done: 4 videos added", timeout=WAIT)
         page.get_by_role("button", name="Search them").click()
         expect(page.locator("#results .card video[poster]")).to_have_count(8, timeout=WAIT)
@@ -86,7 +90,8 @@ def test_a_part_plays_over_and_over(page):
           return times;
         }"""
     )
-    assert min(times) >= 1.95
+    before = [time < 1.95 for time in times]  # a part that ends with its file: the browser goes to 0, and is sent on
+    assert not any(one and next_one for one, next_one in pairwise(before))
     assert max(times) <= 4.05
     assert sum(later < earlier for earlier, later in pairwise(times)) >= 2  # it began again
     early = card(page, "red.mp4, 0:00 to 0:02").locator("video").first
