@@ -7,14 +7,13 @@ const play = (video) => video.play().catch(() => {}); // a ranking that is repla
 const SOON = 0.08; // seconds before the end of a part at which it begins again
 const times = new WeakMap();
 
-const repeat = ({ target: video }) => {
+const repeat = ({ target: video, type }) => {
   if (!video.dataset?.end || video.seeking) return;
   const [start, end, now] = [Number(video.dataset.start), Number(video.dataset.end), video.currentTime];
   const before = times.get(video) ?? start;
   times.set(video, now);
   const reached = before < end && now >= end - SOON && now - before < 1; // by playing: whoever seeks may look on
-  const restarted = before >= end - 1 && now < Math.min(before, start); // a part that ends with its file
-  if (!reached && !restarted) return;
+  if (!reached && type !== "ended") return;
   times.set(video, start);
   video.currentTime = start;
   if (!paused && video.dataset.seen !== "false") play(video);
@@ -69,7 +68,9 @@ const open = (button) => {
   };
   for (const name of ["start", "end"]) {
     if (name in small.dataset) video.dataset[name] = small.dataset[name];
+    else delete video.dataset[name]; // of the clip before
   }
+  video.loop = !video.dataset.end;
   video.classList.remove("failed");
   video.poster = small.poster;
   video.src = button.dataset.video;
@@ -84,8 +85,7 @@ element.addEventListener("click", (event) => {
   if (event.target.matches("dialog.viewer")) event.target.close(); // a click beside the clip
 });
 
-document.addEventListener("timeupdate", repeat, true);
-document.addEventListener("pause", repeat, true);
+for (const moment of ["timeupdate", "pause", "ended"]) document.addEventListener(moment, repeat, true);
 document.addEventListener("error", say, true);
 
 watch("value", start);

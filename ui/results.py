@@ -146,16 +146,18 @@ def _card(hit: Hit, result: SearchResult, media: Media) -> str:
 
 def video_html(clip: Clip, media: Media, more: str = "") -> str:
     """A clip that plays without sound, over and over; `more` are further attributes."""
-    picture = escape(media.picture(clip))
+    picture, part = escape(media.picture(clip)), _part(clip)
     poster = f' poster="{picture}"' if picture else ""
     return (
-        f'<video src="{escape(media.video(clip))}"{poster}{_part(clip)} muted loop playsinline preload="metadata" '
+        f'<video src="{escape(media.video(clip))}"{poster}{part or " loop"} muted playsinline preload="metadata" '
         f'aria-hidden="true" {more}></video>'
     )
 
 
 def _part(clip: Clip) -> str:
-    """The part of its file that a clip is, as attributes that results.js reads: it plays that part over and over."""
+    """The part of its file that a clip is, as attributes that results.js reads: it plays that part over and over, where
+    `loop` would begin the file again.
+    """
     return "" if clip.start is None or clip.end is None else f' data-start="{clip.start:.3f}" data-end="{clip.end:.3f}"'
 
 

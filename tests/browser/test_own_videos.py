@@ -90,8 +90,7 @@ def test_a_part_plays_over_and_over(page):
           return times;
         }"""
     )
-    before = [time < 1.95 for time in times]  # a part that ends with its file: the browser goes to 0, and is sent on
-    assert not any(one and next_one for one, next_one in pairwise(before))
+    assert min(times) >= 1.95
     assert max(times) <= 4.05
     assert sum(later < earlier for earlier, later in pairwise(times)) >= 2  # it began again
     early = card(page, "red.mp4, 0:00 to 0:02").locator("video").first
