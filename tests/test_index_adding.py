@@ -14,6 +14,8 @@ from dits.errors import InputError
 from dits.index.adding import add_videos, remove_videos, update_index
 from dits.index.ahead import Ahead
 from dits.index.config import AddConfig
+from dits.index.embedding import SegmentEncoder
+from dits.index.reading import read_file
 from dits.index.store import VideoIndex
 from tests.videos import stamp, write_sound, write_video
 
@@ -177,6 +179,47 @@ def test_what_cannot_be_decoded_is_recorded_and_the_run_goes_on(index, folder, t
     assert (again.added, again.failed, again.unchanged) == (0, 2, 6)  # only what is no file is looked at again
     retried = add_videos(index, tiny_encoder, [str(folder)], AddConfig(segment="whole", workers=1, retry=True))
     assert retried.failed == 5
+
+
+class FailsMidway:
+    """Reads and embeds as this machine does, but for the named file, of which the second job gives a reason."""
+
+    notices = ()
+
+    def __init__(self, encoder, name):
+        self.embed, self.name = SegmentEncoder(encoder), name
+
+    def do(self, jobs, refused, tick):
+        for job in jobs:
+            result = read_file(job)
+            yield job, result, self.embed(result.segments)
+            while result.rest is not None and job.path not in refused:
+                job, broken = result.rest, os.path.basename(job.path) == self.name
+                result = read_file(job)
+                yield job, *(("It is broken from here on.", ()) if broken else (result, self.embed(result.segments)))
+                if broken:
+                    break
+
+
+def test_of_a_file_that_fails_midway_nothing_stays_and_a_copy_takes_its_place(index, tmp_path, tiny_encoder):
+    (tmp_path / "videos").mkdir()
+    long = write_video(tmp_path / "videos" / "a.mp4", [stamp(n, 64, 48) for n in range(60)], fps=5, size=(64, 48))
+    shutil.copy(long, tmp_path / "videos" / "b.mp4")
+    by_seconds = AddConfig(segment="1s", workers=1)  # twelve segments, more than a job reads
+    work = FailsMidway(tiny_encoder, b"a.mp4")
+    report = add_videos(index, tiny_encoder, [str(tmp_path / "videos")], by_seconds, work=work)
+    assert (report.added, report.failed, report.duplicates) == (1, 1, 0)
+    assert (paths(index), paths(index, "failed")) == (["b.mp4"], ["a.mp4"])
+    assert index.counts()["segments"] == 12
+    assert add_videos(index, tiny_encoder, [str(tmp_path / "videos")], by_seconds).unchanged == 2
+
+
+def test_what_stays_a_problem_changes_nothing(index, folder, tiny_encoder):
+    os.mkfifo(folder / "pipe.mp4")
+    add_videos(index, tiny_encoder, [str(folder)], WHOLE)
+    version = index.version
+    assert add_videos(index, tiny_encoder, [str(folder)], WHOLE).failed == 1
+    assert index.version == version
 
 
 def test_names_need_not_be_text(index, tmp_path, tiny_encoder):

@@ -49,9 +49,8 @@ def add_videos(
     """
     config = config or AddConfig()
     scan = find_videos(paths)
-    run = _Run(
-        index, encoder, config, progress, work
-    )  # reads what the index holds: nothing is written to a damaged one
+    # It reads what the index holds: nothing is written to a damaged one.
+    run = _Run(index, encoder, config, progress, work)
     for path in paths:
         index.remember_source(absolute(path), config.segment)
     return run.run(scan)
@@ -125,9 +124,8 @@ class _Run:
         self.progress = progress
 
     def run(self, scan: Scan) -> AddReport:
-        plan = make_plan(
-            self.index, self.known, scan, self.segmenting, self.encoder.transform, self.config.retry
-        )  # fmt: skip
+        transform, retry = self.encoder.transform, self.config.retry
+        plan = make_plan(self.index, self.known, scan, self.segmenting, transform, retry)
         jobs = [replace(job, longest=self.config.longest) for job in plan.jobs]
         self.counts = _Counts([job.size for job in jobs], self.progress)
         self._note(plan)
@@ -147,8 +145,10 @@ class _Run:
         self.index.forget([*plan.solved, *(p for p in plan.gone if self.known[p].status in (FAILED, DUPLICATE))])
         self.index.mark(plan.back, MISSING, OK)
         for row in plan.problems:
-            self.rows.append(row)
-            self.closing.append((row.path, frozenset([row.id])))
+            record = self.known.get(row.path)
+            if record is None or (record.status, record.reason) != (FAILED, row.reason):
+                self.rows.append(row)
+                self.closing.append((row.path, frozenset([row.id])))
         self.counts.failed = len(plan.problems)
 
     def _take(self, job: ReadJob, result: ReadFile | str, embeddings: Embeddings) -> None:
@@ -172,6 +172,8 @@ class _Run:
 
     def _fail(self, job: ReadJob, reason: str) -> None:
         self.counts.failed += 1
+        if job.rest is not None:  # what was read of it goes, and a copy may take its place
+            self.holders.pop(job.rest.content, None)
         self._finish(job, [FileRow(job.path, job.size, job.mtime, "", str(job.segmenting), FAILED, reason)])
 
     def _take_copy(self, job: ReadJob, content: str, holder: bytes) -> None:
@@ -218,7 +220,7 @@ class _Run:
     def _finish(self, job: ReadJob, rows: list[FileRow], keep: frozenset[str] = frozenset()) -> None:
         """Nothing more comes of a file: what the index held of it before goes, but for what is named."""
         self.rows += rows
-        if job.path in self.known:
+        if job.path in self.known or job.rest is not None:
             self.closing.append((job.path, keep.union(row.id for row in rows)))
         self.counts.finished(job.size)
 
@@ -260,6 +262,5 @@ class _Counts:
         self._progress(AddProgress(self.done, self.files, self.segments, self.failed, rate, left))
 
     def report(self, unchanged: int, missing: int, notices: Sequence[str]) -> AddReport:
-        return AddReport(
-            self.added, unchanged, self.duplicates, self.failed, missing, self.segments, tuple(notices)
-        )  # fmt: skip
+        done = (self.added, unchanged, self.duplicates, self.failed, missing, self.segments)
+        return AddReport(*done, tuple(notices))

@@ -12,6 +12,9 @@ import pyarrow as pa
 FORMAT = 1
 """Of the table. A reader refuses a newer one."""
 
+ID = pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"})
+"""The first column of every table: LanceDB lets no two writers insert the same primary key."""
+
 OK, FAILED, DUPLICATE, MISSING = "ok", "failed", "duplicate", "missing"
 """Status of a row: searched; not decodable; of the same content as another file; its file is gone."""
 
@@ -95,8 +98,6 @@ def file_id(path: bytes) -> str:
 
 def table_schema(encoder: str, dim: int, frames: int, fingerprint: Sequence[float]) -> pa.Schema:
     """The table's columns, and what made it as metadata."""
-    # LanceDB lets no two writers insert the same primary key.
-    key = {"lance-schema:unenforced-primary-key": "true"}
     columns = {
         "path": pa.binary(),
         "size": pa.int64(),
@@ -121,10 +122,7 @@ def table_schema(encoder: str, dim: int, frames: int, fingerprint: Sequence[floa
         "dits.table": uuid.uuid4().hex,
         "dits.fingerprint": " ".join(f"{value:.6g}" for value in fingerprint),
     }
-    return pa.schema(
-        [pa.field("id", pa.string(), nullable=False, metadata=key), *(pa.field(*c) for c in columns.items())],
-        metadata=metadata,
-    )
+    return pa.schema([ID, *(pa.field(*c) for c in columns.items())], metadata=metadata)
 
 
 def as_table(rows: Sequence["SegmentRow | FileRow"], schema: pa.Schema) -> pa.Table:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dits.corpus import FRAMES
-from dits.encoders import Encoder
+from dits.encoders import FINGERPRINT_SENTENCE, Encoder
 from dits.errors import DitsError, IndexStoreError, InputError
-from dits.index.schema import DUPLICATE, FAILED, FORMAT, MISSING, OK, FileRow, SegmentRow, as_table, table_schema
+from dits.index.schema import DUPLICATE, FAILED, FORMAT, ID, MISSING, OK, FileRow, SegmentRow, as_table, table_schema
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -30,13 +30,7 @@ _FRAGMENTS_TO_COMPACT = 16
 _ROWS_A_PARTITION, _SAMPLES_A_PARTITION = 50_000, 256
 _FINGERPRINT_TOLERANCE = 0.01
 _SOURCES = "sources"
-_SOURCES_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}),
-        ("path", pa.binary()),
-        ("segmenting", pa.string()),
-    ]
-)
+_SOURCES_SCHEMA = pa.schema([ID, ("path", pa.binary()), ("segmenting", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,9 @@ class VideoIndex:
         Raises:
             IndexStoreError: the place cannot be written, or holds what is no index of this version and encoder.
         """
-        schema = table_schema(encoder.id, encoder.dim, FRAMES, encoder.encode_text([_SENTENCE])[0, :8].tolist())
+        schema = table_schema(
+            encoder.id, encoder.dim, FRAMES, encoder.encode_text([FINGERPRINT_SENTENCE])[0, :8].tolist()
+        )
         with store_errors(location):
             connection = _connection(location)
             for name, columns in ((_table_name(encoder.id), schema), (_SOURCES, _SOURCES_SCHEMA)):
@@ -337,7 +333,7 @@ class VideoIndex:
                 change(_among("id", ids[start : start + _IDS_AT_ONCE]))
 
     def _check_fingerprint(self, encoder: Encoder) -> None:
-        own = encoder.encode_text([_SENTENCE])[0, :8].tolist()
+        own = encoder.encode_text([FINGERPRINT_SENTENCE])[0, :8].tolist()
         scale = max(map(abs, self.fingerprint), default=1.0)
         if any(abs(a - b) > _FINGERPRINT_TOLERANCE * scale for a, b in zip(own, self.fingerprint, strict=True)):
             raise IndexStoreError(
@@ -355,7 +351,6 @@ _DAMAGED = re.compile(
     re.IGNORECASE,
 )  # what Lance says of files that are cut off, overwritten, or gone
 _SHARE_TO_SCAN = 0.05  # of the rows: to read all and keep some is faster than to look more up
-_SENTENCE = "a woman in a red coat walks her dog along the beach"
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def page(browser, app, clips):
             if box.input_value() == str(clips):
                 break
         page.get_by_role("button", name="Add", exact=True).click()
-        expect(page.locator("#own-running")).not_to_be_empty(timeout=WAIT)
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
         expect(page.locator("#own-running")).to_contain_text("Done: 4 videos added", timeout=WAIT)
         page.get_by_role("button", name="Search them").click()
         expect(page.locator("#results .card video[poster]")).to_have_count(8, timeout=WAIT)
