@@ -11,10 +11,9 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 
-import app as page
-from app import Settings
 from tests.conftest import free_port
 from tests.videos import write_video
+from ui.serving import Settings, launch
 
 COLOURS = {"red": (200, 40, 40), "green": (50, 180, 60), "blue": (50, 70, 220)}
 
@@ -37,7 +36,7 @@ def running(**settings):
     """The address of an app, its page and what it searches, once its engine is there."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     port = free_port()
-    blocks, sources = page.launch(Settings(port=port, warm=False, **settings), wait=False)
+    blocks, sources = launch(Settings(port=port, warm=False, **settings), wait=False)
     try:
         wait_for(lambda: sources._loader.finished)
         yield SimpleNamespace(url=f"http://127.0.0.1:{port}/", blocks=blocks, sources=sources)

@@ -6,12 +6,12 @@ import threading
 import gradio as gr
 import pytest
 
-from app import Handlers
 from dits.checkpoint import find_weights
 from dits.errors import DitsError
 from dits.prepare import prepare
 from tests.conftest import write_open_clip_folder
 from ui.loading import EngineLoader
+from ui.search_tab import Handlers
 from ui.sources import Sources
 from ui.visitors import Limits, VisitorLibraries
 

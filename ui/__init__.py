@@ -1,1 +1,5 @@
-"""What the app's pages are made of: HTML from results, a style sheet and a script."""
+"""The page: everything that speaks Gradio."""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio reads it: the app calls no one

@@ -1,0 +1,44 @@
+"""The page: its tabs and its endpoints."""
+
+from typing import Any
+
+import gradio as gr
+
+from ui.gap_tab import build_gap_tab
+from ui.loading import EngineLoader
+from ui.results import progress_html
+from ui.search_tab import Handlers, build_search_tab
+from ui.sources import Sources
+from ui.trajectory_tab import build_trajectory_tab
+from ui.videos_tab import build_videos_tab
+
+
+def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:
+    """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
+    handle, limits = Handlers(loader, sources), sources.libraries.limits
+    cache = (60, limits.idle) if limits else None  # of uploads that nobody added
+    with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
+        source = gr.State(None)
+        gr.Markdown(
+            "# Search videos with a sentence\n"
+            "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
+            "clips by what it finds there."
+        )
+        status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
+        with gr.Tabs() as tabs:
+            with gr.Tab("Search", id="search"):
+                search = build_search_tab(app, handle, status, source)
+            with gr.Tab("Your videos", id="own"):
+                tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
+                search.show_after(opened)
+            quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
+            with gr.Tab("Trajectory", id="trajectory") as trajectory:
+                build_trajectory_tab(trajectory, search.query, source, sources.analyst, quiet)
+            with gr.Tab("Modality gap", id="gap") as gap:
+                gap_tab = build_gap_tab(gap, source, sources.analyst, quiet)
+        if warm and sources.main is None:
+            search.shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
+        if limits:
+            app.unload(tab.leave)
+        gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
+    return app

@@ -1,0 +1,75 @@
+"""Serves the page: where, and what it may give away."""
+
+import atexit
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from analysis.panels import WEB
+from dits.index.location import is_index, location_of
+from ui.library import Library
+from ui.loading import EngineLoader
+from ui.media import media_routes
+from ui.page import build_app
+from ui.panels import PLOTLY
+from ui.sources import Sources
+from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
+
+UI = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the app serves, and where."""
+
+    corpus: str = "demo"
+    encoder: str = "bundled"
+    weights: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    warm: bool = True
+    index: str | None = None
+    hosted: bool = False
+
+
+def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
+    """Starts loading, then serves the page, which shows the progress; `wait`: for as long as the process lives."""
+    loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
+    loader.start()
+    main, libraries = _libraries(settings, loader)
+    sources = Sources(loader, libraries, main)
+    app = build_app(loader, sources, settings.warm)
+    app.queue(max_size=64)
+    limits = libraries.limits
+    app.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        allowed_paths=[str(path) for path in (*loader.media, PLOTLY)],
+        theme=gr.themes.Soft(
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
+        ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
+        css_paths=[UI / "style.css", WEB / "panels.css"],
+        app_kwargs={"routes": media_routes(sources.served)},
+        max_file_size=limits.megabytes * 1_000_000 if limits else None,
+        ssr_mode=False,
+        show_error=True,
+        prevent_thread_lock=not wait,
+    )
+    return app, sources
+
+
+def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries]:
+    """The library that stands in the place of a corpus, where an index was named as one; and those of visitors."""
+    turn = threading.Lock()
+    main = Library(location_of(settings.corpus), loader.engine, turn) if is_index(settings.corpus) else None
+    if settings.hosted:
+        visitors = VisitorLibraries(loader.engine, Limits())
+        os.environ["GRADIO_TEMP_DIR"] = str(visitors.uploads)
+        atexit.register(visitors.close)
+        return main, visitors
+    if main and settings.index is None:
+        return main, OwnLibrary(main)
+    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn))
