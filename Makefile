@@ -12,6 +12,9 @@ DITS_L2 := --noise-scale 0 --learning-rate 1e-4 --epochs 8 --patience 8
 DIFFUSION := --longest-gap 1.0 --learning-rate 5e-4 --weight-decay 0.01 --epochs 12 --patience 12
 SEEDS := 1 2 3 4 24
 
+# Files of tests side by side, each in one process; the browser's, which take longest, begin.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 # What the encoder, X-Pool and DITS are trained on, and where the Debian packages are that some of it comes from.
 PAIRS := runs/pairs
 ROOT ?= /
@@ -23,10 +26,10 @@ demo: $(VENV)/.runtime
 	$(BIN)/python app.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not benchmark"
+	$(BIN)/python -m pytest -m "not benchmark" $(PARALLEL)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -m benchmark --benchmark-columns=min,median,rounds tests/benchmarks
