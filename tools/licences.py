@@ -5,7 +5,6 @@ A package's licence is what its metadata says, where that is exact; else what wa
 
 import re
 import tomllib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
@@ -67,8 +66,12 @@ def stated(about: PackageMetadata) -> str | None:
 
 def is_accepted(licence: str | None, accepted: Mapping[str, str]) -> bool:
     """Whether every licence of an expression is among the accepted ones."""
-    parts = re.split(r" AND | OR ", re.sub(r"[()]", "", licence or ""))
-    return all(part in accepted for part in parts)
+    return all(part in accepted for part in parts(licence))
+
+
+def parts(licence: str | None) -> list[str]:
+    """The single licences of an expression."""
+    return re.split(r" AND | OR ", re.sub(r"[()]", "", licence or ""))
 
 
 def listing(lock: Sequence[Locked], licences: Mapping[str, str | None], review: Mapping[str, Mapping[str, str]]) -> str:
@@ -77,16 +80,11 @@ def listing(lock: Sequence[Locked], licences: Mapping[str, str | None], review: 
         f"| {package.name} | {package.version} | {licences[package.name]} | {package.marker or ''} |\n"
         for package in lock
     ]
-    counts: dict[str | None, int] = defaultdict(int)
-    for package in lock:
-        counts[licences[package.name]] += 1
-    summary = ", ".join(f"{licence} {count}" for licence, count in sorted(counts.items(), key=lambda item: -item[1]))
-    used = {name: asks for name, asks in review["accepted"].items() if any(name in (of or "") for of in licences.values())}
+    named = {part for licence in licences.values() for part in parts(licence)}
     names = {package.name for package in lock}
     return _TEXT.format(
-        summary=summary,
         rows="".join(rows),
-        asks="".join(f"| {name} | {asks} |\n" for name, asks in used.items()),
+        asks="".join(f"| {name} | {asks} |\n" for name, asks in review["accepted"].items() if name in named),
         carried="".join(f"| {name} | {what} |\n" for name, what in review["carried"].items() if name in names),
         assets="".join(f"| [{path}]({path}) | {title} |\n" for path, title in _notices()),
     )
@@ -108,7 +106,7 @@ inexact (`tools/licences.toml`).
 
 None of them is in this repository: whoever installs DITS gets them from a package index under their own licences. All
 of these licences let MIT-licensed software require the package. Passing them on together, as in a container image, is
-another matter: see the two tables after this one. By licence: {summary}.
+another matter: see the two tables after this one.
 
 | package | release | licence | only where |
 |---|---|---|---|
