@@ -160,7 +160,9 @@ def outside_log(tmp_path_factory):
 @pytest.fixture(scope="session")
 def app_url(demo, outside_log):
     """The address of the running app, with everything loaded."""
-    process, url = serve(environment={"PYTHONPATH": str(REPOSITORY / "tests" / "audit"), "OUTSIDE_LOG": str(outside_log)})
+    process, url = serve(
+        environment={"PYTHONPATH": str(REPOSITORY / "tests" / "audit"), "OUTSIDE_LOG": str(outside_log)}
+    )
     try:
         first_answer(url)
         yield url

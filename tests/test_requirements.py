@@ -90,7 +90,8 @@ def test_constraints_of_the_tests_are_the_lock_without_hashes(tmp_path):
     path = tmp_path / "constraints"
     path.write_text(text)
     assert "--hash" not in text
-    assert [(p.name, p.version, p.marker) for p in read_lock(path)] == [(p.name, p.version, p.marker) for p in read_lock()]
+    constrained, locked = ([(p.name, p.version, p.marker) for p in read_lock(of)] for of in (path, LOCK))
+    assert constrained == locked
     assert all(Requirement(line) for line in text.splitlines() if line[:1].isalnum())
 
 
@@ -107,7 +108,7 @@ def closure(requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
-        for wanted in ({*requirement.extras, ""} if name not in names else requirement.extras):
+        for wanted in {*requirement.extras, ""} if name not in names else requirement.extras:
             ahead += [(Requirement(line), wanted) for line in requires(name) or []]
         names.add(name)
     return names

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dits.files import write_json
 from tools.requirements import ROOT, read_requirements
@@ -96,10 +96,9 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         ["on", *(result["measured"] for result in results)],
         ["install and test, s", *("{installing} + {testing}".format(**result["seconds"]) for result in results)],
     ]
-    rows += [
-        [f"{requirement.name}{_range(requirement)}", *(result["versions"].get(_key(requirement), "") for result in results)]
-        for requirement in read_requirements()
-    ]
+    for requirement in read_requirements():
+        releases = [result["versions"].get(canonicalize_name(requirement.name), "") for result in results]
+        rows.append([f"{requirement.name}{requirement.specifier}", *releases])
     machine = " and ".join(dict.fromkeys(result["machine"] for result in results))
     return _HEAD.format(machine=machine) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -116,20 +115,13 @@ package that this platform does not need.
 """
 
 
-def _range(requirement: Requirement) -> str:
-    return str(requirement.specifier).replace("|", "\\|")
-
-
-def _key(requirement: Requirement) -> str:
-    return requirement.name.lower().replace("_", "-")
-
-
 def _listed(python: Path) -> Any:
     return json.loads(_uv("pip", "list", "--quiet", "--format", "json", "--python", str(python)))
 
 
 def _version_of(python: str) -> str:
-    return subprocess.check_output([python, "-c", "import platform; print(platform.python_version())"], text=True).strip()
+    command = [python, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.check_output(command, text=True).strip()
 
 
 def _uv(*arguments: str) -> str:

@@ -1,0 +1,262 @@
+"""The repository as a Hugging Face Space: what its README says to the platform, and the Space itself, built and run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import NOBODY, REPOSITORY
+from tools.requirements import read_lock, read_requirements
+
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+HARDWARE = {
+    "cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "l4x4", "l40sx1", "l40sx4", "l40sx8", "a10g-small",
+    "a10g-large", "a10g-largex2", "a10g-largex4", "a100-large", "a100x4", "a100x8",
+}  # fmt: skip
+KINDS = {
+    "title": str, "emoji": str, "colorFrom": str, "colorTo": str, "sdk": str, "sdk_version": str,
+    "python_version": str, "app_file": str, "fullWidth": bool, "header": str, "pinned": bool, "license": str,
+    "short_description": str, "thumbnail": str, "suggested_hardware": str, "startup_duration_timeout": str,
+    "models": list, "tags": list,
+}  # fmt: skip
+"""The keys that the platform documents and this Space sets, and what they hold."""
+
+QUERY = "a dog riding a skateboard"
+
+BASE = ("datasets", "huggingface-hub>=0.30", "hf-transfer>=0.1.4", "protobuf<4", "click<8.1")
+"""What lies in the platform's image before a Space's own requirements, as its build logs show."""
+
+PLATFORM = {
+    "SYSTEM": "spaces",
+    "SPACE_ID": "someone/dits",
+    "SPACE_AUTHOR_NAME": "someone",
+    "SPACE_REPO_NAME": "dits",
+    "SPACE_HOST": "someone-dits.hf.space",
+    "GRADIO_ALLOW_FLAGGING": "never",
+    "GRADIO_NUM_PORTS": "1",
+    "GRADIO_SERVER_NAME": "0.0.0.0",
+    "GRADIO_THEME": "huggingface",
+    "HF_HUB_ENABLE_HF_TRANSFER": "1",
+    "PYTHONUNBUFFERED": "1",
+    "TQDM_POSITION": "-1",
+    "TQDM_MININTERVAL": "1",
+}
+"""What the platform sets where it runs a Space."""
+
+CUT_OFF = """
+set -e
+ip link set lo up
+sysctl -qw net.ipv6.conf.default.disable_ipv6=1 || true
+ip link add outside type veth peer name nowhere
+ip link set nowhere up
+ip link set outside arp off up
+ip address add 192.0.2.1/24 dev outside
+ip route add default dev outside
+exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs "$@"
+"""
+"""A network of its own: loopback, and a wire that leads nowhere and counts what is sent into it."""
+
+ASK = """
+import json, sys, time, urllib.request
+began = time.monotonic()
+while True:
+    try:
+        page = urllib.request.urlopen("http://127.0.0.1:7860/", timeout=5).read()
+        break
+    except OSError:
+        time.sleep(0.2)
+answers = time.monotonic() - began
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+client = Client("http://127.0.0.1:7860/", verbose=False)
+while True:
+    try:
+        found = client.predict(query=sys.argv[1], method="dits", top=5, api_name="/search")
+        break
+    except AppError as error:
+        if "Not ready yet" not in str(error):
+            raise
+        time.sleep(0.5)
+ranks = time.monotonic() - began
+video = urllib.request.urlopen("http://127.0.0.1:7860" + found["results"][0]["video"]).read()
+print(json.dumps({"answers": answers, "ranks": ranks, "found": found, "page": len(page), "video": len(video)}))
+"""
+"""Asks the Space from within its network: as soon as it answers, and until it ranks."""
+
+
+@pytest.fixture(scope="module")
+def front():
+    """The block of settings at the top of the README."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, flags=re.DOTALL)[1])
+
+
+def test_the_settings_are_of_the_kinds_that_the_platform_documents(front):
+    assert {key: type(value) for key, value in front.items()} == KINDS
+    assert {front["colorFrom"], front["colorTo"]} <= COLOURS
+    assert front["sdk"] == "gradio"
+    assert front["header"] in ("mini", "default")
+    assert front["suggested_hardware"] in HARDWARE
+    assert re.fullmatch(r"3\.\d+(\.\d+)?", front["python_version"])
+    assert re.fullmatch(r"\d+[mh]", front["startup_duration_timeout"])
+    assert len(front["short_description"]) <= 60
+    assert all(isinstance(name, str) for key in ("models", "tags") for name in front[key])
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", name) for name in front["models"])
+
+
+def test_the_settings_name_what_is_there(front):
+    assert (REPOSITORY / front["app_file"]).is_file()
+    with Image.open(REPOSITORY / front["thumbnail"]) as thumbnail:
+        thumbnail.verify()
+        assert min(thumbnail.size) >= 512
+    assert (REPOSITORY / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+    assert front["license"] == "mit"
+
+
+def test_gradio_is_the_release_that_the_lock_and_the_ranges_say(front):
+    [locked] = [package for package in read_lock() if package.name == "gradio"]
+    [asked] = [requirement for requirement in read_requirements() if requirement.name == "gradio"]
+    assert front["sdk_version"] == str(locked.version)
+    assert asked.specifier.contains(front["sdk_version"])
+
+
+def test_debian_packages_are_named_one_a_line():
+    lines = (REPOSITORY / "packages.txt").read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", line) for line in lines)
+
+
+def test_the_wire_that_leads_nowhere_counts_what_is_sent():
+    """Or else the next test could not fail."""
+    _need_namespaces()
+    send = (
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); input(); s.sendto(b'x', ('192.0.2.9', 53)); input()"
+    )
+    with _cut_off(sys.executable, "-c", send, stdin=subprocess.PIPE, text=True) as process:
+        counts = []
+        for _ in range(2):
+            time.sleep(0.5)
+            counts.append(_sent(process))
+            process.stdin.write("\n")
+            process.stdin.flush()
+    assert counts == [0, 1]
+
+
+@pytest.mark.slow
+def test_the_space_is_built_as_the_platform_builds_it_and_searches_without_a_network(front, engine, tmp_path_factory):
+    """Its documented steps, in a folder of the tracked files alone, as a user without rights who has a home."""
+    home = tmp_path_factory.mktemp("user")
+    app, python = home / "app", home / "python" / "bin" / "python"
+    _need_namespaces()
+    _allow_passing(home)
+    _check_out(app)
+    times = _built(front, app, python)
+    for path in (home, *home.glob("app/**/*"), app):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    process = _started(home, app, python, front["app_file"])
+    try:
+        answer = _inside(process, str(python), "-c", ASK, QUERY)
+        sent = _sent(process)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    told = json.loads(answer)
+    expected = engine.search(QUERY, "dits", 5).as_dict()["results"]
+    assert [hit["id"] for hit in told["found"]["results"]] == [hit["id"] for hit in expected]
+    assert told["video"] > 1000
+    assert not (home / "outside").exists(), (home / "outside").read_text()
+    assert sent == 0
+    size = sum(path.lstat().st_size for path in python.parents[1].rglob("*") if path.is_file()) / 2**30
+    print(
+        f"\nthe Space: packages {times['base']:.0f} s, requirements {times['requirements']:.0f} s, Gradio "
+        f"{times['sdk']:.0f} s, {size:.1f} GiB; started, it answers in {told['answers']:.0f} s and ranks in "
+        f"{told['ranks']:.0f} s"
+    )
+
+
+def _allow_passing(folder):
+    """Lets others reach a folder that pytest made for its user alone."""
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def _check_out(folder):
+    """What is tracked, as it was committed last."""
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _built(front, app, python):
+    """Debian's packages, then Python's: the seconds that each step took."""
+    packages = (app / "packages.txt").read_text().split()
+    if subprocess.run(["dpkg", "--status", *packages], capture_output=True).returncode:
+        subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=True)
+    interpreter = _interpreter(front["python_version"])
+    subprocess.run([interpreter, "-m", "venv", python.parents[1]], check=True)
+    sdk = f"gradio[oauth,mcp]=={front['sdk_version']}"
+    steps = {
+        "base": BASE,
+        "requirements": ("--requirement", str(app / "requirements.txt")),
+        "sdk": (sdk, "uvicorn>=0.14.0", "websockets>=10.4", "spaces"),
+    }
+    times = {}
+    for name, asked in steps.items():
+        began = time.monotonic()
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *asked], check=True)
+        times[name] = time.monotonic() - began
+    return times
+
+
+def _interpreter(version):
+    """An interpreter of a version: this one, one on the path, or one of pyenv's."""
+    if sys.version.startswith(f"{version}."):
+        return sys.executable
+    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
+    for found in (shutil.which(f"python{version}"), *map(str, pyenv)):
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    pytest.skip(f"there is no Python {version} here, which the Space runs on")
+
+
+def _need_namespaces():
+    tools = all(map(shutil.which, ("unshare", "nsenter", "setpriv", "ip")))
+    if os.getuid() != 0 or not tools or subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        pytest.skip("only root, where namespaces are permitted, can cut off the network of a process")
+
+
+def _started(home, app, python, file):
+    own = {
+        "HOME": str(home),
+        "PATH": f"{python.parent}:/usr/bin:/bin",
+        "PYTHONPATH": f"{app}:{app / 'tests' / 'audit'}",
+    }
+    return _cut_off(str(python), file, cwd=app, env={**own, **PLATFORM, "OUTSIDE_LOG": str(home / "outside")})
+
+
+def _cut_off(*command, **options):
+    """Starts a command in a network of its own, as nobody."""
+    return subprocess.Popen(["unshare", "--net", "bash", "-c", CUT_OFF.format(user=NOBODY), "-", *command], **options)
+
+
+def _inside(process, *command):
+    """What a command prints in the network of a process."""
+    enter = ["nsenter", "--target", str(process.pid), "--net", *command]
+    return subprocess.run(enter, capture_output=True, text=True, check=True, timeout=1800).stdout
+
+
+def _sent(process):
+    """Packets that left a process for the outside."""
+    [line] = [line for line in _inside(process, "cat", "/proc/net/dev").splitlines() if "outside:" in line]
+    return int(line.split(":")[1].split()[9])
