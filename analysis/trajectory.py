@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,6 +118,28 @@ def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
     one = flow.of_texts(np.array([text]))
     scores = np.concatenate([one.scores_at(step) for step in range(len(one.points))])
     return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
+
+
+def way_of(flow: Flow, text: int, top: int) -> dict[str, Any]:
+    """One text's way as JSON values.
+
+    `steps` has one entry for each point, the text itself being the first and v_0 the last, with what PATH_MEASURES
+    names; `videos` the ids of those that are among the first `top` at any step, in the order of the last, with their
+    places at every step.
+
+    Raises:
+        InputError: there is no such text.
+    """
+    ranks = ranks_by_step(flow, text)
+    measured = path_measures(flow.of_texts(np.array([text])))
+    leading = [video for video in np.argsort(ranks[-1]).tolist() if ranks[:, video].min() <= top]
+    return {
+        "steps": [
+            {"step": step, "timestep": timestep} | {name: float(values[step, 0]) for name, values in measured.items()}
+            for step, timestep in enumerate(flow.timesteps)
+        ],
+        "videos": [{"id": flow.video_ids[video], "ranks": ranks[:, video].tolist()} for video in leading],
+    }
 
 
 def largest_step_share(points: Tensor) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 import itertools
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from analysis.projection import Cloud, Map
 from analysis.projection_trust import Trust
 from analysis.report import Analysis, ReportConfig, analyse
 from dits.checkpoint import find_weights, load_checkpoint
-from dits.corpus import Corpus
+from dits.corpus import Corpus, Query
 from dits.demo import demo_corpus
 from dits.embeddings import CorpusEmbeddings
 from dits.errors import require
 from dits.evaluation import match_queries
+from dits.evaluation_report import check_described, evaluation_report
+from dits.gallery import Gallery
 from dits.model import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig, mean_pool
 from dits.search import MAX_RESULTS, SearchEngine
@@ -33,6 +36,9 @@ RESAMPLES = 300
 
 QUERIES, PAGES = 64, 16
 """So many sentences' ways, and so many finished pages of a tab (of 1 to 3 MB), are kept for whoever asks again."""
+
+MAX_SCORES = 20_000_000
+"""Of sentences and clips that are evaluated at once: as many float32 take 80 MB."""
 
 PARTS = 4
 """Of a corpus that is too large to draw, for so many sentences."""
@@ -146,6 +152,37 @@ class Analyst:
         key = (sentence, method, steps, noise, seed)
         return self._queries(key, lambda: self._query_flow(sentence, method, steps, noise, seed))
 
+    def evaluation(self, queries: Sequence[Query], method: str, split: str = "all") -> dict[str, Any]:
+        """How a method ranks the clips that sentences describe; see `dits.evaluation_report`.
+
+        Args:
+            split: the clips that are ranked; "all", or one of `splits`.
+
+        Raises:
+            InputError: a query's clip is not among them, there would be more than MAX_SCORES scores, or the method
+                moves every pair of text and clip.
+        """
+        checked_choice(split, ("all", *self.splits), "split")
+        ids, gallery = self._once(("gallery", split, method), lambda: self._gallery(split, method))
+        require(
+            len(queries) * len(ids) <= MAX_SCORES,
+            f"{len(queries)} sentences among {len(ids)} clips are too many here: send fewer, or evaluate with "
+            "`python -m dits evaluate --queries FILE.csv`.",
+        )
+        check_described(queries, ids)
+        texts = self.engine.encoder.encode_text([query.caption for query in queries])
+        scores = gallery.scores(texts, self.aligned(texts, method))
+        return {"videos": len(ids), **evaluation_report(scores, queries, ids)}
+
+    @torch.inference_mode()
+    def aligned(self, texts: torch.Tensor, method: str) -> torch.Tensor:
+        """Where a method moves the embeddings of texts (N, d): v_0 (N, d).
+
+        Raises:
+            InputError: it moves every pair of text and clip.
+        """
+        return self.model(method).align(texts)
+
     def is_dits(self, method: str) -> bool:
         """Whether T' and noise can be chosen."""
         return self.model(method).config.method == "dits"
@@ -207,6 +244,16 @@ class Analyst:
             thumbnails=tuple(self.thumbnails("all")),
         )
         return DrawnFlow(cloud, labels)
+
+    def _gallery(self, split: str, method: str) -> tuple[Sequence[str], Gallery]:
+        """The ids of clips, and the clips as a method ranks them."""
+        engine, model = self.engine, self.model(method)
+        loaded, everything = engine.methods.get(method), engine.embeddings
+        gallery = loaded.gallery if loaded else model.gallery(everything.frames)
+        if split == "all":
+            return everything.ids, gallery
+        ids, place = self.part(split).ids, {name: row for row, name in enumerate(everything.ids)}
+        return ids, gallery.select(torch.tensor([place[name] for name in ids]))
 
     def _embeddings(self, split: str) -> CorpusEmbeddings:
         return self.engine.embeddings.select(self.part(split).ids)

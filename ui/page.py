@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.api import Api, add_endpoints
 from ui.gap_tab import build_gap_tab
 from ui.loading import EngineLoader
 from ui.results import progress_html
@@ -40,5 +41,5 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
             search.shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
         if limits:
             app.unload(tab.leave)
-        gr.api(handle.search, api_name="search", concurrency_id="search", concurrency_limit=4)
+        add_endpoints(app, Api(sources))
     return app

@@ -35,7 +35,7 @@ Method = Literal["dits", "xpool", "mean"]
 
 
 class Handlers:
-    """What the page's events and the API call, over an engine that may still be loading."""
+    """What the page's events call, over an engine that may still be loading."""
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:
         self.loader, self.sources = loader, sources
@@ -98,26 +98,6 @@ class Handlers:
         offer, button = self._offer(engine)
         choices = gr.Radio(**method_choices(engine))
         yield status_html(engine), choices, gr.Column(visible=bool(engine.missing)), offer, button
-
-    def search(self, query: str, method: Method = "dits", top: int = 5, own: bool = False) -> dict[str, Any]:
-        """Rank clips for a sentence.
-
-        Args:
-            query: What the clip shows, in a sentence.
-            method: What ranks: dits, xpool or mean.
-            top: How many results, from 1 to 100.
-            own: Search the videos that you have added, on a run of your own, instead of the corpus.
-        """
-        result, media = shown_errors(self._found)(query, method, top, own)
-        values = result.as_dict()
-        for value, hit in zip(values["results"], result.hits, strict=True):
-            del value["path"]
-            value["video"] = media.video(hit.clip)
-        return values
-
-    def _found(self, query: str, method: Method, top: int, own: bool) -> tuple[SearchResult, Media]:
-        source = self.sources.libraries.of(None).token if own is True else None
-        return self.sources.engine(source).search(_text(query), method, _count(top)), self.sources.media(source)
 
     def _ranked(self, query: str, method: Method, top: int, own: str | None) -> tuple[dict[str, SearchResult], Media]:
         engine = self.sources.engine(own)

@@ -16,6 +16,7 @@ from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
 from ui.sources import Sources
+from ui.tools import answer_as_json, has_tools
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
 UI = Path(__file__).resolve().parent
@@ -56,8 +57,12 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
         max_file_size=limits.megabytes * 1_000_000 if limits else None,
         ssr_mode=False,
         show_error=True,
-        prevent_thread_lock=not wait,
+        mcp_server=has_tools(),
+        prevent_thread_lock=True,
     )
+    answer_as_json(app)
+    if wait:
+        app.block_thread()
     return app, sources
 
 

@@ -18,6 +18,11 @@ def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args)
         except DitsError as error:
-            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+            raise gr.Error(_sentence(error), print_exception=False) from error
 
     return shown
+
+
+def _sentence(error: DitsError) -> str:
+    """What went wrong, as text that can be sent: halves of characters, which somebody may have typed, cannot."""
+    return html.escape(str(error).encode("utf-8", "replace").decode(), quote=False)
