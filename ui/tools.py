@@ -1,4 +1,4 @@
-"""The endpoints of the API as tools of assistants (the Model Context Protocol), where the package `mcp` is installed."""
+"""The endpoints of the API as tools of assistants (the Model Context Protocol), where `mcp` is installed."""
 
 import json
 from importlib.util import find_spec
