@@ -36,14 +36,6 @@ def test_results_link_to_playable_files(served, app_url):
         assert b"ftyp" in response.read()
 
 
-def test_search_has_defaults_and_is_the_only_public_endpoint(served):
-    found = served.predict(query=QUERY, api_name="/search")
-    assert found["method"] == "dits"
-    assert len(found["results"]) == 5
-    endpoints = served.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(endpoints) == ["/search"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -16,7 +16,7 @@ from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
 from ui.sources import Sources
-from ui.tools import answer_as_json, has_tools
+from ui.tools import has_tools, restrict_tools
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
 UI = Path(__file__).resolve().parent
@@ -60,7 +60,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
         mcp_server=has_tools(),
         prevent_thread_lock=True,
     )
-    answer_as_json(app)
+    restrict_tools(app)
     if wait:
         app.block_thread()
     return app, sources

@@ -1,10 +1,11 @@
-"""The endpoints of the API as tools of assistants (the Model Context Protocol), where `mcp` is installed."""
+"""The API's endpoints as tools of assistants (Model Context Protocol), where the package `mcp` is installed."""
 
 import json
 from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
+from gradio_client.utils import is_file_obj_with_meta, traverse
 
 
 def has_tools() -> bool:
@@ -12,14 +13,26 @@ def has_tools() -> bool:
     return find_spec("mcp") is not None
 
 
-def answer_as_json(app: gr.Blocks) -> None:
-    """Tools of a running app answer in JSON, and in nothing else.
+def restrict_tools(app: gr.Blocks) -> None:
+    """Tools of a running app take no files, and answer in JSON.
 
-    Gradio's own answers are values as Python writes them, and pictures, where a value names a file of one.
+    Gradio's own would read any file of this machine that an argument describes, into the folder of what was uploaded;
+    and they answer as Python writes values, or with pictures, where a value names a file of one.
     """
     server = app.mcp_server_obj
     if server is not None:
+        server.convert_strings_to_filedata = _without_files  # type: ignore[method-assign]
         server.postprocess_output_data = _contents  # type: ignore[method-assign]
+
+
+def _without_files(arguments: Any, positions: Any) -> Any:
+    """The arguments of a tool; raises ValueError, which becomes its answer, where one describes a file."""
+    traverse(arguments, _refuse, is_file_obj_with_meta)
+    return arguments
+
+
+def _refuse(file: Any) -> None:
+    raise ValueError("No tool here takes a file: give texts, numbers and ids.")
 
 
 def _contents(values: Any, root: str) -> list[Any]:
