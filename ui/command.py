@@ -32,6 +32,13 @@ def main() -> None:
         "--host",
         help="address to serve on (default: this machine only); whoever reaches it can name folders, unless --hosted",
     )
+    parser.add_argument(
+        "--name",
+        dest="names",
+        action="append",
+        default=[],
+        help="a further name that browsers ask for it under, such as that of a server before it; repeatable",
+    )
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(
         "--no-warm", dest="warm", action="store_false", help="analyse nothing before somebody opens a tab for it"

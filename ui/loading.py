@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from dits.corpora import corpus_folder, open_corpus
+from dits.corpora import open_corpus
 from dits.errors import DitsError
 from dits.index.location import is_index
 from dits.search import SearchEngine, load_engine
@@ -14,19 +14,26 @@ class EngineLoader:
 
     Attributes:
         corpus: its name, see `dits.search.load_engine`.
-        media: what the page may serve of it by path: the demo corpus's folder, or the clips of another one; of an index
-            nothing.
+
+    Raises:
+        DitsError: there is no such corpus.
     """
 
     def __init__(self, corpus: str, encoder: str, weights: Path | None) -> None:
         self.corpus = corpus
-        self.media = _media(corpus)
+        if corpus != "demo" and not is_index(corpus):
+            open_corpus(corpus)  # a wrong name is told at once
         self.progress: tuple[str, int, int] = ("Starting", 0, 1)
         self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: SearchEngine | None = None
         self._error: DitsError | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is there."""
+        return self._engine is not None
 
     @property
     def finished(self) -> bool:
@@ -72,9 +79,3 @@ class EngineLoader:
 
     def _told(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
-
-
-def _media(corpus: str) -> list[Path]:
-    if corpus == "demo":
-        return [corpus_folder("demo")]
-    return [] if is_index(corpus) else [clip.path for clip in open_corpus(corpus)]

@@ -1,4 +1,4 @@
-"""Where a browser finds clips and their pictures: files of a corpus by their paths, one's own videos by ids alone."""
+"""Where a browser finds clips and their pictures: by ids alone, for paths are nobody's business."""
 
 import mimetypes
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dits.corpus import Clip
+from dits.corpus import Clip, Corpus
 from dits.demo import strip_path
 
 TYPES = {
@@ -26,6 +26,11 @@ TYPES = {
 }
 """Of the suffixes that systems know differently or not at all."""
 
+PLOTLY_ADDRESS = "/plotly.js"
+
+CORPUS = "corpus"
+"""Stands in addresses for the page's corpus, as a token does for an index."""
+
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=3600"}
 
 
@@ -38,14 +43,13 @@ class Media(Protocol):
 
 
 class CorpusMedia:
-    """A corpus's clips by their paths, which Gradio serves where it is allowed to, and the strips of the demo build."""
+    """The page's corpus, by its clips' ids, and the strips of the demo build."""
 
     def video(self, clip: Clip) -> str:
-        return file_url(clip.path) + _part(clip)
+        return f"/clip/{CORPUS}/{_quoted(clip)}{_part(clip)}"
 
     def strip(self, clip: Clip) -> str:
-        path = strip_path(clip.path)
-        return file_url(path) if path.is_file() else ""
+        return f"/thumbnail/{CORPUS}/{_quoted(clip)}" if strip_path(clip.path).is_file() else ""
 
     def picture(self, clip: Clip) -> str:
         return ""
@@ -58,13 +62,13 @@ class IndexMedia:
         self._token = token
 
     def video(self, clip: Clip) -> str:
-        return f"/clip/{self._token}/{quote(clip.id)}{_part(clip)}"
+        return f"/clip/{self._token}/{_quoted(clip)}{_part(clip)}"
 
     def strip(self, clip: Clip) -> str:
         return ""
 
     def picture(self, clip: Clip) -> str:
-        return f"/thumbnail/{self._token}/{quote(clip.id)}"
+        return f"/thumbnail/{self._token}/{_quoted(clip)}"
 
 
 CORPUS_MEDIA = CorpusMedia()
@@ -77,8 +81,28 @@ class Segments(Protocol):
     def thumbnail(self, segment: str) -> bytes | None: ...
 
 
-def media_routes(library: Callable[[str], Segments | None]) -> list[BaseRoute]:
-    """The routes that `IndexMedia` speaks of; `library` gives what a token stands for."""
+class CorpusSegments:
+    """What a corpus gives away: its clips' files, and their strips."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._paths = {clip.id: clip.path for clip in corpus}
+
+    def file(self, segment: str) -> Path | None:
+        path = self._paths.get(segment)
+        return path if path and path.is_file() else None
+
+    def thumbnail(self, segment: str) -> bytes | None:
+        path = self._paths.get(segment)
+        return strip_path(path).read_bytes() if path and strip_path(path).is_file() else None
+
+
+def media_routes(library: Callable[[str], Segments | None], script: Path) -> list[BaseRoute]:
+    """The routes that `CorpusMedia` and `IndexMedia` speak of, and that of plotly.js.
+
+    Args:
+        library: gives what a token stands for.
+        script: the file of plotly.js.
+    """
 
     async def clip(request: Request) -> Response:
         path = await run_in_threadpool(_found, library, request, "file")
@@ -88,7 +112,14 @@ def media_routes(library: Callable[[str], Segments | None]) -> list[BaseRoute]:
         picture = await run_in_threadpool(_found, library, request, "thumbnail")
         return _nothing() if picture is None else Response(picture, media_type="image/jpeg", headers=_HEADERS)
 
-    return [Route("/clip/{token}/{segment}", clip), Route("/thumbnail/{token}/{segment}", thumbnail)]
+    async def plotly(request: Request) -> Response:
+        return FileResponse(script, media_type="text/javascript", headers=_HEADERS)
+
+    return [
+        Route("/clip/{token}/{segment:path}", clip),
+        Route("/thumbnail/{token}/{segment:path}", thumbnail),
+        Route(PLOTLY_ADDRESS, plotly),
+    ]
 
 
 def content_type(path: Path) -> str:
@@ -98,9 +129,8 @@ def content_type(path: Path) -> str:
     return known if known.startswith("video/") else "application/octet-stream"
 
 
-def file_url(path: Path) -> str:
-    """Where the app serves a file that it may serve."""
-    return "/gradio_api/file=" + quote(str(path))
+def _quoted(clip: Clip) -> str:
+    return quote(clip.id, safe="", errors="surrogatepass")
 
 
 def _part(clip: Clip) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from ui.api import Api, add_endpoints
+from ui.checked import CheckedBlocks
 from ui.gap_tab import build_gap_tab
 from ui.loading import EngineLoader
 from ui.results import progress_html
@@ -18,7 +19,7 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
     """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
     handle, limits = Handlers(loader, sources), sources.libraries.limits
     cache = (60, limits.idle) if limits else None  # of uploads that nobody added
-    with gr.Blocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
+    with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
         source = gr.State(None)
         gr.Markdown(
             "# Search videos with a sentence\n"

@@ -11,7 +11,7 @@ import plotly
 
 from analysis.panels import WEB, Panel
 from dits.errors import require
-from ui.media import file_url
+from ui.media import PLOTLY_ADDRESS
 
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
 """The plotly.js that plotly ships: served from here, so that the page needs no network."""
@@ -70,7 +70,7 @@ def figure_panels(name: str) -> gr.HTML:
     """The component, empty. Its value is what `panel_values` makes; `select` tells of points that were chosen."""
     return gr.HTML(
         "",
-        html_template=f'<div data-plotly="{file_url(PLOTLY)}"></div><div class="panels"></div>',
+        html_template=f'<div data-plotly="{PLOTLY_ADDRESS}"></div><div class="panels"></div>',
         js_on_load=_ON_LOAD % (WEB / "panels.js").read_text(encoding="utf-8"),
         elem_id=name,
     )

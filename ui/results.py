@@ -7,13 +7,12 @@ from typing import Any
 from dits.corpus import Clip
 from dits.results import Hit, SearchResult
 from dits.search import SearchEngine
-from ui.media import CORPUS_MEDIA, Media, file_url
+from ui.media import CORPUS_MEDIA, Media
 
 __all__ = [
     "METHOD_NAMES",
     "comparison_html",
     "error_html",
-    "file_url",
     "method_choices",
     "missing_html",
     "notice_html",

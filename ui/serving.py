@@ -3,20 +3,25 @@
 import atexit
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from analysis.panels import WEB
 from dits.index.location import is_index, location_of
+from ui.guard import PLAINLY, Guard, names_of
 from ui.library import Library
 from ui.loading import EngineLoader
 from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
+from ui.scratch import ProcessFolder
 from ui.sources import Sources
 from ui.tools import has_tools, restrict_tools
+from ui.uploads import Uploads
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
 UI = Path(__file__).resolve().parent
@@ -34,26 +39,35 @@ class Settings:
     warm: bool = True
     index: str | None = None
     hosted: bool = False
+    names: Sequence[str] = ()
 
 
 def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     """Starts loading, then serves the page, which shows the progress; `wait`: for as long as the process lives."""
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
-    main, libraries = _libraries(settings, loader)
+    main, libraries, scratch = _libraries(settings, loader)
+    os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
     sources = Sources(loader, libraries, main)
     app = build_app(loader, sources, settings.warm)
-    app.queue(max_size=64)
+    app.queue(max_size=64, api_open=False)  # whoever asks without the queue would pass by its limits
     limits = libraries.limits
+    names = None if settings.hosted else names_of(settings.host, settings.names)
+    guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
     app.launch(
         server_name=settings.host,
         server_port=settings.port,
-        allowed_paths=[str(path) for path in (*loader.media, PLOTLY)],
         theme=gr.themes.Soft(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
         ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
         css_paths=[UI / "style.css", WEB / "panels.css"],
-        app_kwargs={"routes": media_routes(sources.served)},
+        app_kwargs={
+            "routes": media_routes(sources.served, PLOTLY),
+            "middleware": [guard],
+            "exception_handlers": PLAINLY,
+        },
+        enable_monitoring=False,
+        run_history=False,
         max_file_size=limits.megabytes * 1_000_000 if limits else None,
         ssr_mode=False,
         show_error=True,
@@ -66,15 +80,18 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     return app, sources
 
 
-def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries]:
-    """The library that stands in the place of a corpus, where an index was named as one; and those of visitors."""
+def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries, ProcessFolder]:
+    """The library that stands in the place of a corpus, where an index was named as one; those of visitors; and where
+    uploads wait.
+    """
     turn = threading.Lock()
     main = Library(location_of(settings.corpus), loader.engine, turn) if is_index(settings.corpus) else None
     if settings.hosted:
         visitors = VisitorLibraries(loader.engine, Limits())
-        os.environ["GRADIO_TEMP_DIR"] = str(visitors.uploads)
         atexit.register(visitors.close)
-        return main, visitors
+        return main, visitors, visitors.scratch
+    scratch = ProcessFolder()
+    atexit.register(scratch.close)
     if main and settings.index is None:
-        return main, OwnLibrary(main)
-    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn))
+        return main, OwnLibrary(main), scratch
+    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn)), scratch

@@ -1,11 +1,12 @@
 """What the page searches: the corpus that it was started with, or a visitor's own videos."""
 
+from dits.corpus import Corpus
 from dits.errors import InputError
 from dits.search import SearchEngine
 from ui.analysing import Analyst, Analysts
 from ui.library import Library
 from ui.loading import EngineLoader
-from ui.media import CORPUS_MEDIA, Media
+from ui.media import CORPUS, CORPUS_MEDIA, CorpusSegments, Media, Segments
 from ui.visitors import GONE, Libraries
 
 
@@ -19,6 +20,7 @@ class Sources:
     def __init__(self, loader: EngineLoader, libraries: Libraries, main: Library | None = None) -> None:
         self.libraries, self.main = libraries, main
         self._loader, self._analysts = loader, Analysts(loader)
+        self._served: tuple[Corpus, CorpusSegments] | None = None
 
     @property
     def choosable(self) -> bool:
@@ -40,11 +42,21 @@ class Sources:
         library = self._library(own)
         return library.media if library else CORPUS_MEDIA
 
-    def served(self, token: str) -> Library | None:
-        """The library that a token stands for."""
+    def served(self, token: str) -> Segments | None:
+        """What a token stands for: a library, or the page's corpus, once it is loaded."""
+        if token == CORPUS:
+            return self._corpus()
         if self.main is not None and token == self.main.token:
             return self.main
         return self.libraries.by_token(token)
+
+    def _corpus(self) -> CorpusSegments | None:
+        if self.main is not None or not self._loader.loaded:
+            return None
+        corpus = self._loader.engine().corpus
+        if self._served is None or self._served[0] is not corpus:
+            self._served = corpus, CorpusSegments(corpus)
+        return self._served[1]
 
     def _library(self, own: str | None) -> Library | None:
         if own is None:

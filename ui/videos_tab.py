@@ -36,6 +36,7 @@ class VideosTab:
         """Starts adding what was typed, a path on every line, and what was dropped; both boxes are empty then."""
         named, segment = _paths(paths), _segment(cut, seconds)
         require(self._libraries.limits is None or not named, "Folders cannot be named here: upload files.")
+        require(bool(named or uploads), "Nothing to add: give the path of a folder or of a file, or drop files.")
         library = self._libraries.of(request.session_hash)
         library.check(named)
         dropped = self._libraries.kept(library, uploads or [])

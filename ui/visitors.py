@@ -11,8 +11,6 @@ from filecmp import cmp
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from dits.errors import InputError, require
 from dits.files import make_folder, storage_errors
 from dits.index.config import AddConfig
@@ -20,8 +18,11 @@ from dits.index.location import default_location
 from dits.index.scan import below
 from dits.search import SearchEngine
 from ui.library import Library
+from ui.scratch import ProcessFolder
 
 GONE = "Your videos are not here any more: they are deleted after a while without use. Add them again."
+
+_ADDED_WITHIN = 600.0  # seconds, or what was uploaded is deleted
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Limits:
         seconds: that a video may last.
         visitors: with videos at the same time.
         idle: seconds without use, after which a visitor's videos are deleted.
+        waiting: megabytes that all visitors together may upload before they add them.
     """
 
     files: int = 20
@@ -41,6 +43,7 @@ class Limits:
     seconds: int = 300
     visitors: int = 10
     idle: int = 1800
+    waiting: int = 4000
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -112,23 +115,15 @@ class VisitorLibraries:
     """
 
     def __init__(self, base: Callable[[], SearchEngine], limits: Limits, root: Path | None = None) -> None:
-        """`root` is a folder for the processes' folders; by default one of the system's folder of temporary files."""
+        """`root`: see `ProcessFolder`."""
         self.limits = limits
-        root = make_folder(root or Path(tempfile.gettempdir()) / "dits-visitors")
-        _remove_leftovers(root)
-        self.folder = Path(tempfile.mkdtemp(dir=root))
-        self._held = FileLock(root / f"{self.folder.name}.lock")
-        self._held.acquire()
+        self.scratch = ProcessFolder(root)
+        self.folder = self.scratch.path
         self._base, self._turn = base, threading.Lock()
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._used: dict[str, float] = {}
         threading.Thread(target=self._watch, name="visitors", daemon=True).start()
-
-    @property
-    def uploads(self) -> Path:
-        """For what is uploaded and not added yet."""
-        return make_folder(self.folder / "uploads")
 
     def of(self, session: str | None) -> Library:
         if not session:
@@ -189,8 +184,7 @@ class VisitorLibraries:
         """Deletes all videos, at the end of the process."""
         for session in list(self._libraries):
             self._libraries.pop(session).close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.release()
+        self.scratch.close()
 
     def _made(self) -> Library:
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="visitor-"))
@@ -198,9 +192,10 @@ class VisitorLibraries:
         return Library(str(folder / "index"), self._base, self._turn, config, folder)
 
     def _watch(self) -> None:
-        """Deletes what has not been used for a while."""
+        """Deletes what has not been used for a while, and what was uploaded and not added."""
         while True:
             time.sleep(min(60.0, self.limits.idle / 4))
+            self.scratch.forget_uploads(min(_ADDED_WITHIN, self.limits.idle))
             with self._lock:
                 now = time.monotonic()
                 self._used |= {name: now for name, library in self._libraries.items() if library.runs.running}
@@ -236,14 +231,3 @@ def _delete(library: Library) -> None:
     folder = Path(library.location).parent
     library.close()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(root: Path) -> None:
-    """Removes the folders of processes that are gone: nobody holds their locks."""
-    for lock in root.glob("*.lock"):
-        try:
-            with FileLock(lock, timeout=0):
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink(missing_ok=True)
-        except (Timeout, OSError):
-            continue
