@@ -18,7 +18,6 @@ _HOME = {
     "Analysis": "analysis.report",
     "Cloud": "analysis.projection",
     "Flow": "analysis.flow",
-    "GapMeasures": "analysis.gap",
     "MEASURES": "analysis.gap",
     "ReportConfig": "analysis.report",
     "analyse": "analysis.report",
