@@ -20,7 +20,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all lint bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
+.PHONY: demo test test-all lint docs bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -46,6 +46,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The reference of the library, from its docstrings, in runs/reference. A warning is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py
 
 # Gathers image-text pairs from installed packages (assets/pairs/NOTICE.md names them).
 pairs: $(VENV)/.encoder
