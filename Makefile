@@ -25,7 +25,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all test-ranges lint lock licences bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
+.PHONY: demo test test-all test-ranges lint docs lock licences bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
 
 demo: $(RUNTIME)
 	$(BIN)/python app.py
@@ -65,6 +65,10 @@ lock: | $(VENV)/bin/python
 # The licences of what the lock names, into LICENSES.md.
 licences: $(DEV)
 	$(BIN)/python -m tools.licences
+
+# The reference of the library, from its docstrings, in runs/reference. A warning is an error.
+docs: $(DEV)
+	$(BIN)/python docs/reference.py
 
 # Gathers image-text pairs from installed packages (assets/pairs/NOTICE.md names them).
 pairs: $(VENV)/.encoder

@@ -18,7 +18,6 @@ _HOME = {
     "Analysis": "analysis.report",
     "Cloud": "analysis.projection",
     "Flow": "analysis.flow",
-    "GapMeasures": "analysis.gap",
     "MEASURES": "analysis.gap",
     "ReportConfig": "analysis.report",
     "analyse": "analysis.report",
@@ -41,7 +40,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'analysis' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    globals()[name] = value = getattr(import_module(_HOME[name]), name)  # found without this function from now on
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,3 +1,5 @@
+"""`python -m analysis`."""
+
 import sys
 
 from analysis.cli import main

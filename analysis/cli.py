@@ -13,6 +13,16 @@ from dits.errors import DitsError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, or 2 after one sentence on what is wrong."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run(args)
+        return 0
+    except DitsError as error:
+        print(f"analysis: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     encoder = commands.add_parser("encoder", help="measure an encoder on a corpus: retrieval, zero-shot, gap")
@@ -29,13 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="how the encoder is trained")
     sources.add_argument("--seeds", default="1,2,3", help="comma-separated (default: %(default)s)")
     sources.set_defaults(run=_sources)
-    args = parser.parse_args(arguments)
-    try:
-        args.run(args)
-        return 0
-    except DitsError as error:
-        print(f"analysis: {error}", file=sys.stderr)
-        return 2
+    return parser
 
 
 def _encoder(args: argparse.Namespace) -> None:

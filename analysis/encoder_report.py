@@ -1,7 +1,6 @@
 """What an encoder's space is worth: retrieval by mean pooling, zero-shot classes, paraphrases, the modality gap."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -55,7 +54,7 @@ def encoder_report(
         report[split] = {
             **evaluate_scores(scores, clip_of),
             "paraphrase": paraphrase_agreement(scores.numpy(), clip_of),
-            "gap": asdict(gap_measures(texts, videos[torch.from_numpy(clip_of)])),
+            "gap": gap_measures(texts, videos[torch.from_numpy(clip_of)]),
         }
     if stamps is not None:
         report["zero_shot"] = zero_shot(encoder, stamps)

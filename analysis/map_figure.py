@@ -24,15 +24,24 @@ class Map(Protocol):
     """Coordinates in k = 2 or 3 dimensions: texts (N, k), videos (V, k), Q ways of S points each (S, Q, k)."""
 
     @property
-    def texts(self) -> np.ndarray: ...
+    def texts(self) -> np.ndarray:
+        """Where the texts lie: (N, k)."""
+
     @property
-    def videos(self) -> np.ndarray: ...
+    def videos(self) -> np.ndarray:
+        """Where the videos lie: (V, k)."""
+
     @property
-    def paths(self) -> np.ndarray: ...
+    def paths(self) -> np.ndarray:
+        """Where the ways lead: (S, Q, k)."""
+
     @property
-    def axes(self) -> tuple[str, ...]: ...
+    def axes(self) -> tuple[str, ...]:
+        """What each of the k axes is."""
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """How the coordinates were made: "umap", "pca" or "linear"."""
 
 
 @dataclass(frozen=True)

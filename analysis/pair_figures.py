@@ -35,11 +35,16 @@ class PairDistances(Protocol):
     """Distances and cosines (N,) of pairs of unit vectors."""
 
     @property
-    def l1(self) -> np.ndarray: ...
+    def l1(self) -> np.ndarray:
+        """Sums of absolute differences (N,)."""
+
     @property
-    def l2(self) -> np.ndarray: ...
+    def l2(self) -> np.ndarray:
+        """Euclidean distances (N,)."""
+
     @property
-    def cosine(self) -> np.ndarray: ...
+    def cosine(self) -> np.ndarray:
+        """Cosines (N,)."""
 
 
 def pair_histograms(distances: Mapping[str, PairDistances], theme: str = "light") -> go.Figure:

@@ -116,7 +116,7 @@ class Analysis:
             "video_side": flow.video_side,
             "noise_seeds": len(self.flows),
             "sampled": _sampled(flow, self.followed),
-            "measures": {name: asdict(measure) for name, measure in MEASURES.items()},
+            "measures": {name: measure.as_dict() for name, measure in MEASURES.items()},
             "path_measures": PATH_MEASURES,
             "quantiles": list(QUANTILES),
             "steps": steps,
@@ -185,7 +185,7 @@ def _intervals(flow: Flow, config: ReportConfig) -> dict[int, dict[str, tuple[fl
 
 def _step(runs: list[StepReport]) -> dict[str, Any]:
     """One step's values, averaged over runs; their standard deviations under `spread`, where there are several."""
-    values = [{**asdict(run.gap), "t2v": run.t2v.as_dict()} for run in runs]
+    values = [{**run.gap, "t2v": run.t2v.as_dict()} for run in runs]
     place = {"step": runs[0].step, "timestep": runs[0].timestep}
     if len(runs) == 1:
         return place | values[0]

@@ -46,7 +46,7 @@ def measure_curves(
     name: str = "DITS",
     other: Mapping[str, Sequence[StepReport]] | None = None,
 ) -> go.Figure:
-    """Measures of the gap (names of GapMeasures' fields to titles) at every step, for one method or several.
+    """Measures of the gap (names in MEASURES to titles) at every step, for one method or several.
 
     Where methods take different numbers of steps, x is the share of their way.
     """
@@ -57,14 +57,13 @@ def measure_curves(
     for panel, (field, title) in enumerate(measures.items()):
         for index, (method, steps) in enumerate(methods.items()):
             where = np.arange(len(steps)) if aligned else np.linspace(0, 1, len(steps))
-            line = curve(where, [getattr(report.gap, field) for report in steps], method, index, palette)
+            line = curve(where, [report.gap[field] for report in steps], method, index, palette)
             line.update(showlegend=panel == 0 and len(methods) > 1, legendgroup=method, meta=title)
             figure.add_trace(line, **place(panel, 2))
     figure.update_xaxes(step_axis(len(reports), ticks=5) if aligned else _share_axis())
     figure.update_yaxes(nticks=5)
     changes = "; ".join(
-        f"{title} from {getattr(reports[0].gap, field):.3f} to {getattr(reports[-1].gap, field):.3f}"
-        for field, title in measures.items()
+        f"{title} from {reports[0].gap[field]:.3f} to {reports[-1].gap[field]:.3f}" for field, title in measures.items()
     )
     description = f"Measures of the gap at every step, from t to v₀, of {', '.join(methods)}. {name}: {changes}."
     return styled(figure, theme, "gap-by-step", description, height)

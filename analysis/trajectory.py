@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.flow import Flow
-from analysis.gap import GapMeasures, gap_measures
+from analysis.gap import gap_measures
 from dits.errors import InputError
 from dits.evaluation import Metrics, metrics_of, ranks_of
 
@@ -44,13 +44,13 @@ class StepReport:
     Attributes:
         step: counted from 0, the text itself.
         timestep: i, from T' (the text itself) down to 0 (the aligned embedding).
-        gap: to the vectors that stand for the texts' videos.
+        gap: every one of `analysis.gap.MEASURES`, to the vectors that stand for the texts' videos.
         t2v: text-to-video metrics when this point stands for the text.
     """
 
     step: int
     timestep: int
-    gap: GapMeasures
+    gap: dict[str, float]
     t2v: Metrics
 
 

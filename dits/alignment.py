@@ -75,6 +75,7 @@ class MeanShift(Alignment):
 
     @property
     def fitted(self) -> bool:
+        """It is: the shift is the mean gap of the training pairs."""
         return True
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -93,6 +93,7 @@ class StochasticText(Alignment):
 
     @property
     def pairwise(self) -> bool:
+        """It does: every video gives the text a radius of its own."""
         return True
 
     def pair_cosines(

@@ -75,6 +75,7 @@ class JointModel(nn.Module):
             raise EncoderError("This encoder cannot recompute its activations: leave the option out.") from error
 
     def train(self, mode: bool = True) -> "JointModel":
+        """As every module does it, but the statistics of batch normalisation stay those of pretraining."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

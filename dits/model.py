@@ -1,7 +1,8 @@
 """Retrieval models: an encoder's embeddings, a pooling and an alignment, as one module with a method."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -34,24 +35,44 @@ class Method:
         parts: the sections of `ModelConfig` that it reads, besides `pooling`.
         source: where it is described.
         pooling: what can be chosen of its pooling: fields of `PoolingConfig`.
+        build: makes its alignment from the model's configuration; by default the one that moves nothing.
     """
 
     title: str
     parts: tuple[str, ...]
     source: str
     pooling: tuple[str, ...] = ("kind", "attend_with", "dropout")
+    build: "Callable[[ModelConfig], Alignment]" = lambda config: Alignment()
 
 
 METHODS = {
     "mean": Method("Mean pooling", (), "CLIP4Clip's meanP (Luo et al. 2021)", ()),
     "xpool": Method("X-Pool", (), "Gorti et al. 2022", ("dropout",)),
-    "tmass": Method("T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended", ("kind", "dropout")),
-    "prior": Method("Fixed prior", ("prior",), "DITS paper, section 3.1 and Table 4"),
-    "diffusion": Method("Diffusion-based alignment", ("diffusion", "network"), "DITS paper, section 3.2 and Table 4"),
-    "dits": Method("DITS", ("sampler", "network"), "DITS paper, section 3.3"),
-    "mlp": Method("Residual MLP", ("network",), "control of ours: one step of the same size"),
-    "shift": Method("Mean shift", (), "control of ours: the mean gap added (Liang et al. 2022)"),
-}
+    "tmass": Method(
+        "T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended", ("kind", "dropout"),
+        build=lambda config: StochasticText(config.stochastic, config.pooling.dim),
+    ),
+    "prior": Method(
+        "Fixed prior", ("prior",), "DITS paper, section 3.1 and Table 4",
+        build=lambda config: FixedPrior(config.prior),
+    ),
+    "diffusion": Method(
+        "Diffusion-based alignment", ("diffusion", "network"), "DITS paper, section 3.2 and Table 4",
+        build=lambda config: DiffusionAlignment(config.diffusion, config.network),
+    ),
+    "dits": Method(
+        "DITS", ("sampler", "network"), "DITS paper, section 3.3",
+        build=lambda config: DitsSampler(config.sampler, config.network),
+    ),
+    "mlp": Method(
+        "Residual MLP", ("network",), "control of ours: one step of the same size",
+        build=lambda config: ResidualMLP(config.network),
+    ),
+    "shift": Method(
+        "Mean shift", (), "control of ours: the mean gap added (Liang et al. 2022)",
+        build=lambda config: MeanShift(config.pooling.dim),
+    ),
+}  # fmt: skip
 """Every method that can be trained and evaluated, by name."""
 
 SEARCH_METHODS = ("mean", "xpool", "dits")
@@ -100,14 +121,8 @@ class ModelConfig:
             raise InputError(f"The model configuration cannot be read: {error}.") from error
 
 
-PARTS: dict[str, Any] = {
-    "pooling": PoolingConfig,
-    "sampler": SamplerConfig,
-    "network": AlignmentConfig,
-    "diffusion": DiffusionConfig,
-    "prior": PriorConfig,
-    "stochastic": StochasticConfig,
-}
+PARTS: dict[str, Any] = {part.name: part.default_factory for part in fields(ModelConfig) if part.name != "method"}
+"""The classes of `ModelConfig`'s sections, by name."""
 """The sections of `ModelConfig`."""
 
 
@@ -119,7 +134,7 @@ class RetrievalModel(nn.Module):
         self.config = config
         self.logit_scale = nn.Parameter(torch.tensor(_MAX_LOGIT_SCALE))
         self.pooling = None if config.method == "mean" or config.pooling.kind == "mean" else XPool(config.pooling)
-        self.alignment = _alignment(config)
+        self.alignment = METHODS[config.method].build(config)
 
     def align(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The embeddings (T, d) that stand for the texts (T, d) in the cosine: v_0 under DITS.
@@ -236,21 +251,3 @@ class RetrievalModel(nn.Module):
     def clamp_logit_scale(self) -> None:
         """Keeps the temperature factor at 100 or below, as CLIP and X-Pool's code do."""
         self.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
-
-
-def _alignment(config: ModelConfig) -> Alignment:
-    match config.method:
-        case "dits":
-            return DitsSampler(config.sampler, config.network)
-        case "diffusion":
-            return DiffusionAlignment(config.diffusion, config.network)
-        case "mlp":
-            return ResidualMLP(config.network)
-        case "tmass":
-            return StochasticText(config.stochastic, config.pooling.dim)
-        case "prior":
-            return FixedPrior(config.prior)
-        case "shift":
-            return MeanShift(config.pooling.dim)
-        case _:
-            return Alignment()

@@ -100,7 +100,7 @@ class TestCorpus:
         clips = Corpus("tiny", read_clips(tiny_corpus / "captions.csv", tiny_corpus))
         frames = embed_corpus(clips, tiny_encoder).frames
         texts = tiny_encoder.encode_text([query.caption for query in clips.queries()])
-        expected = vars(gap_measures(texts, mean_pool(frames).repeat_interleave(2, dim=0)))
+        expected = gap_measures(texts, mean_pool(frames).repeat_interleave(2, dim=0))
         assert {name: found["steps"][0][name] for name in MEASURES} == pytest.approx(expected, abs=1e-4)
 
     def test_retrieval_is_what_evaluate_says(self, base, report, capsys):
@@ -180,7 +180,7 @@ class TestFeatures:
         found = json.loads(capsys.readouterr().out)
         assert (found["corpus"], found["split"], found["pairs"]) == (path.name, "all", 6)
         for step, texts in enumerate(arrays["text_steps"]):
-            expected = vars(gap_measures(torch.from_numpy(texts), torch.from_numpy(arrays["video"])))
+            expected = gap_measures(torch.from_numpy(texts), torch.from_numpy(arrays["video"]))
             assert {name: found["steps"][step][name] for name in MEASURES} == pytest.approx(expected, abs=1e-6)
         assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 

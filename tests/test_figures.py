@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,7 +27,7 @@ from analysis.figures import (
     retrieval_curve,
     similarity_heat_map,
 )
-from analysis.gap import GapMeasures
+from analysis.gap import MEASURES
 from analysis.trajectory import PATH_MEASURES, StepReport
 from dits.errors import InputError
 from dits.evaluation import Metrics
@@ -75,10 +75,11 @@ def labels(texts=TEXTS, paths=PATHS):
 
 
 def reports(steps=STEPS, seed=0):
-    gap = values(steps, len(fields(GapMeasures)), seed=seed)
+    gap = values(steps, len(MEASURES), seed=seed)
     recall = 100 * np.random.default_rng(seed).random((steps, 6))
     return [
-        StepReport(step, steps - 1 - step, GapMeasures(*gap[step]), Metrics(*recall[step])) for step in range(steps)
+        StepReport(step, steps - 1 - step, dict(zip(MEASURES, gap[step], strict=True)), Metrics(*recall[step]))
+        for step in range(steps)
     ]
 
 
@@ -226,7 +227,7 @@ def test_curves_are_the_reports():
     figure = measure_curves(steps, {"l2": "L2", "rmg": "RMG"}, name="ours", other={"theirs": other})
     drawn = {(trace.meta, trace.name): (list(trace.x), list(trace.y)) for trace in figure.data}
     assert drawn == {
-        (title, name): (list(range(STEPS)), [getattr(report.gap, field) for report in method])
+        (title, name): (list(range(STEPS)), [report.gap[field] for report in method])
         for field, title in (("l2", "L2"), ("rmg", "RMG"))
         for name, method in (("ours", steps), ("theirs", other))
     }

@@ -150,3 +150,11 @@ def test_names_that_are_no_text_are_printed(command, tmp_path):
     assert "\N{REPLACEMENT CHARACTER}" in printed
     code, printed, _ = command(*search, "--json", index=False)
     assert os.fsencode(json.loads(printed)["results"][0]["path"]) == os.path.join(folder, b"\xff\n'.mp4")
+
+
+def test_without_a_name_the_index_lies_in_the_users_data_folder(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert command("index", "add", str(folder / "0.mp4"), index=False)[0] == 0
+    assert str(tmp_path / "data") in command("index", "status", index=False)[1]
+    found = command("search", "stripes", "--corpus", "index", "--method", "mean", "--top", "1", index=False)
+    assert (found[0], str(folder / "0.mp4") in found[1]) == (0, True)

@@ -97,13 +97,13 @@ class TestNumbers:
             ends = {0: (points(10), None), -1: (model.align(points(10)), gallery.scores(points(10)))}
             ends[0] = (points(10), torch.cosine_similarity(points(10)[:, None], pooled, dim=-1))
         for step, (texts, scores) in ends.items():
-            expected = vars(gap_measures(texts, own))
+            expected = gap_measures(texts, own)
             assert {name: report["steps"][step][name] for name in MEASURES} == pytest.approx(expected, abs=1e-6)
             assert report["steps"][step]["t2v"] == evaluate_scores(scores, VIDEO_OF)["t2v"]
 
     def test_a_way_from_noise_is_reported_from_the_text_on(self):
         steps = analyse([a_flow(a_model("diffusion"))], ReportConfig(resamples=0)).as_dict()["steps"]
-        expected = vars(gap_measures(points(10), mean_pool(frames())[VIDEO_OF]))
+        expected = gap_measures(points(10), mean_pool(frames())[VIDEO_OF])
         assert {name: steps[0][name] for name in MEASURES} == pytest.approx(expected, abs=1e-6)
         assert len(steps) == 5  # the text, noise, and a point after each of three steps
         assert steps[1]["path"]["step_length"]["mean"] > 0.1

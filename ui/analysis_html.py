@@ -164,7 +164,7 @@ def _clip(clip: Clip, media: Media) -> str:
 
 def _gap_cell(analysis: Analysis, name: str, step: int) -> str:
     at = step % len(analysis.flow.points)
-    value = f"{getattr(analysis.reports[0][at].gap, name):.3f}"
+    value = f"{analysis.reports[0][at].gap[name]:.3f}"
     bounds = analysis.intervals.get(at, {}).get(name)
     spread = f"<small>{bounds[0]:.3f} to {bounds[1]:.3f}</small>" if bounds else ""
     return f'<td class="number">{value}{spread}</td>'

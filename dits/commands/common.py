@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dits.errors import InputError
 from dits.model import METHODS
@@ -14,11 +14,16 @@ from dits.model import METHODS
 if TYPE_CHECKING:
     from dits.corpus import Corpus
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+class Commands(Protocol):
+    """What commands are added to: argparse's subparsers."""
+
+    def add_parser(self, name: str, *, help: str, description: str | None) -> argparse.ArgumentParser:
+        """A parser for the command of a name."""
 
 
 def add_command(
-    commands: "Commands", name: str, run: Callable[[argparse.Namespace], int | None], text: str
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
     """Adds a command that `run` carries out, with one sentence of help. What `run` returns is the exit code."""
     parser = commands.add_parser(name, help=text, description=text)

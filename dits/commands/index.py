@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dits.commands.common import add_command, as_json, check_target, show_notices
 from dits.errors import InputError
 from dits.flags import add_config_flags, config_from
+from dits.index.location import DEFAULT
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
@@ -62,7 +63,10 @@ def add(commands: "Commands") -> None:
 def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser = add_command(actions, name, run, text)
     parser.add_argument(
-        "--index", metavar="DIR", help="folder, or URL on object storage (default: in your data folder)"
+        "--index",
+        metavar="DIR",
+        default=DEFAULT,
+        help="folder, or URL on object storage (default: in your data folder)",
     )
     parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
     return parser

@@ -63,7 +63,7 @@ _CHARADES = (
 _COUNTED = "counted in the files that T-MASS ships"
 _PAPER = "section 4.1 of the DITS paper"
 
-DATASETS: Mapping[str, Dataset] = {
+DATASETS = {
     dataset.name: dataset
     for dataset in (
         Dataset(
@@ -112,6 +112,7 @@ DATASETS: Mapping[str, Dataset] = {
         ),
     )
 }  # fmt: skip
+"""Every benchmark that can be read, by name: what is entered here, `NAME:FOLDER` opens and `data check` checks."""
 
 
 def find_dataset(name: str) -> Dataset:

@@ -122,6 +122,7 @@ class AlignedElsewhere(Alignment):
     aligned: Tensor
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What was given, wherever the text is."""
         return self.aligned.to(text.device)
 
 

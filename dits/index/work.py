@@ -20,14 +20,11 @@ Done = tuple[ReadJob, ReadFile | str, Embeddings]
 
 
 class Work(Protocol):
-    """Reads files and embeds their segments.
-
-    Attributes:
-        notices: sentences on what was peculiar.
-    """
+    """Reads files and embeds their segments."""
 
     @property
-    def notices(self) -> Sequence[str]: ...
+    def notices(self) -> Sequence[str]:
+        """Sentences on what was peculiar."""
 
     def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
         """Every job, and the jobs that read on, as they are done; those of one file in order.
