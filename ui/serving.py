@@ -16,6 +16,7 @@ from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
 from ui.sources import Sources
+from ui.theme import THEME
 from ui.tools import answer_as_json, has_tools
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
@@ -49,9 +50,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
         server_name=settings.host,
         server_port=settings.port,
         allowed_paths=[str(path) for path in (*loader.media, PLOTLY)],
-        theme=gr.themes.Soft(
-            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
-        ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
+        theme=THEME,
         css_paths=[UI / "style.css", WEB / "panels.css"],
         app_kwargs={"routes": media_routes(sources.served)},
         max_file_size=limits.megabytes * 1_000_000 if limits else None,
