@@ -9,13 +9,11 @@ from typing import Any, Literal
 import gradio as gr
 
 from dits.errors import DitsError, require
-from dits.results import SearchResult
 from dits.search import MAX_RESULTS, SearchEngine, check_top
 from ui.examples import GAINS, LOSES, clips_asked_for, first_query, read_examples
 from ui.library import NO_VIDEOS
 from ui.links import Link, read_link, written
 from ui.loading import EngineLoader
-from ui.media import Media
 from ui.preparing import WeightsPreparer
 from ui.results import (
     METHOD_NAMES,
@@ -165,11 +163,11 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
             first_query(),
             label="What should the clip show?",
             scale=5,
-            min_width=280,
+            min_width=200,
             max_lines=3,
             elem_id="query",
         )
-        button = gr.Button("Search", variant="primary", scale=1, min_width=110)
+        button = gr.Button("Search", variant="primary", scale=1, min_width=100)
     buttons = _examples()
     with gr.Row(elem_id="options"):
         corpus = "The demo clips" if handle.loader.corpus == "demo" else "The corpus"
