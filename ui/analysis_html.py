@@ -49,7 +49,9 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
         for name in _METRICS
     ]
     return (
-        f'<section class="numbers"><p role="status">{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval '
+        f'<section class="numbers">'
+        f'<h2 data-said="Measured: {", ".join(titles)}">Measures</h2>'
+        f"<p>{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval "
         f"first: a smaller gap need not rank better. Under a number, its 95 % bootstrap interval over clips.</p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Measures"><table class="gap"><thead><tr>'
         f'<th scope="col">measure</th><th scope="col">text t, as {titles[0]} ranks it</th>{heads}</tr></thead>'
@@ -69,9 +71,10 @@ def way_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS_MEDIA)
     for place in range(min(_TOP, len(corpus))):
         rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]], media) for row in leaders], "clip"))
     heads = "".join(f"<th scope='col'>{name}</th>" for name in step_names(len(flow.points)))
-    target = escape(corpus.clips[flow.video_of[0]].title)
+    target, verdict = escape(corpus.clips[flow.video_of[0]].title), _verdict(flow, ranks, measured)
     return (
-        f'<section class="numbers"><p role="status">{_verdict(flow, ranks, measured)} The clip followed is the one '
+        f'<section class="numbers">'
+        f'<h2 data-said="{verdict}">Step by step</h2><p>{verdict} The clip followed is the one '
         f"that comes first at the end: <q>{target}</q></p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Steps">'
         f'<table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
@@ -103,7 +106,7 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
     """
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
-        f"<li>{video_html(clip, media, 'autoplay')}"
+        f"<li>{video_html(clip, media, 'tabindex=-1')}"
         f'<small class="unplayed">{UNPLAYED}</small><span>{escape(clip.title)}</span></li>'
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
@@ -112,7 +115,9 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
         f"{listed} of {choice.of} points" if listed < choice.of else "1 point" if listed == 1 else f"{listed} points"
     )
     near = _neighbours(drawn, corpus, choice.points[0])
-    return f'<section class="chosen"><h3 role="status">Chosen: {count}</h3><ul>{cells}</ul>{near}</section>'
+    return (
+        f'<section class="chosen"><h3 data-said="Chosen: {count}">Chosen: {count}</h3><ul>{cells}</ul>{near}</section>'
+    )
 
 
 def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int, int]) -> str:

@@ -20,7 +20,8 @@ from dits.errors import DitsError, require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, gap_html
 from ui.indexing import give_way
-from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
+from ui.links import link_html
+from ui.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.results import notice_html
 from ui.shown_errors import shown_errors
 
@@ -93,12 +94,13 @@ class GapTab:
             checked_choice(method, analyst.methods, "method")
         checked_choice(side, VIDEO_SIDES, "vector of a clip")
         checked_choice(view, KINDS, "map")
-        measured = analyst.pages(
+        numbers, figures = analyst.pages(
             ("measures", split, first, second, side), lambda: _measures(analyst, split, first, second, side)
         )
         maps = ("maps", split, first, second, view, bool(three))
         drawn = analyst.pages(maps, lambda: _maps(analyst, split, first, second, view, bool(three)))
-        return *measured, drawn, ""
+        shown = {"split": split, "method": first, "beside": second, "side": side, "map": view, "three": bool(three)}
+        return link_html("gap", **shown) + numbers, figures, drawn, ""
 
     def chosen(self, split: str, first: str, second: str, event: gr.EventData, source: str | None = None) -> str:
         """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
@@ -188,8 +190,8 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
 
 def build_gap_tab(
     tab: gr.Tab, source: gr.State, analyst: Callable[[str | None], Analyst], shared: dict[str, Any]
-) -> GapTab:
-    """Lays the tab out and returns what it calls.
+) -> tuple[GapTab, dict[str, Any]]:
+    """Lays the tab out; returns what it calls, and its controls by their names in links.
 
     Args:
         source: holds what is searched.
@@ -205,14 +207,14 @@ def build_gap_tab(
         first = gr.Dropdown([], label="Method", elem_id="gap-first", min_width=130)
         second = gr.Dropdown([], label="Beside it", elem_id="gap-second", min_width=130)
         side = gr.Radio(list(SIDES.items()), value="mean", label="A clip is", elem_id="gap-side", min_width=290)
-    numbers = gr.HTML("", js_on_load=None, elem_id="gap-numbers", min_height=120)
+    numbers = gr.HTML("", js_on_load=SAY, elem_id="gap-numbers", min_height=120)
     panels = figure_panels("gap-figures")
     gr.Markdown(NOTE)
     with gr.Row():
         view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="gap-view", min_width=280)
         three = gr.Checkbox(False, label="In three dimensions", elem_id="gap-three", min_width=200)
     maps = figure_panels("gap-maps")
-    chosen = gr.HTML("", js_on_load=None, elem_id="gap-chosen")
+    chosen = gr.HTML("", js_on_load=PLAY, elem_id="gap-chosen")
     seen, fresh = gr.State(None), gr.State(False)
 
     inputs, outputs = [split, first, second, side, view, three, source], [numbers, panels, maps, chosen]
@@ -226,4 +228,6 @@ def build_gap_tab(
     gr.on([control.input for control in inputs[:-1]], show, inputs, outputs, **last)
     picked = maps.select(shown_errors(handle.chosen), [*methods, source], chosen, **last)
     picked.success(None, None, None, js=reveal("gap-chosen"))
-    return handle
+    return handle, {
+        "split": split, "method": first, "beside": second, "side": side, "map": view, "three": three
+    }  # fmt: skip

@@ -1,32 +1,46 @@
 """The page: its tabs and its endpoints."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ui.about_tab import build_about_tab
 from ui.api import Api, add_endpoints
 from ui.checked import CheckedBlocks
 from ui.gap_tab import build_gap_tab
+from ui.links import names
 from ui.loading import EngineLoader
+from ui.opening import Opening
+from ui.panels import SAY
 from ui.results import progress_html
 from ui.search_tab import Handlers, build_search_tab
 from ui.sources import Sources
 from ui.trajectory_tab import build_trajectory_tab
 from ui.videos_tab import build_videos_tab
 
+UI = Path(__file__).resolve().parent
+
+HEARD = '<button class="skip">Skip to what is shown</button><p class="heard" role="status"></p>'
+"""The first thing that the keyboard reaches, and what screen readers say when something changes."""
+
 
 def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:
     """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
     handle, limits = Handlers(loader, sources), sources.libraries.limits
+    opening = Opening(loader, sources)
     cache = (60, limits.idle) if limits else None  # of uploads that nobody added
     with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
         source = gr.State(None)
+        gr.HTML(HEARD, js_on_load=(UI / "page.js").read_text(encoding="utf-8") % json.dumps(names()), elem_id="heard")
         gr.Markdown(
             "# Search videos with a sentence\n"
             "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
             "clips by what it finds there."
         )
-        status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=None, elem_id="status")
+        status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=SAY, elem_id="status")
+        notice = gr.HTML("", js_on_load=None, elem_id="link-notice")
         with gr.Tabs() as tabs:
             with gr.Tab("Search", id="search"):
                 search = build_search_tab(app, handle, status, source)
@@ -34,12 +48,17 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
                 tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
                 search.show_after(opened)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
+            analyst = opening.patient(sources.analyst)
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
-                build_trajectory_tab(trajectory, search.query, source, sources.analyst, quiet)
+                way = build_trajectory_tab(trajectory, search.query, source, analyst, quiet)
             with gr.Tab("Modality gap", id="gap") as gap:
-                gap_tab = build_gap_tab(gap, source, sources.analyst, quiet)
+                gap_tab, pairs = build_gap_tab(gap, source, analyst, quiet)
+            with gr.Tab("About", id="about"):
+                build_about_tab()
+        tabs.change(None, None, None, js="() => window.dits.address()", api_visibility="private")
+        shown_first = opening.build(tabs, search, source, notice, {"trajectory": way, "gap": pairs})
         if warm and sources.main is None:
-            search.shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
+            shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
         if limits:
             app.unload(tab.leave)
         add_endpoints(app, Api(sources))

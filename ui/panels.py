@@ -51,6 +51,19 @@ new MutationObserver(() => dark() !== drawnDark && draw()).observe(document.body
 """
 
 
+SAY = "watch('value', () => window.dits?.shown(element));"
+"""JavaScript of a component whose new value is said to those who cannot see it, and goes into the address."""
+
+PLAY = """
+watch("value", () => {
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (!still) element.querySelectorAll("video").forEach((video) => video.play().catch(() => {}));
+  window.dits?.shown(element);
+});
+"""
+"""JavaScript of a component whose clips play, unless the visitor wants nothing to move."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Points that were chosen in a figure.
@@ -105,7 +118,7 @@ def unless_fresh(show: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[A
 
 def reveal(name: str) -> str:
     """JavaScript that scrolls an element into sight."""
-    return f"() => {{ document.getElementById('{name}').scrollIntoView({{ block: 'nearest', behavior: 'smooth' }}); }}"
+    return f"() => {{ document.getElementById('{name}').scrollIntoView({{ block: 'nearest' }}); }}"
 
 
 def _is_point(sent: Any) -> bool:

@@ -33,7 +33,14 @@ const sight = new IntersectionObserver((entries) => {
 
 const label = (button) => {
   button.textContent = paused ? "Play clips" : "Pause clips";
-  button.setAttribute("aria-pressed", String(paused));
+};
+
+// Whoever wants nothing to move sees each clip where it matches best.
+const atItsMoment = (video) => {
+  const moment = Number(video.closest("button").dataset.moment);
+  const show = () => paused && !video.played.length && (video.currentTime = moment);
+  if (video.readyState) show();
+  else video.addEventListener("loadedmetadata", show, { once: true });
 };
 
 const start = () => {
@@ -41,6 +48,7 @@ const start = () => {
   for (const video of element.querySelectorAll(".card video")) {
     video.muted = true;
     video.classList.toggle("failed", Boolean(video.error));
+    if (paused && !video.dataset.start) atItsMoment(video);
     sight.observe(video);
   }
   element.querySelectorAll("button.pause").forEach(label);
@@ -88,5 +96,8 @@ element.addEventListener("click", (event) => {
 for (const moment of ["timeupdate", "pause", "ended"]) document.addEventListener(moment, repeat, true);
 document.addEventListener("error", say, true);
 
-watch("value", start);
+watch("value", () => {
+  start();
+  window.dits?.shown(element);
+});
 start();

@@ -22,6 +22,7 @@ __all__ = [
     "results_html",
     "status_html",
     "video_html",
+    "waiting_html",
 ]
 
 UNPLAYED = "This browser does not play the file: here is a picture of it."
@@ -29,32 +30,58 @@ UNPLAYED = "This browser does not play the file: here is a picture of it."
 METHOD_NAMES = {"dits": "DITS", "xpool": "X-Pool", "mean": "Mean pooling"}
 
 
-def results_html(result: SearchResult, media: Media = CORPUS_MEDIA) -> str:
-    """A ranking as a grid of playing clips."""
+def results_html(result: SearchResult, media: Media = CORPUS_MEDIA, link: str = "") -> str:
+    """A ranking as a grid of playing clips; `link` holds the parameters of the address that shows it again."""
     cards = "".join(_card(hit, result, media) for hit in result.hits)
     notice = notice_html(result.notice) if result.notice else ""
-    title = f"Results for <q>{escape(_shortened(result.query))}</q>, ranked by {METHOD_NAMES[result.method]}"
+    query, count = escape(_shortened(result.query)), f"{len(result.hits)} result{'s' * (len(result.hits) != 1)}"
+    ranked = f"ranked by {METHOD_NAMES[result.method]}"
     return (
-        f'<section class="results" aria-label="Results"><div class="head"><h2 role="status">{title}</h2>'
-        f'<button class="pause" aria-pressed="false">Pause clips</button></div>{notice}<ol class="grid">{cards}</ol>'
+        f'<section class="results" aria-label="Results" data-link-of="search" data-link="{escape(link)}">'
+        f'<div class="head"><h2 data-said="{count} for {query}, {ranked}">{count} for <q>{query}</q>, {ranked}</h2>'
+        '<div class="tools"><button class="copy">Copy link</button>'
+        f'<button class="pause">Pause clips</button></div></div>{notice}<ol class="grid" role="list">{cards}</ol>'
         '<dialog class="viewer" aria-label="The clip, larger"><form method="dialog">'
-        '<button class="close" aria-label="Close">Close</button></form>'
+        '<button class="close">Close</button></form>'
         f'<video muted loop playsinline controls></video><p class="unplayed">{UNPLAYED}</p><p class="said"></p>'
         "</dialog></section>"
     )
 
 
+def waiting_html(cards: int, columns: int = 3, shown: int = 5) -> tuple[str, str]:
+    """What stands where `results_html` and `comparison_html` will, of the same shape, so that nothing jumps."""
+    card = '<li class="blank"><span class="picture"></span><span class="strip"></span><span class="words"></span></li>'
+    row = f"<div><h3>&nbsp;</h3><ol>{'<li><span></span></li>' * shown}</ol></div>"
+    return (
+        '<div class="results waiting" aria-hidden="true"><div class="head"></div>'
+        f'<ol class="grid">{card * cards}</ol></div>',
+        f'<div class="comparison waiting" aria-hidden="true"><p class="verdict">&nbsp;</p>'
+        f'<div class="columns">{row * columns}</div><p class="legend">&nbsp;</p></div>',
+    )
+
+
 def comparison_html(
-    results: Mapping[str, SearchResult], chosen: str, shown: int = 5, media: Media = CORPUS_MEDIA
+    results: Mapping[str, SearchResult],
+    chosen: str,
+    shown: int = 5,
+    media: Media = CORPUS_MEDIA,
+    asked: str | None = None,
 ) -> str:
-    """The methods' rankings side by side, each place with its change against the chosen method; of one, nothing."""
+    """The methods' first places side by side, each with its change against the chosen method; of one method, nothing.
+
+    Args:
+        asked: the id of the clip that the query is known to ask for: its places are told, and it is marked.
+    """
     if len(results) < 2:
         return ""
-    columns = "".join(_column(results[name], chosen, shown, media) for name in METHOD_NAMES if name in results)
+    known = {name: results[name] for name in METHOD_NAMES if name in results}
+    columns = "".join(_column(result, chosen, shown, media, asked) for result in known.values())
+    verdict = _places_of(asked, known) if asked else _agreement(known, chosen, shown)
     return (
-        f'<section class="comparison" aria-label="Comparison of methods"><h2>The same query, by each method</h2>'
-        f'<div class="columns">{columns}</div>'
-        f"<p class='legend'>Arrows: places gained or lost against {METHOD_NAMES[chosen]}.</p></section>"
+        f'<section class="comparison" aria-label="Comparison of methods"><h2>By each method</h2>'
+        f'<p class="verdict">{verdict}</p><div class="columns">{columns}</div>'
+        f"<details class='legend'><summary>Captions</summary>▲ and ▼: places gained or lost against "
+        f"{METHOD_NAMES[chosen]}; = the same place.</details></section>"
     )
 
 
@@ -101,7 +128,7 @@ def progress_html(what: str, done: int, total: int) -> str:
     count = f": {done} of {total}" if total > 1 else ""
     value = f' value="{done}"' if total > 1 else ""
     bar = f'<progress aria-label="{escape(what)}" max="{max(total, 1)}"{value}></progress>'
-    return f'<div class="progress"><p>{escape(what)}{count} …</p>{bar}</div>'
+    return f'<div class="progress"><p data-said="{escape(what)}">{escape(what)}{count} …</p>{bar}</div>'
 
 
 def error_html(sentence: str) -> str:
@@ -128,6 +155,7 @@ def picture_html(clip: Clip, media: Media, alternative: str = "") -> str:
 
 def _card(hit: Hit, result: SearchResult, media: Media) -> str:
     playing = video_html(hit.clip, media, 'tabindex="-1"')
+    still = _still(hit, media)
     url, caption = escape(media.video(hit.clip)), escape(hit.clip.title)
     places = " · ".join(
         f"{METHOD_NAMES[name]} {_place(rank, hit.rank)}" for name, rank in hit.ranks.items() if name != result.method
@@ -135,12 +163,22 @@ def _card(hit: Hit, result: SearchResult, media: Media) -> str:
     others = f"<p class='others'>{places}</p>" if places else ""
     return (
         f'<li class="card" data-id="{escape(hit.clip.id)}">'
-        f'<button class="open" data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
+        f'<button class="open"{still} data-video="{url}" data-moment="{hit.best_moment:.3f}" data-caption="{caption}" '
         f'aria-label="Rank {hit.rank}: {caption}. Open larger at its best moment, {hit.best_moment:.1f} seconds">'
         f'{playing}<span class="rank">{hit.rank}</span>'
         f'<span class="unplayed">{UNPLAYED}</span></button>'
         f"{_strip(hit, media)}<p class='about'>{caption}</p>{_score(hit, result)}{others}</li>"
     )
+
+
+def _still(hit: Hit, media: Media) -> str:
+    """The frame that counts most, out of the strip, which lies behind the clip until that can be shown."""
+    address = media.strip(hit.clip)
+    if not address:
+        return ""
+    frame = min(range(len(hit.frames)), key=lambda k: abs(hit.frames[k].time - hit.best_moment))
+    part = frame / max(len(hit.frames) - 1, 1)
+    return f""" style="--still:url('{escape(address)}');--frame:{part:.4f}\""""
 
 
 def video_html(clip: Clip, media: Media, more: str = "") -> str:
@@ -189,13 +227,55 @@ def _score(hit: Hit, result: SearchResult) -> str:
     )
 
 
-def _column(result: SearchResult, chosen: str, shown: int, media: Media) -> str:
-    rows = "".join(
-        f"<li>{picture_html(hit.clip, media)}<span>{escape(hit.clip.title)}</span>"
-        f"{_change(hit, chosen) if result.method != chosen else ''}</li>"
-        for hit in result.hits[:shown]
+def _column(result: SearchResult, chosen: str, shown: int, media: Media, asked: str | None) -> str:
+    rows = "".join(_row(hit, result, chosen, media, asked) for hit in result.hits[:shown])
+    here = " <small>(chosen)</small>" if result.method == chosen else ""
+    return f'<div><h3>{METHOD_NAMES[result.method]}{here}</h3><ol role="list">{rows}</ol></div>'
+
+
+def _row(hit: Hit, result: SearchResult, chosen: str, media: Media, asked: str | None) -> str:
+    title = escape(hit.clip.title)
+    mark = "<span class='mark'>asked for</span>" if hit.clip.id == asked else ""
+    change = _change(hit, chosen) if result.method != chosen else ""
+    return (
+        f'<li title="{title}"{" class=asked" if mark else ""}><span class="picture">{picture_html(hit.clip, media)}'
+        f'<b class="rank">{hit.rank}</b>{change}{mark}</span><span class="caption">{title}</span></li>'
     )
-    return f"<div><h3>{METHOD_NAMES[result.method]}</h3><ol>{rows}</ol></div>"
+
+
+def _places_of(asked: str, results: Mapping[str, SearchResult]) -> str:
+    """Where every method places the clip that the query asks for."""
+    places = {
+        name: next((hit.rank for hit in result.hits if hit.clip.id == asked), 0) for name, result in results.items()
+    }
+    beyond = max(len(result.hits) for result in results.values())
+    said = [
+        f"<b>{_ordinal(place) if place else f'not among {beyond}'}</b> by {METHOD_NAMES[name]}"
+        for name, place in places.items()
+    ]
+    return f"The clip this example asks for comes {', '.join(said)}."
+
+
+def _agreement(results: Mapping[str, SearchResult], chosen: str, shown: int) -> str:
+    """In how many of the first places the others differ from the chosen method."""
+    first = {name: [hit.clip.id for hit in result.hits[:shown]] for name, result in results.items()}
+    differ = {
+        name: sum(one != other for one, other in zip(ids, first[chosen], strict=False))
+        for name, ids in first.items()
+        if name != chosen
+    }
+    count = len(first[chosen])
+    said = [
+        f"{METHOD_NAMES[name]} has "
+        + (f"another clip at <b>{n} of {count}</b> places" if n else f"<b>the same {count}</b>")
+        for name, n in differ.items()
+    ]
+    return f"Against {METHOD_NAMES[chosen]}: {', '.join(said)}."
+
+
+def _ordinal(number: int) -> str:
+    last = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{last}"
 
 
 def _change(hit: Hit, chosen: str) -> str:

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
 
 from dits.errors import DitsError, require
-from dits.results import SearchResult
-from dits.search import SearchEngine
-from ui.examples import read_examples
+from dits.search import MAX_RESULTS, SearchEngine, check_top
+from ui.examples import GAINS, LOSES, clips_asked_for, first_query, read_examples
 from ui.library import NO_VIDEOS
+from ui.links import Link, read_link, written
 from ui.loading import EngineLoader
-from ui.media import Media
 from ui.preparing import WeightsPreparer
 from ui.results import (
     METHOD_NAMES,
@@ -26,6 +25,7 @@ from ui.results import (
     progress_html,
     results_html,
     status_html,
+    waiting_html,
 )
 from ui.shown_errors import shown_errors
 from ui.sources import Sources
@@ -43,15 +43,18 @@ class Handlers:
 
     def show(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
         """The ranking, and the comparison of the methods, as HTML; `own` says of what, see `ui.sources.Sources`."""
-        results, media = shown_errors(self._ranked)(query, method, top, own)
-        return results_html(results[method], media), comparison_html(results, method, media=media)
+        return shown_errors(self._shown)(query, method, top, own)
 
-    def show_first(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[Any, Any]:
-        """The ranking of what the query box holds when loading ends, if it ended well and anything is there."""
+    def show_first(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
+        """The ranking of what the query box holds when loading ends, or why there is none where the status does not."""
         try:
-            return self.show(query, method, top, own)
-        except gr.Error:
-            return gr.skip(), gr.skip()
+            self.sources.engine(own)
+        except DitsError:
+            return "", ""
+        try:
+            return self._shown(query, method, top, own)
+        except DitsError as error:
+            return error_html(str(error)), ""
 
     def choose(self, where: str, request: gr.Request) -> tuple[str | None, str]:
         """What is searched from now on, and what the page runs on then."""
@@ -99,10 +102,17 @@ class Handlers:
         choices = gr.Radio(**method_choices(engine))
         yield status_html(engine), choices, gr.Column(visible=bool(engine.missing)), offer, button
 
-    def _ranked(self, query: str, method: Method, top: int, own: str | None) -> tuple[dict[str, SearchResult], Media]:
-        engine = self.sources.engine(own)
+    def _shown(self, query: str, method: Method, top: int, own: str | None) -> tuple[str, str]:
+        engine, media = self.sources.engine(own), self.sources.media(own)
         engine.require(method)
-        return engine.search_all(_text(query), _count(top)), self.sources.media(own)
+        text, count = _text(query), _count(top)
+        check_top(count)
+        asked = clips_asked_for().get(text) if engine.corpus.name == "demo" else None
+        results = engine.search_all(text, MAX_RESULTS if asked else count)  # however low a method places that clip
+        first = replace(results[method], hits=results[method].hits[:count])
+        values = {"q": None if text == first_query() else text, "method": method, "top": count}
+        link = written("search", **values, **{"in": "own" if own else None})
+        return results_html(first, media, link), comparison_html(results, method, media=media, asked=asked)
 
     def _offer(self, engine: SearchEngine) -> tuple[str, gr.Button]:
         """What is said of methods without weights, and the button that makes them, where it can."""
@@ -118,46 +128,48 @@ class Handlers:
 
 @dataclass(frozen=True)
 class SearchTab:
-    """What other tabs need of the search tab.
+    """What the page and other tabs need of the search tab.
 
     Attributes:
         query: the box.
         where: chooses what is searched: "corpus" or "own".
+        link: holds what the page's address asks for, a `ui.links.Link`.
         loaded: the event after which the engine is there.
-        shown_first: the event that shows a first ranking.
+        show_first: shows a first ranking after an event.
         show_after: shows the ranking after an event.
     """
 
     query: gr.Textbox
     where: gr.Radio
+    link: gr.State
     loaded: Any
-    shown_first: Any
+    show_first: Callable[[Any], Any]
     show_after: Callable[[Any], Any]
+
+
+def open_link(request: gr.Request) -> tuple[Any, ...]:
+    """What the page's address asks for, and the sentence, the method and the number of results that it gives."""
+    link = read_link(dict(request.query_params))
+    search = link.tab == "search"
+    query, top = link.get("q", gr.skip()), link.get("top", gr.skip())
+    return link, query, link.get("method", gr.skip()) if search else gr.skip(), top
 
 
 def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: gr.State) -> SearchTab:
     """The search tab, and what happens when the page opens."""
-    kinds = read_examples()
-    first = [examples[0].query for examples in kinds.values()]
-    gr.Markdown("Pick a result to see it larger at its best-matching moment.")
+    link = gr.State(Link())
     with gr.Row(equal_height=True):
         query = gr.Textbox(
-            first[0],
+            first_query(),
             label="What should the clip show?",
             scale=5,
-            min_width=280,
+            min_width=200,
             max_lines=3,
             elem_id="query",
         )
-        button = gr.Button("Search", variant="primary", scale=1, min_width=110)
-    with gr.Row(elem_classes="examples"):
-        buttons = [gr.Button(text, size="sm", variant="secondary") for text in first]
-    with gr.Accordion("More to try", open=False, elem_id="more"):
-        for kind, examples in kinds.items():
-            with gr.Row(elem_classes="examples kind"):
-                gr.Markdown(f"**{kind}**", container=False)
-                buttons += [gr.Button(e.query, size="sm", variant="secondary") for e in examples[1:]]
-    with gr.Row():
+        button = gr.Button("Search", variant="primary", scale=1, min_width=100)
+    buttons = _examples()
+    with gr.Row(elem_id="options"):
         corpus = "The demo clips" if handle.loader.corpus == "demo" else "The corpus"
         where = gr.Radio(
             [(corpus, "corpus"), ("Your videos", "own")], value="corpus", label="Search in", visible=False,
@@ -168,8 +180,9 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
     with gr.Column(visible=False, elem_id="prepare") as panel:
         offer = gr.HTML("", js_on_load=None)
         make = gr.Button("Prepare", size="md")
-    results = gr.HTML("", js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
-    comparison = gr.HTML("", js_on_load=None, elem_id="comparison")
+    waiting, columns = waiting_html(8)
+    comparison = gr.HTML(columns, js_on_load=None, elem_id="comparison")
+    results = gr.HTML(waiting, js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
 
     inputs, outputs = [query, method, top, source], [results, comparison]
     shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
@@ -180,13 +193,34 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
         )
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     prepared = [status, method, panel, offer, make]
-    loaded = app.load(handle.load, method, [status, method], **quiet)
-    shown_first = loaded.success(handle.show_first, inputs, outputs, **shared)
+    opened = app.load(open_link, None, [link, query, method, top], queue=False, **quiet)
+    loaded = opened.then(handle.load, method, [status, method], **quiet)
     loaded.success(handle.follow, None, prepared, **quiet)
     make.click(handle.prepare, None, prepared, **quiet)
+    show_first = lambda event: event.success(handle.show_first, inputs, outputs, **shared)  # noqa: E731
     show_after = lambda event: event.success(handle.show, inputs, outputs, **shared)  # noqa: E731
     show_after(where.change(shown_errors(handle.choose), where, [source, status], **quiet))
-    return SearchTab(query, where, loaded, shown_first, show_after)
+    return SearchTab(query, where, link, loaded, show_first, show_after)
+
+
+def _examples() -> list[gr.Button]:
+    """A button for each example: first what shows where methods differ, then one of every kind, the rest on request."""
+    kinds, buttons = read_examples(), []
+
+    def row(label: str, queries: list[str]) -> None:
+        with gr.Row(elem_classes="examples kind"):
+            gr.Markdown(f"**{label}**", container=False)
+            buttons.extend(gr.Button(query, size="sm", variant="secondary") for query in queries)
+
+    telling = [kind for kind in (GAINS, LOSES) if kind in kinds]
+    others = {kind: [e.query for e in examples] for kind, examples in kinds.items() if kind not in telling}
+    for kind in telling:
+        row(kind, [example.query for example in kinds[kind]])
+    row("Also try", [queries[0] for queries in others.values()])
+    with gr.Accordion("More to try", open=False, elem_id="more"):
+        for kind, queries in others.items():
+            row(kind, queries[1:])
+    return buttons
 
 
 def _text(value: Any) -> str:

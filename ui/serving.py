@@ -20,6 +20,7 @@ from ui.page import build_app
 from ui.panels import PLOTLY
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
+from ui.theme import THEME
 from ui.tools import has_tools, restrict_tools
 from ui.uploads import Uploads
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
@@ -57,9 +58,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     app.launch(
         server_name=settings.host,
         server_port=settings.port,
-        theme=gr.themes.Soft(
-            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="indigo"
-        ).set(body_text_color_subdued="*neutral_500"),  # the theme's own is too faint to read on white
+        theme=THEME,
         css_paths=[UI / "style.css", WEB / "panels.css"],
         app_kwargs={
             "routes": media_routes(sources.served, PLOTLY),

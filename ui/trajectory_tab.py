@@ -22,7 +22,8 @@ from dits.errors import require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
 from ui.gap_tab import KINDS, LINEAR, MAP_TITLES
-from ui.panels import choosing, figure_panels, panel_values, reveal, unless_fresh
+from ui.links import link_html
+from ui.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.results import notice_html
 from ui.shown_errors import shown_errors
 
@@ -84,7 +85,11 @@ class TrajectoryTab:
         checked_choice(view, KINDS, "map")
         flows = self._flows(analyst, query, method, steps, noise, seed, beside)
         asked = ("way", flows[0].texts, method, steps, noise, seed, bool(beside), view, bool(three))
-        return *analyst.pages(asked, lambda: _page(analyst, flows, method, view, bool(three))), ""
+        settings = {"steps": int(steps), "noise": float(noise), "seed": int(seed)} if analyst.is_dits(method) else {}
+        shown = {"q": query, "method": method, "beside": bool(beside), "map": view, "three": bool(three), **settings}
+        link = link_html("trajectory", **shown, **{"in": "own" if source else None})
+        numbers, panels = analyst.pages(asked, lambda: _page(analyst, flows, method, view, bool(three)))
+        return link + numbers, panels, ""
 
     def chosen(
         self,
@@ -131,8 +136,8 @@ def build_trajectory_tab(
     source: gr.State,
     analyst: Callable[[str | None], Analyst],
     shared: dict[str, Any],
-) -> None:
-    """Lays the tab out; see `ui.gap_tab.build_gap_tab`."""
+) -> dict[str, Any]:
+    """Lays the tab out and returns its controls by their names in links; see `ui.gap_tab.build_gap_tab`."""
     handle = TrajectoryTab(analyst)
     gr.Markdown(
         "What each step of the sampler does to a sentence: where it stands, which clips lead, and how that looks on a "
@@ -158,9 +163,9 @@ def build_trajectory_tab(
         beside = gr.Checkbox(
             False, label=f"Beside it: diffusion from {STARTS} Gaussian starts", elem_id="way-beside", min_width=280
         )
-    numbers = gr.HTML("", js_on_load=None, elem_id="way-numbers", min_height=120)
+    numbers = gr.HTML("", js_on_load=SAY, elem_id="way-numbers", min_height=120)
     panels = figure_panels("way-figures")
-    chosen = gr.HTML("", js_on_load=None, elem_id="way-chosen")
+    chosen = gr.HTML("", js_on_load=PLAY, elem_id="way-chosen")
     seen, fresh = gr.State(None), gr.State(False)
 
     sampling = [method, steps, noise, seed]
@@ -180,6 +185,9 @@ def build_trajectory_tab(
     gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
     picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside, source], chosen, **last)
     picked.success(None, None, None, js=reveal("way-chosen"))
+    return {
+        "method": method, "steps": steps, "noise": noise, "seed": seed, "beside": beside, "map": view, "three": three
+    }  # fmt: skip
 
 
 def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bool) -> tuple[str, str]:

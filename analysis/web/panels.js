@@ -43,7 +43,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     const plot = document.createElement("div");
     plot.className = "plot";
     plot.style.minHeight = `${styled(panel).layout.height}px`; // so that the page does not jump
-    plot.setAttribute("role", "img");
+    plot.setAttribute("role", "group"); // its buttons are for everybody; what is drawn is said by the description
     plot.setAttribute("aria-label", panel.description);
     figure.append(head, plot, text("p", panel.note));
     return figure;
@@ -56,6 +56,8 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       displaylogo: false,
       modeBarButtonsToRemove: ["toImage", "autoScale2d", "toggleSpikelines"],
     });
+    for (const drawn of plot.querySelectorAll(".main-svg")) drawn.setAttribute("aria-hidden", "true");
+    plot.fitted = plot.offsetWidth; // it has just been drawn to this width
     resized.observe(plot);
     if (shown.frames?.length > 1) await addSteps(plot, shown);
     addThumbnails(figure, plot);

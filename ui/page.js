@@ -1,0 +1,57 @@
+// What all tabs share: the address says what is shown, and what changes is said to those who cannot see it.
+const names = %s;
+const alone = ["own", "about"]; // tabs that are all that their address says
+
+const tabShown = () =>
+  document.querySelector("button[role=tab][aria-selected=true][data-tab-id]")?.dataset.tabId ?? "search";
+
+const address = () => {
+  const tab = tabShown();
+  const shown = document.querySelector(`[data-link-of="${tab}"]`)?.dataset.link;
+  if (shown === undefined && !alone.includes(tab)) return; // it is on its way
+  const parameters = new URLSearchParams(location.search);
+  for (const name of names) parameters.delete(name);
+  if (tab !== "search") parameters.set("tab", tab);
+  for (const [name, value] of new URLSearchParams(shown)) parameters.set(name, value);
+  const query = parameters.size ? `?${parameters}` : "";
+  if (query === location.search) return;
+  history.replaceState(history.state, "", location.pathname + query + location.hash);
+  // A Space stands in a frame, whose page takes the parameters over.
+  if (window.parent !== window) window.parent.postMessage({ queryString: query.slice(1) }, "https://huggingface.co");
+};
+
+const say = (sentence) => {
+  const heard = element.querySelector("[role=status]");
+  if (sentence && heard.textContent !== sentence) heard.textContent = sentence;
+};
+
+const copy = async (button) => {
+  address();
+  try {
+    await navigator.clipboard.writeText(location.href);
+  } catch {
+    window.prompt("Copy this link:", location.href); // without https, browsers give the clipboard to nobody
+    return;
+  }
+  say("The link is copied.");
+  button.textContent = "Link copied";
+  setTimeout(() => (button.textContent = "Copy link"), 3000);
+};
+
+window.dits = {
+  address: () => setTimeout(address, 0), // once the tab that was chosen is the one that is shown
+  say,
+  shown(part) {
+    say(part.querySelector("[data-said]")?.dataset.said);
+    window.dits.address();
+  },
+};
+
+element.querySelector("button.skip").addEventListener("click", () => {
+  const panel = [...document.querySelectorAll("[role=tabpanel]")].find((panel) => panel.offsetParent);
+  const target = panel?.querySelector("[data-said]") ?? panel;
+  target?.setAttribute("tabindex", "-1");
+  target?.focus();
+});
+
+document.addEventListener("click", ({ target }) => target.matches?.("button.copy") && copy(target));
