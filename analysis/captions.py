@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dits.encoders import Encoder
-from dits.files import atomic_path, cache_root, sha256_of_json
+from dits.files import atomic_path, cache_root, parse_json, sha256_of_json
 
 
 def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path | None = None) -> Tensor:
@@ -34,7 +34,7 @@ def _kept(path: Path, key: str) -> Tensor | None:
     """What the file holds, if it was made from the same; None where it is not there, or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            made_from = json.loads((file.metadata() or {})["dits"])
+            made_from = parse_json((file.metadata() or {})["dits"])
             return file.get_tensor("texts") if made_from == {"key": key} else None
     except (SafetensorError, OSError, ValueError, KeyError):
         return None

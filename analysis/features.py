@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib import format as npy
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from analysis.flow import Flow, cosine_scores
@@ -17,8 +17,9 @@ KEYS = ("text", "video", "pairs", "text_steps")
 """What a file may hold: text (N, d); video (V, d), or frames (V, F, d); pairs, the video of each text (N,), or rows of
 text and video (P, 2), where it is not one and the same index; text_steps (S, N, d), the texts' points on their way."""
 
-MAX_BYTES = 16 * 2**30
-"""What a file may hold unpacked: 16 GiB, so that a small file cannot fill the memory."""
+MAX_BYTES, MAX_RATIO = 16 * 2**30, 20
+"""What a file may hold unpacked: 16 GiB, and of more than 256 MiB no more than 20 times its size, which embeddings do
+not reach; so that a small file cannot fill the memory."""
 
 
 def read_features(path: Path) -> Flow:
@@ -75,14 +76,21 @@ def _read(path: Path) -> dict[str, Tensor]:
             return _read_npz(path)
         with safe_open(path, framework="pt") as stream:
             return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
-        raise InputError(f"{path} is no safetensors or npz file, or is damaged: {error}.") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, what it unpacks with, NumPy and safetensors each raise their own
+        reason = str(error)[:200].rstrip(".") or type(error).__name__
+        raise InputError(f"{path} is no safetensors or npz file, or is damaged: {reason}.") from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         total = sum(entry.file_size for entry in archive.infolist())
         require(total <= MAX_BYTES, f"{path} unpacks to {total / 2**30:.0f} GiB: more than {MAX_BYTES // 2**30}.")
+        ratio = total / path.stat().st_size
+        require(
+            total <= 2**28 or ratio <= MAX_RATIO, f"{path} unpacks to {ratio:.0f} times its size, as no embeddings do."
+        )
         return {name.removesuffix(".npy"): _array(path, archive, name) for name in archive.namelist()}
 
 
@@ -92,8 +100,9 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Tensor:
             array = npy.read_array(stream, allow_pickle=False, max_header_size=10_000)
             return torch.from_numpy(np.ascontiguousarray(array))
         except (ValueError, TypeError) as error:
+            reason = str(error)[:200]
             raise InputError(
-                f"{path}: '{name[:100]}' is no plain array of numbers ({error}); pickled objects are not read."
+                f"{path}: '{name[:100]}' is no plain array of numbers ({reason}); pickled objects are not read."
             ) from error
 
 

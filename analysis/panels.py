@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from analysis.figure_style import dark_colours
 from analysis.figures import figure_rows
+from dits.files import as_cell
 
 WEB = Path(__file__).resolve().parent / "web"
 """panels.js and panels.css, which draw panels in a browser."""
@@ -48,7 +49,7 @@ class Panel:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(as_cell, row) for row in rows)
         return text.getvalue()
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from analysis.projection import KINDS, Cloud, Map, project
 from dits.errors import InputError
-from dits.files import atomic_path, sha256_of_json
+from dits.files import atomic_path, parse_json, sha256_of_json
 
 _FORMAT = 1
 _HEADER = "map"
@@ -76,7 +76,7 @@ def load_map(path: Path) -> Map:
         raise InputError(f"There is no map at {path}.")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()[_HEADER])
+            header = parse_json(file.metadata()[_HEADER])
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         _check(header, arrays)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dits.encoders import OpenClipEncoder
-from dits.errors import CheckpointError, InputError
-from dits.files import ASSETS, atomic_path, cache_root, sha256_of
+from dits.errors import CheckpointError, InputError, require
+from dits.files import ASSETS, atomic_path, cache_root, parse_json, sha256_of
 from dits.model import METHODS, ModelConfig, RetrievalModel
 
 FORMAT = 2
@@ -108,11 +108,24 @@ def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = N
         widths = {config.pooling.dim} | ({config.network.dim} if "network" in METHODS[config.method].parts else set())
         if widths != {encoder.dim}:
             raise InputError(f"its width is not {encoder.dim}")
+        _check_size(config, tensors)
         model = RetrievalModel(config)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (RuntimeError, ValueError, InputError) as error:
+    except (RuntimeError, ValueError, TypeError, OverflowError, InputError) as error:
         raise CheckpointError(f"{path} is damaged: its weights do not fit its own configuration.") from error
     return Checkpoint(model.eval(), header, sha256_of(path))
+
+
+def _check_size(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    """Raises InputError where a configuration makes a model of another size than the weights beside it.
+
+    Found out before anything is made: what a small file says of itself must not fill the memory.
+    """
+    sections = (getattr(config, name) for name in METHODS[config.method].parts)
+    require(all(getattr(section, "depth", 0) <= len(tensors) for section in sections), "it has too few layers")
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in RetrievalModel(config).state_dict().items()}
+    require(expected == {name: value.shape for name, value in tensors.items()}, "they are of other shapes")
 
 
 def _folder_name(encoder_id: str) -> str:
@@ -124,7 +137,7 @@ def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         raise CheckpointError(f"The weights are missing: there is no file {path}. Restore it, or train new ones.")
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})[_HEADER])
+            values = parse_json((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         version = values.pop("format")
         if version > FORMAT:

@@ -16,7 +16,7 @@ from dits.clips import ClipReader, read_all, worth_workers
 from dits.corpus import FRAMES, Clip, Corpus
 from dits.encoders import Encoder
 from dits.errors import CorpusError
-from dits.files import ASSETS, atomic_path, cache_root, sha256_of_json
+from dits.files import ASSETS, atomic_path, cache_root, parse_json, sha256_of_json
 
 Progress = Callable[[int, int], None]
 
@@ -217,7 +217,7 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = parse_json((file.metadata() or {})[_HEADER])
             frames, times = file.get_tensor("frames").float(), file.get_tensor("times")
         fits = (
             header["encoder"] == encoder.id

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dits.errors import CheckpointError
-from dits.files import atomic_path, sha256_of_json
+from dits.files import atomic_path, parse_json, sha256_of_json
 
 _HEADER = "state"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -103,7 +103,7 @@ class EncoderState:
             return False
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[_HEADER])
+                header = parse_json((file.metadata() or {})[_HEADER])
                 if header["key"] != self._key:
                     raise CheckpointError(
                         f"{path.parent} holds a run with another configuration or other pairs: choose another folder."

@@ -3,7 +3,6 @@
 The bundled encoder (assets/encoder) is an OpenCLIP model as well, loaded from its folder with no network.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dits.errors import EncoderError
-from dits.files import ASSETS, sha256_of
+from dits.files import ASSETS, parse_json, sha256_of
 from dits.frame_transform import FrameTransform
 from dits.quantization import dequantize, is_quantized
 
@@ -206,7 +205,7 @@ def _resolve(name: str) -> _Source:
 def _local_folder(folder: Path, label: str) -> _Source:
     config_path, weights = folder / "open_clip_config.json", folder / _WEIGHTS_NAME
     try:
-        config = dict(json.loads(config_path.read_text(encoding="utf-8"))["model_cfg"])
+        config = dict(parse_json(config_path.read_text(encoding="utf-8"))["model_cfg"])
         text = dict(config["text_cfg"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(

@@ -18,6 +18,8 @@ from dits.errors import DitsError, StorageError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 def cache_root() -> Path:
     """The folder that everything rebuildable goes to: $DITS_CACHE, or the user's cache folder."""
@@ -94,11 +96,31 @@ def write_json(target: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value that anybody may have written.
+
+    Raises:
+        ValueError: it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a cell of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe before it.
+
+    Captions, sentences and file names are anybody's, and a formula may fetch an address.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value) else value
+
+
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows under their column names as CSV in UTF-8, whole or not at all.
 
-    Text with commas, quotes or line breaks is quoted. Half a surrogate pair, which UTF-8 has no bytes for, is written
-    as its escape.
+    Text with commas, quotes or line breaks is quoted; see `as_cell` for what begins like a formula. Half a surrogate
+    pair, which UTF-8 has no bytes for, is written as its escape.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -109,7 +131,7 @@ def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]
     ):
         writer = csv.writer(stream)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(as_cell, row) for row in rows)
 
 
 def sha256_of(path: Path) -> str:
@@ -121,6 +143,14 @@ def sha256_of(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return False
 
 
 def _no_permission(folder: Path) -> str:

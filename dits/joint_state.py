@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dits.errors import CheckpointError
-from dits.files import atomic_path, sha256_of_json
+from dits.files import atomic_path, parse_json, sha256_of_json
 
 _HEADER = "joint-training"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -105,7 +105,7 @@ class JointState:
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with _damage(path), safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = parse_json((file.metadata() or {})[_HEADER])
             if header["key"] != self._key:
                 raise CheckpointError(
                     f"{self.folder} holds a run with another configuration, encoder or data: choose another folder."

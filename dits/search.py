@@ -100,13 +100,15 @@ class SearchEngine:
         Raises:
             InputError: it is not; the message says whether weights would help.
         """
-        if method in self.missing:
+        known = isinstance(method, str)  # anything may have come by the API
+        if known and method in self.missing:
             raise InputError(
                 f"The method '{method}' has no weights for the encoder {self.encoder.id} yet: press Prepare on the "
                 f"page, run `python -m dits prepare`, or choose {' or '.join(self.methods)}."
             )
-        if method not in self.methods:
-            raise InputError(f"There is no method '{method}' here: choose one of {', '.join(self.methods)}.")
+        if not known or method not in self.methods:
+            named = str(method)[:40]
+            raise InputError(f"There is no method '{named}' here: choose one of {', '.join(self.methods)}.")
 
     def with_prepared(self) -> "SearchEngine":
         """The same engine with the methods that were missing and have weights now.
@@ -246,7 +248,7 @@ def check_top(top: int) -> None:
         InputError: they cannot.
     """
     if not 1 <= top <= MAX_RESULTS:
-        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {top}.")
+        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {str(top)[:20]}.")
 
 
 def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:

@@ -24,7 +24,7 @@ from dits.embeddings import CorpusEmbeddings
 from dits.encoders import Encoder
 from dits.errors import CheckpointError, DitsError, InputError, require
 from dits.evaluation import evaluate_scores, selection_key
-from dits.files import atomic_path, sha256_of_json
+from dits.files import atomic_path, parse_json, sha256_of_json
 from dits.ignored_pairs import IgnoredPairs
 from dits.model import ModelConfig, RetrievalModel
 from dits.optimisation import parameter_groups, set_learning_rates, warmup_cosine
@@ -280,7 +280,7 @@ class _Trainer:
             return
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[_HEADER])
+                header = parse_json((file.metadata() or {})[_HEADER])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             if header["key"] != self._key():
                 raise CheckpointError(

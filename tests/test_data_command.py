@@ -6,10 +6,11 @@ import json
 import pytest
 
 from dits.cli import main
+from dits.corpora import open_corpus
 from dits.datasets import DATASETS
 from tests.fixtures.make_datasets import make_datasets
 from tests.videos import cut, write_sound
-from ui.loading import EngineLoader
+from ui.media import CorpusSegments
 
 
 @pytest.fixture
@@ -178,7 +179,8 @@ def test_parts_and_own_videos_are_evaluated(cache, datasets, tiny_folder, capsys
 
 
 def test_the_page_serves_the_clips_of_a_benchmark(sources, datasets, tiny_folder):
-    loader = EngineLoader(f"msrvtt:{datasets['msrvtt']}", f"local-dir:{tiny_folder}", None)
-    assert len(loader.media) == 12
-    assert loader.media[0].parent == datasets["msrvtt"]
-    assert all(path.suffix == ".mp4" and path.is_file() for path in loader.media)
+    corpus = open_corpus(f"msrvtt:{datasets['msrvtt']}")
+    served = CorpusSegments(corpus)
+    assert len(corpus) == 12
+    assert all(served.file(clip.id) == clip.path for clip in corpus)
+    assert served.file(str(corpus.clips[0].path)) is served.file("") is served.thumbnail("../video0") is None

@@ -8,7 +8,8 @@ import pytest
 
 from dits.corpus import Clip
 from dits.results import FrameWeight, Hit, SearchResult
-from ui.results import comparison_html, error_html, file_url, progress_html, results_html
+from ui.media import CORPUS_MEDIA
+from ui.results import comparison_html, error_html, progress_html, results_html
 
 
 def hit(rank, name, ranks, weights=None):
@@ -29,7 +30,7 @@ RESULT = SearchResult(
 
 def test_cards_carry_rank_score_meaning_and_best_moment():
     page = results_html(RESULT)
-    assert 'src="/gradio_api/file=/clips/a.mp4"' in page
+    assert 'src="/clip/corpus/a"' in page
     assert "cosine <b>0.400</b>" in page
     assert "2.0 sd above the corpus" in page
     assert 'data-moment="5.500"' in page
@@ -52,7 +53,7 @@ def test_corpora_without_strips_show_no_broken_pictures(tmp_path):
     assert "<img" not in results_html(RESULT) + comparison_html({"dits": RESULT}, "dits")
     clip = replace(RESULT.hits[0].clip, path=tmp_path / "a.mp4")
     (tmp_path / "a.jpg").touch()
-    assert "a.jpg" in results_html(replace(RESULT, hits=(replace(RESULT.hits[0], clip=clip),)))
+    assert "/thumbnail/corpus/a" in results_html(replace(RESULT, hits=(replace(RESULT.hits[0], clip=clip),)))
 
 
 def test_comparison_shows_what_each_method_gained_and_lost():
@@ -71,8 +72,13 @@ def test_queries_and_captions_are_text(text):
     assert text not in page
 
 
-def test_file_names_cannot_break_out_of_a_url():
-    assert file_url(Path('/clips/a "b" #1?.mp4')) == "/gradio_api/file=/clips/a%20%22b%22%20%231%3F.mp4"
+def test_names_cannot_break_out_of_a_url():
+    clip = replace(RESULT.hits[0].clip, id='../a "b" #1?/\udcff')
+    assert CORPUS_MEDIA.video(clip) == "/clip/corpus/..%2Fa%20%22b%22%20%231%3F%2F%ED%B3%BF"
+
+
+def test_no_page_tells_a_path_of_the_machine():
+    assert "/clips/" not in results_html(RESULT) + comparison_html({"dits": RESULT, "xpool": RESULT}, "dits")
 
 
 def test_long_queries_are_shortened_in_the_title():

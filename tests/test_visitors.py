@@ -129,7 +129,7 @@ def test_the_api_searches_in_ones_own_videos_when_it_is_asked_to(local):
     assert "path" not in found[0]
     assert answer(local.url.rstrip("/") + found[0]["video"].partition("#")[0])[0] == 200
     corpus = client.predict("a red picture", "mean", 3, api_name="/search")["results"]
-    assert corpus[0]["video"].startswith("/gradio_api/file=")
+    assert corpus[0]["video"] == f"/clip/corpus/{corpus[0]['id']}"
 
 
 @pytest.mark.parametrize(

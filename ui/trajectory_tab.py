@@ -57,7 +57,7 @@ class TrajectoryTab:
         titles = analyst.methods
         now = (query, tuple(titles), analyst.key)
         own = query if seen is None or seen[0] != query or not own.strip() else own
-        chosen = method if method in titles else next(iter(titles))
+        chosen = method if method in [*titles] else next(iter(titles))
         there = "diffusion" in titles
         beside = gr.Checkbox(interactive=True) if there else gr.Checkbox(False, interactive=False, info=NO_DIFFUSION)
         methods = gr.Dropdown(choices=[(title, name) for name, title in titles.items()], value=chosen)

@@ -1,6 +1,5 @@
 """What is there of a dataset and what is not, as a value, a table and a list of problems."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from dits.corpus import SPLITS
 from dits.datasets.loading import LoadedDataset, repeated_captions
-from dits.files import atomic_path
+from dits.files import write_csv
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,5 @@ def write_problems(report: DataReport, path: Path) -> int:
     """
     rows = [(split, video, "missing", "") for split, ids in report.missing.items() for video in ids]
     rows += [("", video, "undecodable", reason) for video, reason in (report.undecodable or {}).items()]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("split", "video", "problem", "reason"))
-        writer.writerows(rows)
+    write_csv(path, ("split", "video", "problem", "reason"), rows)
     return len(rows)

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from dits.errors import PairsError
-from dits.files import atomic_path, make_folder, sha256_of, write_json
+from dits.files import atomic_path, make_folder, parse_json, sha256_of, write_json
 
 FORMAT = "dits-pairs"
 VERSION = 1
@@ -93,7 +93,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PairsError(f"There are no pairs in {folder}: make them with python -m dits pairs --out {folder}.")
     try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        index: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         found, version = index["format"], index["version"]
         names = [shard["name"] for shard in index["shards"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -185,7 +185,7 @@ def _pairs_of(path: Path) -> Iterator[Pair]:
                     continue
                 if record is not None:
                     yield _pair(record, pictures)
-                record, pictures = json.loads(data.read()), []
+                record, pictures = parse_json(data.read()), []
         if record is not None:
             yield _pair(record, pictures)
     except (tarfile.TarError, OSError, ValueError, TypeError, KeyError) as error:
