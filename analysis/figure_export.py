@@ -10,6 +10,8 @@ from analysis.figure_style import CONFIG, as_plain, palette_of
 
 COLUMNS = ("trace", "x", "y", "z", "text")
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 Row = tuple[str, Any, Any, Any, str]
 
 
@@ -20,6 +22,14 @@ def figure_rows(figure: go.Figure) -> tuple[tuple[str, ...], list[Row]]:
     as many points as every other part. A heat map has a row for each cell, with its value as z.
     """
     return COLUMNS, [row for trace in figure.data for row in _trace_rows(trace)]
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a cell for a spreadsheet: a text that would be taken for a formula gets an apostrophe before it.
+
+    Captions, sentences and file names are anybody's, and a formula may ask an address.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def figure_html(figure: go.Figure, title: str) -> str:

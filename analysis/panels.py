@@ -11,9 +11,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from analysis.figure_export import as_cell
 from analysis.figure_style import dark_colours
 from analysis.figures import figure_rows
-from dits.files import as_cell
 
 WEB = Path(__file__).resolve().parent / "web"
 """panels.js and panels.css, which draw panels in a browser."""
@@ -44,7 +44,7 @@ class Panel:
 
     @property
     def csv(self) -> str:
-        """The data of the figure as CSV."""
+        """The data of the figure as CSV, which a spreadsheet opens: it holds no formulas."""
         columns, rows = figure_rows(self.figure)
         text = io.StringIO()
         writer = csv.writer(text)

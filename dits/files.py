@@ -18,8 +18,6 @@ from dits.errors import DitsError, StorageError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
 
 def cache_root() -> Path:
     """The folder that everything rebuildable goes to: $DITS_CACHE, or the user's cache folder."""
@@ -108,19 +106,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def as_cell(value: Any) -> Any:
-    """A value as a cell of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe before it.
-
-    Captions, sentences and file names are anybody's, and a formula may fetch an address.
-    """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value) else value
-
-
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows under their column names as CSV in UTF-8, whole or not at all.
 
-    Text with commas, quotes or line breaks is quoted; see `as_cell` for what begins like a formula. Half a surrogate
-    pair, which UTF-8 has no bytes for, is written as its escape.
+    Text with commas, quotes or line breaks is quoted. Half a surrogate pair, which UTF-8 has no bytes for, is written
+    as its escape.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -131,7 +121,7 @@ def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]
     ):
         writer = csv.writer(stream)
         writer.writerow(columns)
-        writer.writerows(map(as_cell, row) for row in rows)
+        writer.writerows(rows)
 
 
 def sha256_of(path: Path) -> str:
@@ -143,14 +133,6 @@ def sha256_of(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-        return True
-    except ValueError:
-        return False
 
 
 def _no_permission(folder: Path) -> str:

@@ -43,8 +43,10 @@ def linear_schedule(steps: int, beta_start: float = 0.1, beta_end: float = 0.99)
     Raises:
         InputError: `steps` is negative or above MAX_STEPS, or the betas do not satisfy 0 < beta_start <= beta_end < 1.
     """
-    if not 0 <= steps <= MAX_STEPS:
-        raise InputError(f"The number of sampler steps must be from 0 to {MAX_STEPS:,}, not {steps:,}.")
+    if steps < 0:
+        raise InputError(f"The number of sampler steps must be 0 or more, not {steps}.")
+    if steps > MAX_STEPS:
+        raise InputError(f"The number of sampler steps must be {MAX_STEPS:,} or less, not {steps:,}.")
     if not 0 < beta_start <= beta_end < 1:
         raise InputError(f"The noise schedule needs 0 < beta_start <= beta_end < 1, not {beta_start} and {beta_end}.")
     beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)

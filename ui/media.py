@@ -3,7 +3,7 @@
 import mimetypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -30,6 +30,9 @@ PLOTLY_ADDRESS = "/plotly.js"
 
 CORPUS = "corpus"
 """Stands in addresses for the page's corpus, as a token does for an index."""
+
+_BEGINNINGS = (b"\x1aE\xdf\xa3", b"OggS", b"0&\xb2u\x8ef\xcf\x11", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=3600"}
 
@@ -106,7 +109,12 @@ def media_routes(library: Callable[[str], Segments | None], script: Path) -> lis
 
     async def clip(request: Request) -> Response:
         path = await run_in_threadpool(_found, library, request, "file")
-        return _nothing() if path is None else FileResponse(path, media_type=content_type(path), headers=_HEADERS)
+        playable = path is not None and await run_in_threadpool(looks_playable, path)
+        return (
+            _nothing()
+            if path is None or not playable
+            else FileResponse(path, media_type=content_type(path), headers=_HEADERS)
+        )
 
     async def thumbnail(request: Request) -> Response:
         picture = await run_in_threadpool(_found, library, request, "thumbnail")
@@ -120,6 +128,20 @@ def media_routes(library: Callable[[str], Segments | None], script: Path) -> lis
         Route("/thumbnail/{token}/{segment:path}", thumbnail),
         Route(PLOTLY_ADDRESS, plotly),
     ]
+
+
+def looks_playable(path: Path) -> bool:
+    """Whether a file begins as those do that browsers play: MP4 and QuickTime, WebM and Matroska, Ogg, AVI, ASF, MPEG.
+
+    A name proves nothing: where there was a video there may be a link to anything by now, and an index or a table of
+    videos that somebody else has made may name any file.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(12)
+    except OSError:
+        return False
+    return head.startswith(_BEGINNINGS) or head[4:8] in _ATOMS or (head[:4] == b"RIFF" and head[8:] == b"AVI ")
 
 
 def content_type(path: Path) -> str:
@@ -140,7 +162,7 @@ def _part(clip: Clip) -> str:
     return f"#t={clip.start:.3f}" + (f",{clip.end:.3f}" if clip.end is not None else "")
 
 
-def _found(library: Callable[[str], Segments | None], request: Request, what: str):
+def _found(library: Callable[[str], Segments | None], request: Request, what: str) -> Any:
     segments = library(request.path_params["token"])
     return getattr(segments, what)(request.path_params["segment"]) if segments else None
 
