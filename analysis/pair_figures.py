@@ -28,6 +28,7 @@ PAIR_TITLES = {"l1": "L1 distance of pairs", "l2": "L2 distance of pairs", "cosi
 _NAMED = 24  # texts up to which a heat map has their beginnings beside its rows
 
 
+_DASHES = ("dot", "solid", "dash", "dashdot")  # of outlines: what was there before is dotted
 _COLOUR_BAR = {"thickness": 10, "len": 200, "lenmode": "pixels", "y": 1, "yanchor": "top", "outlinewidth": 0}
 
 
@@ -173,7 +174,7 @@ def _outline(
         y=np.append(counts, 0),
         name=shortened(name, 40),
         mode="lines",
-        line={"shape": "hv", "color": colour, "width": 1.8, "dash": "dot" if index == 0 else "solid"},
+        line={"shape": "hv", "color": colour, "width": 1.8, "dash": _DASHES[index % len(_DASHES)]},
         fill="tozeroy",
         fillcolor=faint(colour, 0.16),
     )

@@ -16,7 +16,7 @@ from ui.sources import Sources
 
 SOMEBODYS_OWN = (
     "The link is of a search of somebody's own videos, which no link carries: here is the same over what this page "
-    "searches."
+    "searches. Yours are added in the tab Your videos."
 )
 
 _POLL = 0.3  # seconds

@@ -38,6 +38,20 @@ const copy = async (button) => {
   setTimeout(() => (button.textContent = "Copy link"), 3000);
 };
 
+// Gradio tries to reconnect by itself, and says so for some seconds; this stays until something is answered.
+const lost = element.querySelector(".lost");
+const { fetch } = window;
+window.fetch = async (...request) => {
+  try {
+    const answer = await fetch(...request);
+    lost.hidden = true;
+    return answer;
+  } catch (error) {
+    if (error.name === "TypeError") lost.hidden = false; // nothing was answered; what was called off is no error
+    throw error;
+  }
+};
+
 window.dits = {
   address: () => setTimeout(address, 0), // once the tab that was chosen is the one that is shown
   say,

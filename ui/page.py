@@ -22,8 +22,12 @@ from ui.videos_tab import build_videos_tab
 
 UI = Path(__file__).resolve().parent
 
-HEARD = '<button class="skip">Skip to what is shown</button><p class="heard" role="status"></p>'
-"""The first thing that the keyboard reaches, and what screen readers say when something changes."""
+HEARD = (
+    '<button class="skip">Skip to what is shown</button><p class="heard" role="status"></p>'
+    '<p class="lost problem" role="alert" hidden>The server does not answer. The page tries again by itself and keeps what '
+    "it shows; if this stays, check the connection and reload the page.</p>"
+)
+"""The first thing that the keyboard reaches, what screen readers say when something changes, and a lost connection."""
 
 
 def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:

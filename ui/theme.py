@@ -25,6 +25,10 @@ THEME = gr.themes.Soft(
     checkbox_border_color_dark=_BORDER_DARK,
     checkbox_border_color_hover=_BORDER,
     checkbox_border_color_hover_dark=_BORDER_DARK,
+    link_text_color_dark="*primary_300",
+    link_text_color_hover_dark="*primary_200",
+    link_text_color_visited_dark="*primary_300",
+    link_text_color_active_dark="*primary_300",
     slider_color="*primary_600",
     slider_color_dark="*primary_400",
 )
