@@ -245,6 +245,7 @@ def _started(home, app, python, file):
         "HOME": str(home),
         "PATH": f"{python.parent}:/usr/bin:/bin",
         "PYTHONPATH": f"{app}:{app / 'tests' / 'audit'}",
+        "LD_LIBRARY_PATH": str(home / "interpreter" / "lib"),
     }
     return _cut_off(str(python), file, cwd=app, env={**own, **PLATFORM, "OUTSIDE_LOG": str(home / "outside")})
 
