@@ -3,6 +3,7 @@
 The bundled encoder (assets/encoder) is an OpenCLIP model as well, loaded from its folder with no network.
 """
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ FINGERPRINT_SENTENCE = "a woman in a red coat walks her dog along the beach"
 
 _TEXTS_AT_ONCE = 128
 _IMAGES_AT_ONCE = 256
+_SEGMENTS_AT_ONCE_ON_GPU = 16  # on the CPU more than one would only fall out of the cache
 _IMAGES_AT_ONCE_ON_CPU = 3  # few images with their channels last stay in the cache: convolutions run twice as fast
 _WEIGHTS_NAME = "open_clip_model.safetensors"
 
@@ -100,6 +102,18 @@ class OpenClipEncoder:
         self.transform = FrameTransform(dict(open_clip.get_model_preprocess_cfg(self._model)))
         self.frame_size = min(self.transform.size)
         self.dim = self.encode_text([FINGERPRINT_SENTENCE]).shape[-1]
+
+    @property
+    def segments_at_once(self) -> int:
+        """How many segments' frames `encode_pixels` is best given at once."""
+        return _SEGMENTS_AT_ONCE_ON_GPU if self.device.type == "cuda" else 1
+
+    def on(self, device: str) -> "OpenClipEncoder":
+        """The same encoder on another device; this one stays where it is."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        moved._model = copy.deepcopy(self._model).to(moved.device)
+        return moved
 
     @property
     def module(self) -> Any:

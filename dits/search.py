@@ -264,6 +264,7 @@ def load_engine(
     progress: Progress | None = None,
     strict: bool = False,
     allow_missing: bool = False,
+    device: str | None = None,
 ) -> SearchEngine:
     """Loads everything that search needs.
 
@@ -277,6 +278,7 @@ def load_engine(
         strict: see `open_corpus`.
         allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
             Prepared weights that cannot be used count as missing.
+        device: see `dits.encoders.load_encoder`.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -288,12 +290,12 @@ def load_engine(
         from dits.index.engine import indexed_videos
 
         tell(progress, "Loading the encoder", 0, 1)
-        loaded_encoder = load_encoder(encoder)
+        loaded_encoder = load_encoder(encoder, device)
         opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
     else:
         opened = open_corpus(corpus, progress, notices.append, strict)
         tell(progress, "Loading the encoder", 0, 1)
-        loaded_encoder = load_encoder(encoder)
+        loaded_encoder = load_encoder(encoder, device)
         embeddings = corpus_embeddings(
             opened,
             loaded_encoder,

@@ -140,6 +140,9 @@ def opened(path: PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
     from av.video.stream import VideoStream
 
     _check_is_file(path)
+    # Releases of torchvision turn it on. A decoder's thread that reports something waits for the interpreter then, and
+    # the interpreter, which closes the decoder, for the thread.
+    av.logging.set_level(None)
     # An absolute path is never taken for a URL, and no playlist that poses as a video is followed anywhere.
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_LIMITS}
     try:

@@ -56,7 +56,7 @@ PLATFORM = {
 CUT_OFF = """
 set -e
 ip link set lo up
-sysctl -qw net.ipv6.conf.default.disable_ipv6=1 || true
+echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true
 ip link add outside type veth peer name nowhere
 ip link set nowhere up
 ip link set outside arp off up
@@ -203,8 +203,8 @@ def _built(front, app, python):
     packages = (app / "packages.txt").read_text().split()
     if subprocess.run(["dpkg", "--status", *packages], capture_output=True).returncode:
         subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=True)
-    interpreter = _interpreter(front["python_version"])
-    subprocess.run([interpreter, "-m", "venv", python.parents[1]], check=True)
+    own = _interpreter(front["python_version"], app.parent / "interpreter")
+    subprocess.run([own, "-m", "venv", python.parents[1]], check=True)
     sdk = f"gradio[oauth,mcp]=={front['sdk_version']}"
     steps = {
         "base": BASE,
@@ -219,14 +219,18 @@ def _built(front, app, python):
     return times
 
 
-def _interpreter(version):
-    """An interpreter of a version: this one, one on the path, or one of pyenv's."""
-    if sys.version.startswith(f"{version}."):
-        return sys.executable
+def _interpreter(version, folder):
+    """An interpreter of a version, copied into a folder that everybody may read: this one, or one of pyenv's."""
     pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    for found in (shutil.which(f"python{version}"), *map(str, pyenv)):
-        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
-            return found
+    for found in (sys.executable, shutil.which(f"python{version}"), *map(str, pyenv)):
+        tell = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
+        done = subprocess.run([found or "false", "-c", tell], capture_output=True, text=True)
+        prefix, *found_version = done.stdout.split() or [""]
+        if ".".join(found_version) == version:
+            for part in ("bin", "include", "lib"):
+                left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__")
+                shutil.copytree(Path(prefix) / part, folder / part, symlinks=True, ignore=left_out)
+            return folder / "bin" / f"python{version}"
     pytest.skip(f"there is no Python {version} here, which the Space runs on")
 
 
@@ -241,6 +245,7 @@ def _started(home, app, python, file):
         "HOME": str(home),
         "PATH": f"{python.parent}:/usr/bin:/bin",
         "PYTHONPATH": f"{app}:{app / 'tests' / 'audit'}",
+        "LD_LIBRARY_PATH": str(home / "interpreter" / "lib"),
     }
     return _cut_off(str(python), file, cwd=app, env={**own, **PLATFORM, "OUTSIDE_LOG": str(home / "outside")})
 

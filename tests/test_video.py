@@ -357,6 +357,20 @@ def test_a_start_past_the_end(tmp_path: Path) -> None:
 # --- Cost ---
 
 
+def test_ends_where_another_library_has_turned_the_decoders_reports_on(tmp_path: Path) -> None:
+    """As older releases of torchvision do: what closed a decoder then waited for it for ever."""
+    options = {"preset": "ultrafast", "x265-params": "open-gop=1"}
+    path = write_video(tmp_path / "a.mp4", 90, codec="libx265", gop=12, options=options)
+    script = (
+        "import sys, av; av.logging.set_level(av.logging.ERROR)\n"
+        "from dits.video import sample_frames\n"
+        "for k in range(70):\n"
+        "    print(len(sample_frames(sys.argv[1], 5, size=40, start=k / 7 % 2, end=k / 7 % 2 + 0.4).frames))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["5"] * 70
+
+
 def test_importing_loads_no_decoder() -> None:
     code = "import sys, dits.video; print(sorted({'av', 'decord', 'torch'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

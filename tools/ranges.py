@@ -9,9 +9,11 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,8 +67,7 @@ def run(python: str, end: str) -> bool:
         installed = time.monotonic()
         files = [f"tests/{name}.py" for name in TESTS]
         command = [str(own), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *files]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"CI": ""})
-        print(done.stdout, flush=True)
+        code, said = _ran(command)
         versions = {package["name"]: package["version"] for package in _listed(own)}
     release = _version_of(python)
     write_json(
@@ -74,15 +75,15 @@ def run(python: str, end: str) -> bool:
         {
             "python": release,
             "end": end,
-            "passed": done.returncode == 0,
-            "result": done.stdout.strip().splitlines()[-1].strip("= "),
+            "passed": code == 0,
+            "result": said[-1].strip("= "),
             "measured": time.strftime("%Y-%m-%d"),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "seconds": {"installing": round(installed - began), "testing": round(time.monotonic() - installed)},
             "versions": versions,
         },
     )
-    return done.returncode == 0
+    return code == 0
 
 
 def report(results: Sequence[dict[str, Any]]) -> str:
@@ -104,6 +105,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 
 
 _PYTEST = ("pytest>=9,<10",)
+_LONGEST = 3600  # seconds
 
 _HEAD = """# The ranges of requirements.txt, tested at both ends
 
@@ -113,6 +115,21 @@ which. Written by that command; everything that was installed is in the JSON fil
 package that this platform does not need.
 
 """
+
+
+def _ran(command: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The exit code of a command, and the lines that it prints, which are shown too; no code where it hangs."""
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        alarm = threading.Timer(_LONGEST, process.kill)
+        alarm.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines += [line.strip()] if line.strip() else []
+        alarm.cancel()
+    hung = process.returncode == -signal.SIGKILL
+    return (None, [*lines, f"hung for {_LONGEST // 60} minutes"]) if hung else (process.returncode, lines)
 
 
 def _listed(python: Path) -> Any:

@@ -7,6 +7,7 @@ from dits.corpora import open_corpus
 from dits.errors import DitsError
 from dits.index.location import is_index
 from dits.search import SearchEngine, load_engine
+from ui.gpu import DEVICE, LENT, LentGpu
 
 
 class EngineLoader:
@@ -24,7 +25,8 @@ class EngineLoader:
         if corpus != "demo" and not is_index(corpus):
             open_corpus(corpus)  # a wrong name is told at once
         self.progress: tuple[str, int, int] = ("Starting", 0, 1)
-        self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights}
+        self._arguments = {"corpus": corpus, "encoder": encoder, "weights": weights, "device": DEVICE}
+        self._gpu = LentGpu() if LENT else None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: SearchEngine | None = None
@@ -69,6 +71,8 @@ class EngineLoader:
     def _load(self) -> None:
         try:
             engine = load_engine(progress=self._told, allow_missing=True, **self._arguments)  # type: ignore[arg-type]
+            if self._gpu:
+                engine.encoder = self._gpu.serve(engine.encoder)
             engine.search_all("warm up")
             self._engine = engine
         except DitsError as error:

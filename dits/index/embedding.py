@@ -14,8 +14,6 @@ from dits.pooling import mean_pool
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_ON_CPU_AT_ONCE = 1  # more would only fall out of the cache
-_ON_GPU_AT_ONCE = 16
 _CHECKED = 16
 _LEAST_COSINE = 0.995  # of a frame's embedding in reduced precision to the one in full
 
@@ -45,7 +43,7 @@ class SegmentEncoder:
         Raises:
             VideoError: an embedding is no finite number.
         """
-        at_once = _ON_GPU_AT_ONCE if self._on_gpu else _ON_CPU_AT_ONCE
+        at_once = self._encoder.segments_at_once
         for start in range(0, len(segments), at_once):
             pixels = torch.from_numpy(np.stack([segment.pixels for segment in segments[start : start + at_once]]))
             frames = self._encoded(pixels.pin_memory() if self._on_gpu else pixels).half()
