@@ -109,6 +109,8 @@ class World:
                 return self._commands(block.text, slow)
             case "python":
                 return self._code(block.text)
+            case "bash":
+                return self._script(block.text)
             case "text":
                 assert_prints(self._printed, block.text)
             case "csv":
@@ -143,6 +145,16 @@ class World:
             return []
         exec(compile(text.replace(ADDRESS, self.address or ADDRESS), "document", "exec"), self._names)
         return [text]
+
+
+    def _script(self, text: str) -> list[str]:
+        """A script that asks the page's app: run where there is one, and read by the shell where there is none."""
+        asked = self.address is not None and shutil.which("curl") is not None
+        script = text.replace(ADDRESS, (self.address or ADDRESS).rstrip("/"))
+        ended = subprocess.run(["bash", *([] if asked else ["-n"])], input=script, text=True, capture_output=True)
+        assert ended.returncode == 0, ended.stderr
+        assert not asked or "event: complete" in ended.stdout, ended.stdout
+        return [text] if asked else []
 
 
 def _is_quick(words: list[str]) -> bool:

@@ -17,6 +17,8 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
 from tests.conftest import REPOSITORY, free_port
+from tests.documents import blocks_of
+from tests.following import ADDRESS
 from tests.test_api import ENDPOINTS, SENTENCE
 
 JAVASCRIPT = REPOSITORY / "tests" / "javascript"
@@ -69,6 +71,14 @@ def test_javascript_gets_what_python_gets(program, app_url, served):
     for (endpoint, arguments), found in zip(CALLS, answers, strict=False):
         assert found == {"answer": served.predict(**arguments, api_name=endpoint)}, endpoint
     assert answers[len(CALLS) :] == [{"error": says} for *_, says in REFUSED]
+
+
+def test_the_javascript_of_the_readme_runs_as_it_stands(program, app_url, served):
+    [example] = [block.text for block in blocks_of(REPOSITORY / "README.md") if block.language == "js"]
+    (program / "readme.mjs").write_text(example.replace(ADDRESS, app_url.rstrip("/")))
+    done = subprocess.run(["node", "readme.mjs"], cwd=program, capture_output=True, text=True, timeout=120)
+    found = served.predict(query="two boxers in a ring", top=3, api_name="/search")["results"]
+    assert done.stdout.splitlines() == [clip["title"] for clip in found], done.stderr
 
 
 def test_the_lock_of_javascript_names_no_index():

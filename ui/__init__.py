@@ -3,7 +3,9 @@
 import os
 from contextlib import suppress
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio reads it: the app calls no one
+# Before Gradio and the client of its hub read them: the app calls no one.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 with suppress(ImportError):
     import spaces  # noqa: F401  before PyTorch, which it changes where GPUs are lent (ui/gpu.py)

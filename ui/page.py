@@ -24,8 +24,8 @@ UI = Path(__file__).resolve().parent
 
 HEARD = (
     '<button class="skip">Skip to what is shown</button><p class="heard" role="status"></p>'
-    '<p class="lost problem" role="alert" hidden>The server does not answer. The page tries again by itself and keeps what '
-    "it shows; if this stays, check the connection and reload the page.</p>"
+    '<p class="lost problem" role="alert" hidden>The server does not answer. The page tries again by itself and keeps '
+    "what it shows; if this stays, check the connection and reload the page.</p>"
 )
 """The first thing that the keyboard reaches, what screen readers say when something changes, and a lost connection."""
 

@@ -21,7 +21,7 @@ from ui.panels import PLOTLY
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
 from ui.theme import THEME
-from ui.tools import has_tools, restrict_tools
+from ui.tools import has_tools, restricted_tools
 from ui.uploads import Uploads
 from ui.visitors import Libraries, Limits, OwnLibrary, VisitorLibraries
 
@@ -64,6 +64,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
             "routes": media_routes(sources.served, PLOTLY),
             "middleware": [guard],
             "exception_handlers": PLAINLY,
+            "lifespan": restricted_tools,
         },
         enable_monitoring=False,
         run_history=False,
@@ -71,11 +72,8 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
         ssr_mode=False,
         show_error=True,
         mcp_server=has_tools(),
-        prevent_thread_lock=True,
+        prevent_thread_lock=not wait,
     )
-    restrict_tools(app)
-    if wait:
-        app.block_thread()
     return app, sources
 
 

@@ -1,10 +1,12 @@
 """The API's endpoints as tools of assistants (Model Context Protocol), where the package `mcp` is installed."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
 
-import gradio as gr
+from gradio.routes import App
 from gradio_client.utils import is_file_obj_with_meta, traverse
 
 
@@ -13,16 +15,18 @@ def has_tools() -> bool:
     return find_spec("mcp") is not None
 
 
-def restrict_tools(app: gr.Blocks) -> None:
-    """Tools of a running app take no files, and answer in JSON.
+@asynccontextmanager
+async def restricted_tools(app: App) -> AsyncIterator[None]:
+    """For as long as an app is served, its tools take no files and answer in JSON.
 
     Gradio's own would read any file of this machine that an argument describes, into the folder of what was uploaded;
     and they answer as Python writes values, or with pictures, where a value names a file of one.
     """
-    server = app.mcp_server_obj
+    server = app.get_blocks().mcp_server_obj
     if server is not None:
         server.convert_strings_to_filedata = _without_files  # type: ignore[method-assign]
         server.postprocess_output_data = _contents  # type: ignore[method-assign]
+    yield
 
 
 def _without_files(arguments: Any, positions: Any) -> Any:
