@@ -146,7 +146,6 @@ class World:
         exec(compile(text.replace(ADDRESS, self.address or ADDRESS), "document", "exec"), self._names)
         return [text]
 
-
     def _script(self, text: str) -> list[str]:
         """A script that asks the page's app: run where there is one, and read by the shell where there is none."""
         asked = self.address is not None and shutil.which("curl") is not None

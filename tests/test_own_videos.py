@@ -1,9 +1,11 @@
 """One's own videos on the page: what the tab's handlers do, and what the other tabs show of them."""
 
+import json
 import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -20,10 +22,12 @@ from dits.search import LoadedMethod, SearchEngine, load_engine
 from tests.drawn import floats, panels, traces
 from tests.own_videos import request, wait_for, write_clips
 from ui.analysing import Analyst
+from ui.api import Api
 from ui.gap_tab import GapTab
 from ui.library import Library
 from ui.results import comparison_html, results_html
 from ui.shown_errors import shown_errors
+from ui.sources import Sources
 from ui.trajectory_tab import TrajectoryTab
 from ui.videos_tab import VideosTab
 from ui.visitors import OwnLibrary
@@ -73,6 +77,23 @@ def test_a_folder_is_added_and_searched(tab, library, clips, tiny_folder):
     expected = own.search("a red picture", "mean", 3)
     found = library.engine().search("a red picture", "mean", 3)
     assert [(hit.clip.id, hit.score) for hit in found.hits] == [(hit.clip.id, hit.score) for hit in expected.hits]
+
+
+def test_the_api_searches_lists_follows_and_evaluates_them(tab, library, clips, base):
+    add(tab, clips / "red.mp4")
+    api = Api(Sources(SimpleNamespace(engine=lambda: base), OwnLibrary(library)))
+    listed, way = api.corpus(own=True), api.trajectory("red", "mean", own=True)
+    [clip] = listed["clips"]
+    assert (clip["title"], clip["captions"], way["target"]) == ("red.mp4", [], clip["id"])
+    found = api.search("red", "mean", 5, True)
+    assert [result["id"] for result in found["results"]] == [clip["id"]]
+    report = api.evaluate([{"video_id": clip["id"], "caption": "red"}], "mean", "all", True)
+    assert report["metrics"]["t2v"]["R@1"] == 100
+    assert [step["cosine_to_distractor"] for step in way["steps"]] == [None]  # there is no other clip
+    answers = json.dumps([listed, way, found, report])
+    assert clip["video"] in answers
+    assert str(clips) not in answers
+    assert all(result["id"] != clip["id"] for result in api.search("red", "mean", 5)["results"])
 
 
 def test_progress_is_told_and_the_page_searches_meanwhile(tab, library, clips, base):
