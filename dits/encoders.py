@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dits.errors import EncoderError
 from dits.files import ASSETS, parse_json, sha256_of
 from dits.frame_transform import FrameTransform
+from dits.memory import memory_errors
 from dits.quantization import dequantize, is_quantized
 
 BUNDLED = "bundled"
@@ -28,6 +30,7 @@ _TEXTS_AT_ONCE = 128
 _IMAGES_AT_ONCE = 256
 _SEGMENTS_AT_ONCE_ON_GPU = 16  # on the CPU more than one would only fall out of the cache
 _IMAGES_AT_ONCE_ON_CPU = 3  # few images with their channels last stay in the cache: convolutions run twice as fast
+_LEAST_ROWS = 4  # of a product of matrices, see `OpenClipEncoder.encode_each`
 _WEIGHTS_NAME = "open_clip_model.safetensors"
 
 
@@ -136,16 +139,42 @@ class OpenClipEncoder:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
         batches = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
-        tokens = (self.tokenize(batch).to(self.device) for batch in batches)
-        return torch.cat([self._model.encode_text(batch).float().cpu() for batch in tokens])
+        with memory_errors():
+            tokens = (self.tokenize(batch).to(self.device) for batch in batches)
+            return torch.cat([self._model.encode_text(batch).float().cpu() for batch in tokens])
+
+    @torch.inference_mode()
+    def encode_each(self, texts: Sequence[str]) -> Tensor:
+        """`encode_text`, so that no sentence's embedding depends on the others' where the text tower is a transformers
+        model: to the last bit, where products of matrices treat each row alike, as they do on CPUs from four rows on.
+
+        Sentences of one length are encoded together, for padding changes how sums are rounded; all are projected
+        together, four at least. Other towers pad every sentence to one length.
+        """
+        if not self._has_pooler:
+            return self.encode_text(texts)
+        tower = self._model.text
+        tokens = F.pad(self.tokenize(texts), (0, _LEAST_ROWS)).to(self.device)
+        lengths = (tokens != 0).sum(dim=1)
+        rows, pooled = [], []
+        for length in lengths.unique().tolist():
+            alike = (lengths == length).nonzero()[:, 0]
+            some = tokens[alike, : max(length, _LEAST_ROWS)]
+            mask = (some != tower.config.pad_token_id).long()
+            rows.append(alike)
+            pooled.append(tower.pooler(tower.transformer(input_ids=some, attention_mask=mask), mask))
+        in_order = torch.cat(pooled)[torch.cat(rows).argsort()]
+        least = F.pad(in_order, (0, 0, 0, max(0, _LEAST_ROWS - len(texts))))
+        return tower.proj(least)[: len(texts)].float().cpu()
 
     @torch.inference_mode()
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
         at_once = _IMAGES_AT_ONCE_ON_CPU if self.device.type == "cpu" else _IMAGES_AT_ONCE
         batches = frames.flatten(0, 1).split(at_once)
-        images = (batch.to(self.device).contiguous(memory_format=torch.channels_last) for batch in batches)
-        embeddings = torch.cat([self._model.encode_image(batch).float().cpu() for batch in images])
+        with memory_errors():
+            images = (batch.to(self.device).contiguous(memory_format=torch.channels_last) for batch in batches)
+            embeddings = torch.cat([self._model.encode_image(batch).float().cpu() for batch in images])
         return embeddings.unflatten(0, frames.shape[:2])
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -160,10 +189,15 @@ class OpenClipEncoder:
         """The text tower's input (B, L) of B sentences, on the CPU."""
         with self._tokenizer_lock:
             tokens = self._tokenizer(list(texts))
-        if hasattr(getattr(self._model, "text", None), "pooler"):
+        if self._has_pooler:
             # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
             tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
         return tokens
+
+    @property
+    def _has_pooler(self) -> bool:
+        """Whether the text tower is a transformers model."""
+        return hasattr(getattr(self._model, "text", None), "pooler")
 
     def cut_text(self, text: str) -> str | None:
         """The part of the text that the encoder reads, where that is not all of it; None where it is.

@@ -45,3 +45,7 @@ class ClusterError(DitsError):
 
 class IndexStoreError(DitsError):
     """An index of videos is missing, damaged, or made by another version or for another encoder."""
+
+
+class MemoryFullError(DitsError):
+    """A GPU has no memory left for what is to be computed."""

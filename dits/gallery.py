@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dits.pooling import mean_pool
 from dits.ranking import TopVideos, top_of
-from dits.scoring import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, padded, taken
+from dits.scoring import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, in_fours, padded, taken
 
 if TYPE_CHECKING:
     from dits.model import RetrievalModel
@@ -102,11 +102,11 @@ class MeanGallery:
     def _blocks(self, texts: Tensor, aligned: Tensor | None = None) -> Iterator[Tensor]:
         device = self._videos.device
         aligned = self._model.align(texts.to(device)) if aligned is None else aligned.to(device)
-        aligned = F.normalize(aligned, dim=-1)
+        units = in_fours(F.normalize(aligned, dim=-1))
         for videos in self._videos.split(BLOCK):
             parts = videos.split(_MEANS_AT_ONCE)
-            scores = torch.cat([aligned @ padded(part, _MEANS_AT_ONCE).T for part in parts], dim=1)
-            yield scores[:, : len(videos)]
+            scores = torch.cat([units @ padded(part, _MEANS_AT_ONCE).T for part in parts], dim=1)
+            yield scores[: len(aligned), : len(videos)]
 
 
 class XPoolGallery:

@@ -13,7 +13,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-_FEW = 8  # texts
+FEW = 32
+"""So many texts, and fewer, are scored each for itself: a text's scores do not depend on which others are beside it."""
+
 _ZERO, _TINY = np.float32(0), np.float32(1e-12)
 
 
@@ -116,14 +118,16 @@ def _softmax(logits):  # type: ignore
 def _quadratic(gram, weights, squares):  # type: ignore
     """Fills squares (T,) with w' G w of a packed Gram matrix and each text's weights (K, T); not below 0."""
     texts = len(squares)
-    if texts < _FEW:  # the innermost loop is the long one
+    if texts <= FEW:
+        one = np.empty(len(weights), np.float32)
         for t in range(texts):
+            one[:] = weights[:, t]
             total, entry = _ZERO, 0
             for i in range(len(weights)):
                 row = _ZERO
                 for j in range(i + 1):
-                    row += gram[entry + j] * weights[j, t]
-                total += row * weights[i, t]
+                    row += gram[entry + j] * one[j]
+                total += row * one[i]
                 entry += i + 1
             squares[t] = max(total, _ZERO)
         return

@@ -1,7 +1,5 @@
 """Search: a sentence in, ranked videos out, with what each score means."""
 
-import threading
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +15,16 @@ from dits.encoders import BUNDLED, OpenClipEncoder, load_encoder
 from dits.errors import CheckpointError, InputError
 from dits.gallery import Derived, Gallery
 from dits.index.location import is_index
+from dits.memory import memory_errors
 from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
+from dits.query import Question, check_top, read_query
 from dits.ranking import ranks_at, top_of
 from dits.results import FrameWeight, Hit, SearchResult
+from dits.scoring import in_fours
+from dits.together import Together
 
-MAX_QUERY_CHARACTERS = 20_000
-MAX_RESULTS = 100
-
-_UNREADABLE = "The encoder has no words for most of this query: the ranking means little."
+_QUERIES_AT_ONCE = 32
+_SCORES_AT_ONCE = 2**24  # of one method: 64 MB
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,14 @@ class SearchEngine:
         missing: Mapping[str, str | None] | None = None,
         derive: Derive | None = None,
         candidates: FindCandidates | None = None,
+        together: bool = False,
     ) -> None:
         """`candidates` says which videos are scored for a text; by default, and where it gives None, all are. It gets
         the different embeddings (Q, d) that stand for the text under the methods.
+
+        `together`: queries that wait for each other are computed together, for what the weights that are read take
+        once. One that comes alone has the same answer, to the last bit under the bundled encoder on a CPU and up to
+        rounding elsewhere, and takes a few milliseconds more than without.
         """
         self.corpus = corpus
         self.encoder = encoder
@@ -83,7 +88,9 @@ class SearchEngine:
         self.notices = tuple(notices)
         self.missing = dict(missing or {})
         self._derive, self._candidates = derive, candidates
-        self._lock = threading.Lock()  # one query at a time has all cores; more would only slow each other
+        self._together = together
+        at_once = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, len(corpus)))) if together else 1
+        self._answers = Together(self._answer, at_once)  # one batch at a time has all cores
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
         """Ranks the corpus for a sentence by one method.
@@ -120,8 +127,9 @@ class SearchEngine:
         loaded = {name: load_method(name, self.encoder, frames, derive=derive) for name in self.missing}
         methods = {**self.methods, **loaded}
         return SearchEngine(
-            self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates
-        )
+            self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates,
+            self._together,
+        )  # fmt: skip
 
     def over(
         self,
@@ -136,7 +144,8 @@ class SearchEngine:
             name: _over(name, method.model, method.weights, embeddings.frames, derive)
             for name, method in self.methods.items()
         }
-        return SearchEngine(corpus, self.encoder, embeddings, methods, notices, self.missing, derive, candidates)
+        missing, together = self.missing, self._together
+        return SearchEngine(corpus, self.encoder, embeddings, methods, notices, missing, derive, candidates, together)
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
@@ -146,36 +155,7 @@ class SearchEngine:
         """
         query, notice = read_query(text, self.encoder)
         check_top(top)
-        with self._lock:
-            embedding = self.encoder.encode_text([query])
-            aligned = self._aligned(embedding)
-            standing = torch.cat(list(aligned.values()) or [embedding]).unique(dim=0)
-            some = self._candidates(standing) if self._candidates else None
-            galleries = {
-                name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
-                for name, loaded in self.methods.items()
-            }
-            scores = {name: gallery.scores(embedding, aligned.get(name))[0] for name, gallery in galleries.items()}
-            best = {name: top_of([values[None]], top).rows[0] for name, values in scores.items()}
-            weights = {name: gallery.frame_weights(embedding[0], best[name]) for name, gallery in galleries.items()}
-            frames = {name: gallery.best_frames(embedding[0], best[name]) for name, gallery in galleries.items()}
-            ranks = {
-                name: {other: ranks_at(values, rows).tolist() for other, values in scores.items()}
-                for name, rows in best.items()
-            }
-        return {
-            name: SearchResult(
-                query=query,
-                encoder=self.encoder.id,
-                method=name,
-                hits=self._hits(values, best[name], ranks[name], weights[name], frames[name], some),
-                spread=(float(of_all.min()), float(of_all.mean()), float(of_all.max())),
-                notice=notice,
-                exact=some is None,
-            )
-            for name, values in scores.items()
-            for of_all in (_of_all(values, some),)
-        }
+        return self._answers(Question(query, notice, top))
 
     def readable(self, text: str) -> str:
         """The query as it is encoded: without control characters and stray spaces.
@@ -185,11 +165,78 @@ class SearchEngine:
         """
         return read_query(text, self.encoder)[0]
 
+    def _answer(self, questions: Sequence[Question]) -> list[dict[str, SearchResult]]:
+        """The ranking of each question by every method."""
+        with memory_errors():
+            return self._ranked(questions)
+
+    def _ranked(self, questions: Sequence[Question]) -> list[dict[str, SearchResult]]:
+        encode = self.encoder.encode_each if self._together else self.encoder.encode_text
+        texts = encode([question.query for question in questions])
+        aligned = self._aligned(texts)
+        if self._candidates is None:
+            galleries = {name: loaded.gallery for name, loaded in self.methods.items()}
+            scores = {name: gallery.scores(texts, aligned.get(name)) for name, gallery in galleries.items()}
+            return [
+                self._results(question, texts[row], {name: of[row] for name, of in scores.items()}, galleries, None)
+                for row, question in enumerate(questions)
+            ]
+        ways = [{name: of[row : row + 1] for name, of in aligned.items()} for row in range(len(texts))]
+        return [self._among_candidates(*each) for each in zip(questions, texts.split(1), ways, strict=True)]
+
+    def _among_candidates(
+        self, question: Question, text: Tensor, aligned: dict[str, Tensor]
+    ) -> dict[str, SearchResult]:
+        assert self._candidates is not None
+        some = self._candidates(torch.cat(list(aligned.values()) or [text]).unique(dim=0))
+        galleries = {
+            name: loaded.gallery if some is None else loaded.gallery.select(some.rows)
+            for name, loaded in self.methods.items()
+        }
+        scores = {name: gallery.scores(text, aligned.get(name))[0] for name, gallery in galleries.items()}
+        return self._results(question, text[0], scores, galleries, some)
+
+    def _results(
+        self,
+        question: Question,
+        text: Tensor,
+        scores: dict[str, Tensor],
+        galleries: Mapping[str, Gallery],
+        some: Candidates | None,
+    ) -> dict[str, SearchResult]:
+        """The results of one text (d,) by each method, of its scores (V,) in the galleries."""
+        best = {name: top_of([values[None]], question.top).rows[0] for name, values in scores.items()}
+        weights = {name: gallery.frame_weights(text, best[name]) for name, gallery in galleries.items()}
+        frames = {name: gallery.best_frames(text, best[name]) for name, gallery in galleries.items()}
+        ranks = {
+            name: {other: ranks_at(values, rows).tolist() for other, values in scores.items()}
+            for name, rows in best.items()
+        }
+        return {
+            name: SearchResult(
+                query=question.query,
+                encoder=self.encoder.id,
+                method=name,
+                hits=self._hits(values, best[name], ranks[name], weights[name], frames[name], some),
+                spread=(float(of_all.min()), float(of_all.mean()), float(of_all.max())),
+                notice=question.notice,
+                exact=some is None,
+            )
+            for name, values in scores.items()
+            for of_all in (_of_all(values, some),)
+        }
+
     @torch.inference_mode()
-    def _aligned(self, embedding: Tensor) -> dict[str, Tensor]:
-        """What stands for a text (1, d) under each method that has such an embedding (1, d)."""
+    def _aligned(self, texts: Tensor) -> dict[str, Tensor]:
+        """What stands for texts (Q, d) under each method that has such embeddings (Q, d)."""
         models = {name: loaded.model for name, loaded in self.methods.items() if not loaded.model.alignment.pairwise}
-        return {name: model.align(embedding.to(model.logit_scale.device)).cpu() for name, model in models.items()}
+        return {name: self._aligned_by(model, texts) for name, model in models.items()}
+
+    def _aligned_by(self, model: RetrievalModel, texts: Tensor) -> Tensor:
+        texts = texts.to(model.logit_scale.device)
+        if model.alignment.draws:  # a text alone meets the noise of the first
+            return torch.cat([model.align(text) for text in texts.split(1)]).cpu()
+        return model.align(in_fours(texts) if self._together else texts)[: len(texts)].cpu()
 
     def _hits(
         self,
@@ -223,34 +270,6 @@ class SearchEngine:
         )
 
 
-def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
-    """The query without control characters and stray spaces, and a notice where a part is not read.
-
-    Raises:
-        InputError: the query is empty.
-    """
-    kept = text.strip()[:MAX_QUERY_CHARACTERS]
-    query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
-    if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
-        raise InputError("The query is empty: describe in a sentence what the video shows.")
-    cut = encoder.cut_text(query)
-    if cut is None:
-        return query, _UNREADABLE if encoder.unknown_share(query) >= 0.5 else None
-    return query, (
-        f"The query is longer than the encoder reads: it was cut after {len(cut.split())} words, '{cut[-40:].strip()}'."
-    )
-
-
-def check_top(top: int) -> None:
-    """Nothing, where so many results can be asked for.
-
-    Raises:
-        InputError: they cannot.
-    """
-    if not 1 <= top <= MAX_RESULTS:
-        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {str(top)[:20]}.")
-
-
 def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:
     """Scores that stand for those of all videos."""
     return scores if some is None else scores[some.sample]
@@ -265,6 +284,7 @@ def load_engine(
     strict: bool = False,
     allow_missing: bool = False,
     device: str | None = None,
+    together: bool = False,
 ) -> SearchEngine:
     """Loads everything that search needs.
 
@@ -279,6 +299,7 @@ def load_engine(
         allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
             Prepared weights that cannot be used count as missing.
         device: see `dits.encoders.load_encoder`.
+        together: see `SearchEngine`: for many who ask at the same time.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -313,7 +334,7 @@ def load_engine(
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
                 raise  # what was named or shipped must be whole
             missing[name] = str(error) if prepared.is_file() else None
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates)
+    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, together)
 
 
 def _methods_of(weights: Path | None) -> Sequence[str]:

@@ -188,7 +188,7 @@ def recorded(target: str, folder: Path) -> list[list[str]]:
         shutil.copy(file, folder)
     programs, record = folder / ".venv" / "bin", folder / "record"
     programs.mkdir(parents=True)
-    for name in ("python", "ruff", "mypy"):
+    for name in ("python", "ruff", "mypy", "uv"):
         script = programs / name
         script.write_text(
             f"#!{sys.executable}\nimport json, sys\n"

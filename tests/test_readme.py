@@ -115,10 +115,14 @@ def test_make_calls_what_is_there(target, tmp_path):
     assert commands
     for program, *words in commands:
         match words:
+            case ["-m", "pip", "install", "--quiet", requirement]:
+                assert requirement in _required_by_tests()
             case ["-m", "pip", "install", *options]:
-                files = [REPOSITORY / option for option in options if option.endswith(".txt")]
+                files = [options[place + 1] for place, option in enumerate(options) if option == "--requirement"]
                 assert files
-                assert all(file.is_file() for file in files)
+                assert all((REPOSITORY / file).is_file() for file in files)
+            case ["pip", "compile", *options] if program == "uv":
+                assert "requirements.txt" in options
             case ["-m", "pytest", *options]:
                 assert all((REPOSITORY / option).exists() for option in options if option.startswith("tests"))
             case ["-m", "venv", *_]:
@@ -127,6 +131,12 @@ def test_make_calls_what_is_there(target, tmp_path):
                 assert (REPOSITORY / script).is_file()
             case _ if program == "python":
                 read(["python", *words])
+
+
+def _required_by_tests():
+    """What requirements-dev.txt names, as pip reads it."""
+    lines = (REPOSITORY / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+    return [line.partition(" #")[0].strip() for line in lines]
 
 
 # Numbers

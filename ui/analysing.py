@@ -26,7 +26,8 @@ from dits.evaluation_report import check_described, evaluation_report
 from dits.gallery import Gallery
 from dits.model import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.pooling import PoolingConfig, mean_pool
-from dits.search import MAX_RESULTS, SearchEngine
+from dits.query import MAX_RESULTS
+from dits.search import SearchEngine
 from ui.keeping import Kept
 from ui.loading import EngineLoader
 from ui.media import CORPUS_MEDIA, Media

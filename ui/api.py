@@ -9,11 +9,12 @@ from analysis.flow import VIDEO_SIDES
 from analysis.trajectory import way_of
 from dits.corpus import Query
 from dits.errors import require
-from dits.search import MAX_RESULTS, read_query
+from dits.query import MAX_RESULTS, read_query
 from ui import answers, asked
 from ui.analysing import Analyst, checked_choice
 from ui.answers import Described
 from ui.gap_tab import NO_PAIRS
+from ui.queueing import SEARCHES
 from ui.shown_errors import shown_errors
 from ui.sources import Sources
 from ui.trajectory_tab import MAX_STEPS
@@ -248,7 +249,7 @@ class Api:
 
 def add_endpoints(app: gr.Blocks, api: Api) -> None:
     """Makes the endpoints public, within a page. What takes long has a queue of its own, so that searches go on."""
-    quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4}
+    quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES}
     long: dict[str, Any] = {"concurrency_id": "measuring", "concurrency_limit": 1}
     for endpoint in (api.search, api.corpus):
         gr.api(shown_errors(endpoint), **quick)

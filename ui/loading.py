@@ -70,7 +70,7 @@ class EngineLoader:
 
     def _load(self) -> None:
         try:
-            engine = load_engine(progress=self._told, allow_missing=True, **self._arguments)  # type: ignore[arg-type]
+            engine = load_engine(progress=self._told, allow_missing=True, together=True, **self._arguments)  # type: ignore[arg-type]
             if self._gpu:
                 engine.encoder = self._gpu.serve(engine.encoder)
             engine.search_all("warm up")

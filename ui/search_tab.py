@@ -9,12 +9,14 @@ from typing import Any, Literal
 import gradio as gr
 
 from dits.errors import DitsError, require
-from dits.search import MAX_RESULTS, SearchEngine, check_top
+from dits.query import MAX_RESULTS, check_top
+from dits.search import SearchEngine
 from ui.examples import GAINS, LOSES, clips_asked_for, first_query, read_examples
 from ui.library import NO_VIDEOS
 from ui.links import Link, read_link, written
 from ui.loading import EngineLoader
 from ui.preparing import WeightsPreparer
+from ui.queueing import SEARCHES
 from ui.results import (
     METHOD_NAMES,
     comparison_html,
@@ -185,7 +187,7 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
     results = gr.HTML(waiting, js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
 
     inputs, outputs = [query, method, top, source], [results, comparison]
-    shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 4, "api_visibility": "private"}
+    shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES, "api_visibility": "private"}
     gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
     for example in buttons:
         example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(

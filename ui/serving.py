@@ -18,6 +18,7 @@ from ui.loading import EngineLoader
 from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
+from ui.queueing import THREADS, WAITING, without_statistics
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
 from ui.theme import THEME
@@ -50,8 +51,9 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     main, libraries, scratch = _libraries(settings, loader)
     os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
     sources = Sources(loader, libraries, main)
+    without_statistics()
     app = build_app(loader, sources, settings.warm)
-    app.queue(max_size=64, api_open=False)  # whoever asks without the queue would pass by its limits
+    app.queue(max_size=WAITING, api_open=False)  # whoever asks without the queue would pass by its limits
     limits = libraries.limits
     names = None if settings.hosted else names_of(settings.host, settings.names)
     guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
@@ -72,6 +74,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
         ssr_mode=False,
         show_error=True,
         mcp_server=has_tools(),
+        max_threads=THREADS,
         prevent_thread_lock=not wait,
     )
     return app, sources

@@ -30,8 +30,9 @@ from dits.index.location import is_index, location_of
 from dits.index.shard import Answer, Found, Shard, ShardPlan, for_shards
 from dits.index.store import VideoIndex
 from dits.model import RetrievalModel
+from dits.query import check_top, read_query
 from dits.results import Hit, SearchResult
-from dits.search import check_top, load_model, read_query, weights_name
+from dits.search import load_model, weights_name
 
 CPUS_A_SHARD = 1
 """What a shard reserves where there are no GPUs, so that several searches fit on a cluster. It computes on all cores of

@@ -1,0 +1,275 @@
+"""Fifty people at the app at once, for a minute: `make load` starts it as a user does and writes reports/load.
+
+Everybody searches with sentences that nobody else uses, in the way that the page does; five of them follow every
+sentence on the tab Trajectory too, two look at the tab Modality gap instead, and five search through the API.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from dits.files import write_json
+from tests.benchmarks.load_client import Answer, Page, RefusedError, Visitor, sentences
+from tests.conftest import first_answer, serve
+
+REPORT = Path(__file__).resolve().parents[2] / "reports" / "load" / "results.json"
+
+THINKING = {"with a pause of 1 to 3 seconds": (1.0, 3.0), "without a pause": (0.0, 0.0)}
+"""How long people look at results before they search again, in seconds."""
+
+LOOKING = 8.0
+"""Seconds that somebody looks at a tab of the analysis before they ask it for the next."""
+
+WAYS, GAPS, CALLS = 5, 2, 5
+
+
+@dataclass
+class Measured:
+    """What came of what people asked for: seconds by what it was, errors by what they said."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    ranks: list[int] = field(default_factory=list)
+
+    async def ask(self, what: str, asked: Awaitable[Any]) -> None:
+        """Waits for an answer, and notes how long that took."""
+        begun = time.perf_counter()
+        try:
+            answer = await asked
+        except (RefusedError, OSError, asyncio.IncompleteReadError) as error:
+            self.errors[f"{what}: {str(error)[:160]}"] += 1
+            await asyncio.sleep(0.5)
+        else:
+            self.seconds.setdefault(what, []).append(time.perf_counter() - begun)
+            if isinstance(answer, Answer) and answer.rank is not None:
+                self.ranks.append(answer.rank)
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """In numbers, over so many seconds."""
+        return {
+            what: {
+                "answers": len(took),
+                "per second": round(len(took) / seconds, 1),
+                **{f"p{share} ms": round(1000 * float(np.percentile(took, share))) for share in (50, 95, 99)},
+                "longest ms": round(1000 * max(took)),
+            }
+            for what, took in sorted(self.seconds.items())
+        } | {
+            "errors": dict(self.errors),
+            "longest queue": max(self.ranks, default=0) + 1,
+        }
+
+
+class Person:
+    """Somebody at the page, by their number among all people; what they do follows from that."""
+
+    def __init__(self, url: str, number: int, texts: Iterator[str], measured: Measured) -> None:
+        self._visitor, self._number, self._texts, self._measured = Visitor(url), number, texts, measured
+        self._random = Random(number)
+        self._gaps = iter(_gap_settings(self._random))
+        self._page: Page | None = None
+
+    async def open(self) -> None:
+        """Opens the page, and sees its first ranking; the first person makes the gap tab ready by that."""
+        await asyncio.sleep(self._random.uniform(0, 5))
+        await self._visitor.get("/")
+        self._page = await self._visitor.open()
+        await self._search()
+        if self._number == 0:
+            await self._visitor.ask(self._page.named("warm"), {})
+        for tab in ("way-method", "gap-first")[: 2 * (self._number < WAYS + GAPS)]:
+            await self._visitor.ask(self._page.event(None, "select", tab), {})
+
+    async def stay(self, until: float, thinking: tuple[float, float]) -> None:
+        """Searches, and what else this person does, until a time of the loop's clock."""
+        doing = self._doing(thinking)
+        while asyncio.get_running_loop().time() < until:
+            await doing()
+
+    async def close(self) -> None:
+        await self._visitor.close()
+
+    def _doing(self, thinking: tuple[float, float]) -> Callable[[], Awaitable[None]]:
+        async def search() -> None:
+            await asyncio.sleep(self._random.uniform(*thinking))
+            await self._measured.ask("search", self._search())
+
+        async def follow() -> None:
+            text = next(self._texts)
+            await self._measured.ask("search", self._search(text))
+            await self._measured.ask("trajectory", self._way(text))
+            await asyncio.sleep(LOOKING)
+
+        async def gap() -> None:
+            await self._measured.ask("gap tab", self._gap())
+            await asyncio.sleep(LOOKING)
+
+        async def call() -> None:
+            await asyncio.sleep(self._random.uniform(*thinking))
+            await self._measured.ask("search by API", self._visitor.call("search", next(self._texts), "dits", 8, False))
+
+        kinds = [follow] * WAYS + [gap] * GAPS + [call] * CALLS
+        return kinds[self._number] if self._number < len(kinds) else search
+
+    async def _search(self, text: str | None = None) -> Answer:
+        assert self._page is not None
+        event = self._page.event("query", "submit", "results")
+        answer = await self._visitor.ask(event, {"query": text or next(self._texts)})
+        assert str(answer.data[0]).count('class="card"') == 8
+        return answer
+
+    async def _way(self, text: str) -> Answer:
+        assert self._page is not None
+        event = self._page.event("way-query", "submit", "way-numbers")
+        return await self._visitor.ask(event, {"way-query": text, "way-method": "dits"})
+
+    async def _gap(self) -> Answer:
+        assert self._page is not None
+        event = self._page.event("gap-split", "input", "gap-numbers")
+        return await self._visitor.ask(event, next(self._gaps))
+
+
+def _gap_settings(random: Random) -> list[dict[str, Any]]:
+    """What can be chosen on the gap tab: what it opens with, and then other splits, methods and maps."""
+    sides = ("mean", "pooled")
+    made = [
+        {"gap-split": split, "gap-first": "dits", "gap-second": second, "gap-side": side, "gap-view": "Linear"}
+        for split, second, side in product(("test", "validation"), ("dits-l2", "shift", "xpool", "mean"), sides)
+    ]
+    return [made[0], *random.sample(made[1:], len(made) - 1)]
+
+
+async def crowd(url: str, process: int, people: int, seconds: float, thinking: tuple[float, float]) -> dict[str, Any]:
+    """So many people at the app for so many seconds, after all have opened the page."""
+    measured, opening = Measured(), Measured()
+    texts = sentences(seed=int(time.time()))
+    crowd = [Person(url, number, texts, measured) for number in range(people)]
+    before = _memory(process)
+    await asyncio.gather(*(opening.ask("opening", person.open()) for person in crowd))
+    used, own, during = _processor(process), time.process_time(), []
+    until = asyncio.get_running_loop().time() + seconds
+
+    async def watch() -> None:
+        while True:
+            during.append(_memory(process))
+            await asyncio.sleep(1)
+
+    watching = asyncio.create_task(watch())
+    begun = time.perf_counter()
+    await asyncio.gather(*(person.stay(until, thinking) for person in crowd))
+    took = time.perf_counter() - begun
+    watching.cancel()
+    cores = {"app": (_processor(process) - used) / took, "clients": (time.process_time() - own) / took}
+    await asyncio.gather(*(person.close() for person in crowd))
+    await asyncio.sleep(2)
+    return {
+        "people": people,
+        "seconds": round(took, 1),
+        "opened with errors": dict(opening.errors),
+        **measured.summary(took),
+        "cores used": {name: round(share, 2) for name, share in cores.items()},
+        "memory MB": {"before": before, "highest": max(during), "after": _memory(process)},
+    }
+
+
+async def many(url: str, process: int, people: int, queries: int) -> dict[str, Any]:
+    """So many searches by people who do not pause, half of them through the API, and the memory along them."""
+    measured, texts, along = Measured(), sentences(), []
+    visitors = [Visitor(url) for _ in range(people)]
+    done = 0
+
+    async def search(number: int, visitor: Visitor) -> None:
+        nonlocal done
+        event = (await visitor.open()).event("query", "submit", "results")
+        while done < queries:
+            done += 1
+            if done % max(1, queries // 20) == 1:
+                along.append({"query": done, "MB": _memory(process)})
+            text = next(texts)
+            asked = (
+                visitor.ask(event, {"query": text}) if number % 2 else visitor.call("search", text, "dits", 8, False)
+            )
+            await measured.ask("search" if number % 2 else "search by API", asked)
+        await visitor.close()
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(search(number, visitor) for number, visitor in enumerate(visitors)))
+    took = time.perf_counter() - begun
+    along.append({"query": done, "MB": _memory(process)})
+    return {"queries": done, "people": people, "seconds": round(took, 1), **measured.summary(took), "memory": along}
+
+
+def _memory(process: int) -> int:
+    """Megabytes that a process and those that it started hold."""
+    pages = sum(int(Path(f"/proc/{number}/statm").read_text().split()[1]) for number in _family(process))
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+def _processor(process: int) -> float:
+    """Seconds of all cores that a process, and those that it started, have had."""
+    fields = [Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split() for number in _family(process)]
+    return sum(int(of[11]) + int(of[12]) for of in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [process, *(member for child in children for member in _family(child))]
+
+
+def _machine() -> dict[str, Any]:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(": ")[2] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load before": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    """Measures what is asked for, and writes that part of the report anew."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.load_report", description=__doc__)
+    parser.add_argument("--people", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--queries", type=int, help="so many searches instead, to see whether memory grows")
+    parser.add_argument("--out", type=Path, default=REPORT)
+    args = parser.parse_args()
+    found: dict[str, Any] = {"measured": time.strftime("%Y-%m-%d %H:%M"), "machine": _machine()}
+    for name, measure in _measures(args).items():
+        process, url = serve()
+        try:
+            first_answer(url)
+            found[name] = asyncio.run(measure(url, process.pid))
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+        print(json.dumps({name: found[name]}, indent=1), flush=True)
+    report = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, report | {"memory" if args.queries else "load": found})
+
+
+def _measures(args: argparse.Namespace) -> dict[str, Callable[[str, int], Any]]:
+    if args.queries:
+        return {"many queries": lambda url, process: many(url, process, args.people, args.queries)}
+    return {
+        name: lambda url, process, thinking=thinking: crowd(url, process, args.people, args.seconds, thinking)
+        for name, thinking in THINKING.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
