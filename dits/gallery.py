@@ -53,8 +53,12 @@ class Gallery(Protocol):
         The weights of a video sum to 1.
         """
 
-    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The frame that one text (d,) matches best in each of the videos at `rows`, by default in all: (rows,)."""
+    def best_frames(self, text: Tensor, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        """The frame that one text (d,) matches best in each of the videos at `rows`, by default in all: (rows,).
+
+        Args:
+            weights: what `frame_weights` says of these videos, where that is known.
+        """
 
 
 class MeanGallery:
@@ -90,7 +94,7 @@ class MeanGallery:
         """See `Gallery`: all frames count the same."""
         return _equal_weights(self._frames, self._at(rows))
 
-    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+    def best_frames(self, text: Tensor, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
         return _nearest_frames(text, self._frames, self._at(rows))
 
@@ -144,9 +148,9 @@ class XPoolGallery:
         attending = self._queries(text[None])[0] if self._by_aligned else text[None].to(self._videos.device)
         return self._scorer.attention(attending[0], self._videos, rows).cpu()
 
-    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+    def best_frames(self, text: Tensor, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
-        return self.frame_weights(text, rows).argmax(dim=1)
+        return (self.frame_weights(text, rows) if weights is None else weights).argmax(dim=1)
 
     @torch.inference_mode()
     def _queries(self, texts: Tensor, aligned: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -190,11 +194,11 @@ class PairwiseGallery:
         blocks = _chosen(self._frames, rows).split(_PAIRS_AT_ONCE)
         return torch.cat([pooling.attention(text, block.float())[0].mean(dim=1) for block in blocks]).cpu()
 
-    def best_frames(self, text: Tensor, rows: Tensor | None = None) -> Tensor:
+    def best_frames(self, text: Tensor, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """See `Gallery`."""
         if self._model.pooling is None:
             return _nearest_frames(text, self._frames, rows)
-        return self.frame_weights(text, rows).argmax(dim=1)
+        return (self.frame_weights(text, rows) if weights is None else weights).argmax(dim=1)
 
     @torch.inference_mode()
     def _blocks(self, texts: Tensor) -> Iterator[Tensor]:

@@ -223,7 +223,7 @@ class ExactScorer:
         Args:
             rows: which videos; all by default.
         """
-        vectors = self._queries(text[None], text[None]).vectors[0, :, 0]
+        vectors = self._attending(in_fours(text[None]))[0]
         chosen = torch.arange(len(videos)) if rows is None else rows
         blocks = [videos[block] for block in chosen.to(videos.device).split(BLOCK)]
         logits = [(b.frames.float() @ vectors.T) * b.inverse_deviations[..., None] for b in blocks]
@@ -236,20 +236,28 @@ class ExactScorer:
 
     def _folded(self, texts: Tensor, aligned: Tensor) -> _Queries:
         pool, heads = self.pooling, self.heads
-        key, value = (layer.weight.unflatten(0, (heads, -1)) for layer in (pool.key, pool.value))  # (H, e, d)
-        query = pool.query(pool.norm_in(texts)).unflatten(-1, (heads, -1))
-        for_logits = torch.einsum("the,hed->thd", query / math.sqrt(query.shape[-1]), key)
         unit = F.normalize(aligned, dim=-1)
         before_norm = _centred(unit * pool.norm_out.weight)
         attended = _centred((before_norm + before_norm @ pool.linear.weight) * pool.norm_attended.weight)
         weighed = attended @ pool.output.weight
+        value = pool.value.weight.unflatten(0, (heads, -1))  # (H, e, d)
         for_values = torch.einsum("the,hed->thd", weighed.unflatten(-1, (heads, -1)), value)
         left_out = for_values.sum(dim=1) @ pool.norm_in.bias + weighed @ pool.value.bias + attended @ pool.output.bias
         constants = torch.stack([left_out, before_norm @ self._constant(), unit @ pool.norm_out.bias], dim=1)
-        vectors = torch.stack([for_logits, for_values], dim=2) * pool.norm_in.weight
-        return _Queries(
-            _centred(vectors.double()).float(), constants
-        )  # 1 / sd is large: what is left of the mean counts
+        vectors = torch.stack([self._attending(texts), self._of_frames(for_values)], dim=2)
+        return _Queries(vectors, constants)
+
+    def _attending(self, texts: Tensor) -> Tensor:
+        """C w (T, H, d) of texts (T, d)."""
+        pool, heads = self.pooling, self.heads
+        query = pool.query(pool.norm_in(texts)).unflatten(-1, (heads, -1))
+        key = pool.key.weight.unflatten(0, (heads, -1))  # (H, e, d)
+        return self._of_frames(torch.einsum("the,hed->thd", query / math.sqrt(query.shape[-1]), key))
+
+    def _of_frames(self, vectors: Tensor) -> Tensor:
+        """What multiplies a frame over its deviation, of what multiplies one that is normed (T, H, d)."""
+        # 1 / sd is large: what is left of the mean counts
+        return _centred((vectors * self.pooling.norm_in.weight).double()).float()
 
     def _fill(self, scores: Tensor, queries: _Queries, videos: PreparedVideos | ChosenVideos) -> None:
         """Writes the scores (T, V)."""

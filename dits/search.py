@@ -207,7 +207,7 @@ class SearchEngine:
         """The results of one text (d,) by each method, of its scores (V,) in the galleries."""
         best = {name: top_of([values[None]], question.top).rows[0] for name, values in scores.items()}
         weights = {name: gallery.frame_weights(text, best[name]) for name, gallery in galleries.items()}
-        frames = {name: gallery.best_frames(text, best[name]) for name, gallery in galleries.items()}
+        frames = {name: gallery.best_frames(text, best[name], weights[name]) for name, gallery in galleries.items()}
         ranks = {
             name: {other: ranks_at(values, rows).tolist() for other, values in scores.items()}
             for name, rows in best.items()
@@ -250,22 +250,22 @@ class SearchEngine:
         """The best of the scores (C,), by their places in them, with what belongs to each in the same order."""
         of_all = _of_all(scores, some)
         mean, deviation = of_all.mean(), of_all.std().clamp_min(1e-9) if len(of_all) > 1 else torch.tensor(1.0)
-        times = self.embeddings.times
+        deviations = (scores[best] - mean) / deviation
         rows = best if some is None else some.rows[best]
+        times = self.embeddings.times[rows]
+        of_hits = (rows, scores[best], deviations, times, weights, frames)  # numbers, for tensors of one are slow
         return tuple(
             Hit(
                 rank=rank,
                 clip=self.corpus.clips[row],
-                score=float(scores[place]),
-                deviations=float((scores[place] - mean) / deviation),
-                frames=tuple(
-                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], of_frames, strict=True)
-                ),
-                best_moment=round(float(times[row, moment]), 3),
-                ranks={name: of_hits[rank - 1] for name, of_hits in ranks.items()},
+                score=score,
+                deviations=above,
+                frames=tuple(FrameWeight(round(t, 3), weight) for t, weight in zip(shown, of_frames, strict=True)),
+                best_moment=round(shown[moment], 3),
+                ranks={name: places[rank - 1] for name, places in ranks.items()},
             )
-            for rank, (row, place, of_frames, moment) in enumerate(
-                zip(rows.tolist(), best.tolist(), weights, frames, strict=True), start=1
+            for rank, (row, score, above, shown, of_frames, moment) in enumerate(
+                zip(*(of.tolist() for of in of_hits), strict=True), start=1
             )
         )
 

@@ -7,5 +7,8 @@ from contextlib import suppress
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# Before PyTorch's threads: those without work sleep, for what else is computed beside them needs the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 with suppress(ImportError):
     import spaces  # noqa: F401  before PyTorch, which it changes where GPUs are lent (ui/gpu.py)

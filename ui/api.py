@@ -13,6 +13,7 @@ from dits.query import MAX_RESULTS, read_query
 from ui import answers, asked
 from ui.analysing import Analyst, checked_choice
 from ui.answers import Described
+from ui.aside import Aside
 from ui.gap_tab import NO_PAIRS
 from ui.queueing import SEARCHES
 from ui.shown_errors import shown_errors
@@ -247,14 +248,14 @@ class Api:
         return self._sources.libraries.of(None).token if asked.flag(own, "own") else None
 
 
-def add_endpoints(app: gr.Blocks, api: Api) -> None:
+def add_endpoints(app: gr.Blocks, api: Api, aside: Aside) -> None:
     """Makes the endpoints public, within a page. What takes long has a queue of its own, so that searches go on."""
     quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES}
     long: dict[str, Any] = {"concurrency_id": "measuring", "concurrency_limit": 1}
     for endpoint in (api.search, api.corpus):
         gr.api(shown_errors(endpoint), **quick)
     for endpoint in (api.trajectory, api.gap, api.evaluate, api.embed):
-        gr.api(shown_errors(endpoint), **long)
+        gr.api(aside(endpoint), **long)
     _describe_parameters(app)
 
 

@@ -19,11 +19,10 @@ from analysis.shift_figure import shift_panel
 from dits.errors import DitsError, require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, gap_html
-from ui.indexing import give_way
+from ui.aside import Aside, give_way
 from ui.links import link_html
 from ui.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.results import notice_html
-from ui.shown_errors import shown_errors
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
 LINEAR = "Linear"
@@ -189,13 +188,14 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
 
 
 def build_gap_tab(
-    tab: gr.Tab, source: gr.State, analyst: Callable[[str | None], Analyst], shared: dict[str, Any]
+    tab: gr.Tab, source: gr.State, analyst: Callable[[str | None], Analyst], aside: Aside, shared: dict[str, Any]
 ) -> tuple[GapTab, dict[str, Any]]:
     """Lays the tab out; returns what it calls, and its controls by their names in links.
 
     Args:
         source: holds what is searched.
         analyst: gives the analyst of that.
+        aside: runs what the tab calls.
         shared: settings that all events of the tab have.
     """
     handle = GapTab(analyst)
@@ -220,13 +220,11 @@ def build_gap_tab(
     inputs, outputs = [split, first, second, side, view, three, source], [numbers, panels, maps, chosen]
     shared = {**shared, "show_progress_on": [numbers, maps]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
-    methods, show = [split, first, second], shown_errors(handle.show)
-    opened = tab.select(
-        shown_errors(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared
-    )
+    methods, show = [split, first, second], aside(handle.show)
+    opened = tab.select(aside(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared)
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
     gr.on([control.input for control in inputs[:-1]], show, inputs, outputs, **last)
-    picked = maps.select(shown_errors(handle.chosen), [*methods, source], chosen, **last)
+    picked = maps.select(aside(handle.chosen), [*methods, source], chosen, **last)
     picked.success(None, None, None, js=reveal("gap-chosen"))
     return handle, {
         "split": split, "method": first, "beside": second, "side": side, "map": view, "three": three

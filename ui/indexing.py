@@ -1,12 +1,11 @@
 """Runs that change an index, in the background: one at a time on the whole page, as they share encoder and cores."""
 
-import os
-import sys
 import threading
 from collections.abc import Callable
 
 from dits.errors import DitsError, require
 from dits.index.config import AddProgress, AddReport, Progress
+from ui.aside import give_way
 
 Work = Callable[[Progress], AddReport]
 """Changes an index, and ends when the progress that it is given raises."""
@@ -104,12 +103,6 @@ class Indexing:
         self.progress = progress
         if self._stop.is_set():
             raise _StoppedError
-
-
-def give_way() -> None:
-    """On Linux, where threads have a priority of their own, this one gets a low one: searches go first."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 class _StoppedError(Exception):

@@ -8,6 +8,7 @@ import gradio as gr
 
 from ui.about_tab import build_about_tab
 from ui.api import Api, add_endpoints
+from ui.aside import Aside
 from ui.checked import CheckedBlocks
 from ui.gap_tab import build_gap_tab
 from ui.links import names
@@ -52,11 +53,12 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
                 tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
                 search.show_after(opened)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
+            aside = Aside(threads=2)  # one for the tabs and one for the API
             analyst = opening.patient(sources.analyst)
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
-                way = build_trajectory_tab(trajectory, search.query, source, analyst, quiet)
+                way = build_trajectory_tab(trajectory, search.query, source, analyst, aside, quiet)
             with gr.Tab("Modality gap", id="gap") as gap:
-                gap_tab, pairs = build_gap_tab(gap, source, analyst, quiet)
+                gap_tab, pairs = build_gap_tab(gap, source, analyst, aside, quiet)
             with gr.Tab("About", id="about"):
                 build_about_tab()
         tabs.change(None, None, None, js="() => window.dits.address()", api_visibility="private")
@@ -65,5 +67,5 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
             shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
         if limits:
             app.unload(tab.leave)
-        add_endpoints(app, Api(sources))
+        add_endpoints(app, Api(sources), aside)
     return app

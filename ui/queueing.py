@@ -12,6 +12,12 @@ THREADS = 64
 """For events: searches, one analysis, and pages that follow what goes on in the background."""
 
 
+SWITCH = 0.0005
+"""Seconds after which a thread that interprets Python lets another go on; by default ten times as many. A search gives
+up the interpreter some hundred times, for every product of matrices, and waits as long each time for a figure that is
+made beside it."""
+
+
 def without_statistics() -> None:
     """Keeps Gradio from summing up all its past events after every one, for a dashboard that the app does not have.
 

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ui.loading import EngineLoader
 from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
-from ui.queueing import THREADS, WAITING, without_statistics
+from ui.queueing import SWITCH, THREADS, WAITING, without_statistics
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
 from ui.theme import THEME
@@ -52,6 +53,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
     sources = Sources(loader, libraries, main)
     without_statistics()
+    sys.setswitchinterval(SWITCH)
     app = build_app(loader, sources, settings.warm)
     app.queue(max_size=WAITING, api_open=False)  # whoever asks without the queue would pass by its limits
     limits = libraries.limits

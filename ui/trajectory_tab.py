@@ -21,11 +21,11 @@ from analysis.way_figure import followed_map, way_panel
 from dits.errors import require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, way_html
+from ui.aside import Aside
 from ui.gap_tab import KINDS, LINEAR, MAP_TITLES
 from ui.links import link_html
 from ui.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.results import notice_html
-from ui.shown_errors import shown_errors
 
 STARTS = 3
 """Gaussian starts of the diffusion baseline that are drawn beside a sentence's way."""
@@ -135,6 +135,7 @@ def build_trajectory_tab(
     search_query: gr.Textbox,
     source: gr.State,
     analyst: Callable[[str | None], Analyst],
+    aside: Aside,
     shared: dict[str, Any],
 ) -> dict[str, Any]:
     """Lays the tab out and returns its controls by their names in links; see `ui.gap_tab.build_gap_tab`."""
@@ -172,18 +173,18 @@ def build_trajectory_tab(
     inputs, outputs = [query, *sampling, beside, view, three, source], [numbers, panels, chosen]
     shared = {**shared, "show_progress_on": [numbers, panels]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
-    show = shown_errors(handle.show)
+    show = aside(handle.show)
     opened = tab.select(
-        shown_errors(handle.opened),
+        aside(handle.opened),
         [seen, numbers, search_query, query, method, source],
         [seen, fresh, query, method, beside],
         **shared,
     )
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    method.change(shown_errors(handle.settings), [method, source], [steps, noise, seed], **last)
+    method.change(aside(handle.settings), [method, source], [steps, noise, seed], **last)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
-    picked = panels.select(shown_errors(handle.chosen), [query, *sampling, beside, source], chosen, **last)
+    picked = panels.select(aside(handle.chosen), [query, *sampling, beside, source], chosen, **last)
     picked.success(None, None, None, js=reveal("way-chosen"))
     return {
         "method": method, "steps": steps, "noise": noise, "seed": seed, "beside": beside, "map": view, "three": three

@@ -100,7 +100,8 @@ class Shard:
             self._model.alignment.aligned = aligned
         top = self._gallery.top(text, k)
         rows, times = top.rows[0], self._snapshot.times
-        weights, moments = self._gallery.frame_weights(text[0], rows), self._gallery.best_frames(text[0], rows)
+        weights = self._gallery.frame_weights(text[0], rows)
+        moments = self._gallery.best_frames(text[0], rows, weights)
         found = tuple(
             Found(
                 score=float(score),
