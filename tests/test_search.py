@@ -136,12 +136,17 @@ def test_shipped_embeddings_fit_the_corpus_and_the_encoder(engine):
 
 
 def test_shipped_embeddings_are_those_of_the_built_clips(engine):
-    """Three clips decoded and embedded anew; H.264 encoders differ in the last bits, so nearly equal will do."""
+    """Three clips decoded and embedded anew. They were encoded (H.264) on this machine, and encoders differ between
+    processors, so nearly equal will do; no other clip is nearer.
+    """
     from dits.corpus import Corpus
     from dits.embeddings import embed_corpus
 
     some = Corpus("demo", engine.corpus.clips[::100])
     fresh = embed_corpus(some, engine.encoder)
     shipped = engine.embeddings.select(some.ids)
-    assert float(F.cosine_similarity(fresh.frames, shipped.frames, dim=-1).min()) > 0.98
+    assert float(F.cosine_similarity(fresh.frames, shipped.frames, dim=-1).min()) > 0.97
+    means = (F.normalize(of.frames.float().mean(dim=1), dim=-1) for of in (fresh, engine.embeddings))
+    nearest = (next(means) @ next(means).T).argmax(dim=1)
+    assert [engine.embeddings.ids[row] for row in nearest] == list(some.ids)
     torch.testing.assert_close(fresh.times, shipped.times)
