@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from analysis.gap import MEASURES
@@ -32,7 +33,8 @@ every = pytest.mark.parametrize("path", documents(), ids=name_of)
 
 @pytest.fixture
 def here(demo, tmp_path, monkeypatch):
-    """A folder with the assets, in a home with a few videos and a cache that holds the demo clips and nothing else.
+    """A folder with the assets and somebody's embeddings, in a home with a few videos and a cache that holds the demo
+    clips and nothing else.
 
     What the documents' examples add to the registries is gone afterwards.
     """
@@ -43,6 +45,8 @@ def here(demo, tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "assets").symlink_to(REPOSITORY / "assets")
+    text, video = np.random.default_rng(0).normal(size=(2, 50, 8))
+    np.savez(folder / "embeddings.npz", text=text, video=video)
     clips = demo_folder()
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     demo_folder().parent.mkdir(parents=True)
