@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.media import NOTHING
 from ui.uploads import Uploads
 
 _NAME = r"[A-Za-z0-9_-]+"
@@ -29,18 +30,18 @@ ADDRESSES = {
         "/",
         r"/(?:config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|plotly\.js)",
         rf"/(?:assets|static)/{_FILE}",  # what Gradio's page is made of
-        r"/(?:clip|thumbnail)/.+",
+        rf"/(?:clip|thumbnail)/{_NAME}/.+",
         r"/gradio_api/(?:info|openapi\.json|app_id|startup-events|queue/data|upload_progress)/?",
         rf"/gradio_api/heartbeat/{_NAME}",
         rf"/gradio_api/call/(?:v2/)?{_NAME}/{_NAME}",
-        r"/gradio_api/mcp(?:/.*)?",
+        r"/gradio_api/mcp(?:/|/schema)?",
     ),
     "POST": (
         r"/gradio_api/(?:queue/join|cancel|reset|upload)/?",
         rf"/gradio_api/(?:run|call|call/v2)/{_NAME}/?",
-        r"/gradio_api/mcp(?:/.*)?",
+        "/gradio_api/mcp/?",
     ),
-    "DELETE": (r"/gradio_api/mcp(?:/.*)?",),
+    "DELETE": ("/gradio_api/mcp/?",),
 }
 """The addresses that are answered, by method; HEAD and OPTIONS are as GET and POST."""
 
@@ -121,7 +122,7 @@ class Guard:
 
     def _check(self, request: Request) -> None:
         """Raises HTTPException for what is not answered."""
-        if self._names is not None and not _is_own(request.headers.get("host", ""), self._names):
+        if self._names is not None and not all(_is_own(host, self._names) for host in _asked_for(request)):
             raise HTTPException(
                 403, "The app is not known by this name: ask for 127.0.0.1, or name it with --name NAME when you start."
             )
@@ -130,7 +131,7 @@ class Guard:
         method = {"HEAD": "GET", "OPTIONS": "POST"}.get(request.method, request.method)
         where, path = _WHERE.get(method), request.scope["path"]
         if where is None or not where.fullmatch(path) or len(path) + len(request.url.query) > _LONGEST:
-            raise HTTPException(404, "There is nothing at this address.")
+            raise HTTPException(404, NOTHING)
 
 
 def names_of(host: str | None, further: Iterable[str]) -> list[str]:
@@ -179,6 +180,12 @@ def _headers(hosted: bool) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
     }
     return headers if hosted else headers | {"X-Frame-Options": "SAMEORIGIN"}
+
+
+def _asked_for(request: Request) -> list[str]:
+    """What a request calls this run: the page's own address becomes what servers before it say, where they do."""
+    passed_on = ",".join(request.headers.getlist("x-forwarded-host"))
+    return [request.headers.get("host", ""), *(host.strip() for host in passed_on.split(",") if host.strip())]
 
 
 def _is_own(host: str, names: set[str]) -> bool:

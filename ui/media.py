@@ -31,6 +31,9 @@ PLOTLY_ADDRESS = "/plotly.js"
 CORPUS = "corpus"
 """Stands in addresses for the page's corpus, as a token does for an index."""
 
+NOTHING = "There is nothing at this address."
+"""What is said where no clip is, nor anything else."""
+
 _BEGINNINGS = (b"\x1aE\xdf\xa3", b"OggS", b"0&\xb2u\x8ef\xcf\x11", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
@@ -168,4 +171,4 @@ def _found(library: Callable[[str], Segments | None], request: Request, what: st
 
 
 def _nothing() -> Response:
-    return Response("Not found", status_code=404, media_type="text/plain")
+    return Response(NOTHING, status_code=404, media_type="text/plain")
