@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from dits.errors import DitsError
+from dits.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.run(args)
         return 0
     except DitsError as error:
-        print(f"analysis: {error}", file=sys.stderr)
+        print(f"analysis: {printable(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -18,8 +18,8 @@ KEYS = ("text", "video", "pairs", "text_steps")
 text and video (P, 2), where it is not one and the same index; text_steps (S, N, d), the texts' points on their way."""
 
 MAX_BYTES, MAX_RATIO = 16 * 2**30, 20
-"""What a file may hold unpacked: 16 GiB, and of more than 256 MiB no more than 20 times its size, which embeddings do
-not reach; so that a small file cannot fill the memory."""
+"""What a file may hold unpacked: 16 GiB, and of more than 256 MiB no more than 20 times what it takes of the disk, as
+embeddings never do; so that a small file cannot fill the memory."""
 
 
 def read_features(path: Path) -> Flow:
@@ -74,6 +74,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path):
             return _read_npz(path)
+        _require_small(path)
         with safe_open(path, framework="pt") as stream:
             return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except InputError:
@@ -94,13 +95,26 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         return {name.removesuffix(".npy"): _array(path, archive, name) for name in archive.namelist()}
 
 
+def _require_small(path: Path) -> None:
+    """Raises InputError where a file is too large, or mostly holes, which take no room on the disk but would here."""
+    found = path.stat()
+    taken = getattr(found, "st_blocks", found.st_size // 512) * 512  # Windows does not tell
+    require(
+        found.st_size <= MAX_BYTES, f"{path} holds {found.st_size / 2**30:.0f} GiB: more than {MAX_BYTES // 2**30}."
+    )
+    require(
+        found.st_size <= max(2**28, MAX_RATIO * taken),
+        f"{path} holds {found.st_size / 2**30:.0f} GiB in {taken / 2**20:.0f} MiB of the disk, as no embeddings do.",
+    )
+
+
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Tensor:
     with archive.open(name) as stream:
         try:
             array = npy.read_array(stream, allow_pickle=False, max_header_size=10_000)
             return torch.from_numpy(np.ascontiguousarray(array))
         except (ValueError, TypeError) as error:
-            reason = str(error)[:200]
+            reason = " ".join(str(error).split())[:200]  # NumPy's has several lines
             raise InputError(
                 f"{path}: '{name[:100]}' is no plain array of numbers ({reason}); pickled objects are not read."
             ) from error

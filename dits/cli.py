@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dits.commands import ablate, corpus, data, encoder, evaluate, index, prepare, search, train
 from dits.errors import DitsError
+from dits.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except DitsError as error:
-        print(f"dits: {error}", file=sys.stderr)
+        print(f"dits: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dits: interrupted. Nothing is half-written; run the command again.", file=sys.stderr)

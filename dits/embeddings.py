@@ -218,7 +218,7 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
     try:
         with safe_open(path, framework="pt") as file:
             header = parse_json((file.metadata() or {})[_HEADER])
-            frames, times = file.get_tensor("frames").float(), file.get_tensor("times")
+            frames, times = file.get_tensor("frames"), file.get_tensor("times")
         fits = (
             header["encoder"] == encoder.id
             and header["ids"] == corpus.ids
@@ -229,7 +229,7 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
         raise CorpusError(f"The embeddings in {path} are damaged.") from error
     if not fits:
         raise CorpusError(f"The embeddings in {path} are of other videos or of another encoder.")
-    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames, times)
+    return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames.float(), times)
 
 
 def _key(corpus: Corpus, encoder: Encoder, files: list[list[int]] | None = None) -> str:

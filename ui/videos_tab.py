@@ -91,7 +91,7 @@ class VideosTab:
             run_html(library.runs),
             gr.Button(visible=False),
             held_html(status, hidden),
-            gr.Dropdown(choices=list(sources), value=None),
+            gr.Dropdown(choices=[] if hidden else list(sources), value=None),  # which shows whole paths
             gr.Column(visible=status is not None),
             _where(some and self._choosable, changed),
             gr.Button(visible=some),

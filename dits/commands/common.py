@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dits.errors import InputError
 from dits.model import METHODS
+from dits.terminal import printable
 
 if TYPE_CHECKING:
     from dits.corpus import Corpus
@@ -95,7 +96,7 @@ def as_json(value: Any) -> str:
 def show_notices(notices: Sequence[str]) -> None:
     """Sentences that are no results, on the error stream."""
     for notice in notices:
-        print(f"dits: {notice}", file=sys.stderr)
+        print(f"dits: {printable(notice)}", file=sys.stderr)
 
 
 def show_embedding(done: int, total: int) -> None:

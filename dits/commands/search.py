@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dits.commands.common import add_command, add_sources, as_json, show_notices, show_progress
 from dits.errors import InputError
 from dits.model import METHODS
+from dits.terminal import printable
 
 if TYPE_CHECKING:
     from dits.commands.common import Commands
@@ -48,8 +49,10 @@ def _search(args: argparse.Namespace) -> None:
     show_notices([result.notice] if result.notice else [])
     show_notices([f"The ranking is partial: {sentence}" for sentence in result.missing])
     for hit in result.hits:
-        print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.deviations:+.1f} sd  {hit.clip.id}  at {hit.best_moment:.1f} s")
-        print(f"     {hit.clip.title if hit.clip.captions else shown(os.fsencode(hit.clip.path))}")
+        name, text = hit.clip.id, hit.clip.title if hit.clip.captions else shown(os.fsencode(hit.clip.path))
+        score = f"{hit.score:.3f}  {hit.deviations:+.1f} sd"
+        print(f"{hit.rank:>3}  {score}  {printable(name)}  at {hit.best_moment:.1f} s")
+        print(f"     {printable(text)}")
 
 
 def _here(args: argparse.Namespace) -> "SearchResult":

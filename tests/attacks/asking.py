@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-_SENTENCE = re.compile(r"[A-Z'\"][^\n]* [^\n]{3,300}\Z")
+_SENTENCE = re.compile(r"\S[^\n]* [^\n]{3,300}\Z")
 _INNARDS = re.compile(r"Traceback|File \"|site-packages|/home/|/tmp/|/root/|Error\(|<class ")
 
 
@@ -75,11 +75,12 @@ def told(app: str, endpoint: str, *values: Any) -> tuple[bool, Any]:
 
 def event(app: str, number: Any, data: Any, session: Any, **more: Any) -> tuple[bool, Any]:
     """Whether an event of the page went well, and its outputs or what it says is wrong."""
-    api = f"{app}gradio_api/queue/"
-    sent = httpx.post(f"{api}join", json={"data": data, "fn_index": number, "session_hash": session, **more})
-    if sent.status_code != 200:
-        return False, sent.json()["detail"]
-    with httpx.stream("GET", f"{api}data", params={"session_hash": session}, timeout=60) as stream:
+    body = {"data": data, "fn_index": number, "session_hash": session, **more}
+    sent = asked(app, "/gradio_api/queue/join", "POST", body)
+    if sent.status != 200:
+        return False, json.loads(sent.body)["detail"]
+    address = f"{app}gradio_api/queue/data"
+    with httpx.stream("GET", address, params={"session_hash": session}, timeout=60) as stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix("data: ") or "{}")
             if message.get("msg") == "process_completed":
