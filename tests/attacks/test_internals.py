@@ -181,10 +181,8 @@ def test_tools_that_are_none(app_url):
         assert "nknown tool" in answer["content"][0]["text"]
 
 
-@attack(
-    "a hosted page", "the preparing of weights by a call, where none are missing, and 20 at once", "made once, for all"
-)
-def test_preparing_is_made_once(app_url):
+@attack("the page's events", "the preparing of weights, called directly where none are missing", "nothing is made")
+def test_preparing_of_nothing(app_url):
     [prepare] = [
         one["id"] for one in json.loads(asked(app_url, "/config").body)["dependencies"] if one["api_name"] == "prepare"
     ]

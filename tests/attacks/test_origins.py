@@ -162,7 +162,7 @@ window.onload = async () => {
 @attack(
     "a visitor's browser",
     "a page on another port of this machine that fetches, posts, shows and listens",
-    "nothing comes",
+    "refused, or nothing comes",
 )
 def test_a_page_of_another_site_in_a_real_browser(browser, app_url, engine, tmp_path):
     clip = json.dumps(engine.corpus.ids[0])

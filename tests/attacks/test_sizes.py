@@ -1,6 +1,5 @@
 """Too much: bodies, uploads, pictures, frames, nesting and waiting that would fill memory, disk or time."""
 
-import resource
 import struct
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from dits.errors import VideoError
 from dits.video import sample_frames
 from tests.attacks.asking import asked, event, told
 from tests.attacks.attack import attack
+from tests.attacks.memory import little_memory
 from tests.attacks.test_paths import CUT
 from tests.attacks.test_sessions import number_of
 from tests.own_videos import uploaded, wait_for
@@ -81,7 +81,7 @@ def test_addresses_and_headers_that_are_too_long(app_url, engine):
 
 @attack(
     "the API",
-    "a sentence of 1.9 million characters, 500 of them, numbers of 400 digits",
+    "a sentence of 1.9 million characters, 20 long ones, numbers of 400 digits",
     "cut with a notice, or a sentence",
 )
 def test_sentences_that_are_too_long(app_url):
@@ -90,7 +90,7 @@ def test_sentences_that_are_too_long(app_url):
     assert well
     assert len(found["query"]) <= 20_000
     assert "longer than the encoder reads" in found["notice"]
-    well, found = told(app_url, "embed", ["x" * 19_000] * 100, None)
+    well, found = told(app_url, "embed", ["x" * 19_000] * 20, None)
     assert well
     well, said = told(app_url, "search", "a dog", "mean", 10**400, False)
     assert (well, said) == (False, "The number of results must be from 1 to 100, not that.")
@@ -167,7 +167,7 @@ def test_uploads_that_fill_the_room_for_them(tmp_path):
 
 
 def pixel_bomb(path):
-    """A few hundred bytes that ask for 30,000 x 30,000 pixels."""
+    """A few kilobytes that ask for 30,000 x 30,000 pixels."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=1)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
@@ -195,7 +195,7 @@ def frame_bomb(path, frames):
 
 @attack(
     "videos",
-    "a picture of 900 megapixels in 500 bytes; 200,000 frames; four billion samples",
+    "900 megapixels in a few kilobytes; 200,000 frames; four billion samples",
     "a sentence, or read in little memory",
 )
 def test_pictures_and_frames_that_no_memory_holds(tmp_path):
@@ -204,15 +204,15 @@ def test_pictures_and_frames_that_no_memory_holds(tmp_path):
     for box, offset in ((b"stsz", 8), (b"stts", 8), (b"stts", 12)):
         struct.pack_into(">I", data, data.rindex(box) + offset, 0xFFFFFFF0)
     lying.write_bytes(data)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    with pytest.raises(VideoError):
-        sample_frames(pixel_bomb(tmp_path / "pixels.avi"))
-    with suppress(VideoError):
-        assert len(sample_frames(lying).frames) == 12
+    began = time.monotonic()
     bomb = frame_bomb(tmp_path / "frames.mkv", 200_000)
     assert bomb.stat().st_size < 2**24
-    assert len(sample_frames(bomb).frames) == 12
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 300 * 2**20
+    with little_memory():
+        with pytest.raises(VideoError):
+            sample_frames(pixel_bomb(tmp_path / "pixels.avi"))
+        with suppress(VideoError):
+            assert len(sample_frames(lying).frames) == 12
+        assert len(sample_frames(bomb).frames) == 12
     assert time.monotonic() - began < 60
 
 
