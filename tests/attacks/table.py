@@ -37,14 +37,14 @@ def modules() -> Iterator[ModuleType]:
     return (import_module(f"tests.attacks.test_{name}") for name in MODULES)
 
 
-def tests_of(module: ModuleType) -> list[Callable[..., Any]]:
+def attacks_of(module: ModuleType) -> list[Callable[..., Any]]:
     """A module's tests, in its own order."""
     return [test for name, test in inspect.getmembers(module, inspect.isfunction) if name.startswith("test_")]
 
 
 def _section(module: ModuleType) -> str:
     """A module's part of the table: its subject, and a row for each attack."""
-    in_order = sorted(tests_of(module), key=lambda test: test.__code__.co_firstlineno)
+    in_order = sorted(attacks_of(module), key=lambda test: test.__code__.co_firstlineno)
     rows = "".join(_row(test) for test in in_order)
     subject = inspect.getdoc(module).partition("\n")[0]
     where = f"tests/attacks/{Path(module.__file__).name}"

@@ -119,7 +119,6 @@ def test_sessions_that_are_no_names(hosted, tmp_path):
 def test_events_of_others(hosted, victim):
     for target in ("queue/data?session_hash=guess", "call/search/guess", "call/v2/search/guess"):
         assert "404: Not Found" in asked(hosted.url, f"/gradio_api/{target}").body.decode()
-    assert asked(hosted.url, "/gradio_api/upload_progress?upload_id=guess").status == 404
     body = {"session_hash": "guess", "fn_index": 1, "event_id": "guess"}
     assert asked(hosted.url, "/gradio_api/cancel", "POST", body).status == 200
     for name in ("VideosTab.stop", "VideosTab.leave"):

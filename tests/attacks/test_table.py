@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.attacks.attack import Attack
-from tests.attacks.table import MODULES, PAGE, modules, tests_of, written
+from tests.attacks.table import MODULES, PAGE, modules, attacks_of, written
 
 
 def test_the_table_is_as_its_command_writes_it():
@@ -15,8 +15,8 @@ def test_every_test_says_what_it_attacks():
     files = {path.stem for path in Path(__file__).parent.glob("test_*.py")} - {"test_table"}
     assert files == {f"test_{name}" for name in MODULES}
     for module in modules():
-        assert tests_of(module)
-        for test in tests_of(module):
+        assert attacks_of(module)
+        for test in attacks_of(module):
             said = getattr(test, "attack", None)
             assert isinstance(said, Attack), test.__name__
             assert all(part and "|" not in part and "\n" not in part for part in (said.on, said.by, said.answer))

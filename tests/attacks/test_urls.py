@@ -160,7 +160,7 @@ def test_addresses_on_the_command_line(words, elsewhere, demo, capsys, tmp_path,
     assert main([word.format(elsewhere) for word in words]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("dits: ")
-    assert re.search("is missing|is no |[Tt]here is no ", said)
+    assert re.search("is missing|is no |is damaged|[Tt]here is no ", said)
 
 
 def _events(app):
