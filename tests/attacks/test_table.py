@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.attacks.attack import Attack
-from tests.attacks.table import MODULES, PAGE, modules, attacks_of, written
+from tests.attacks.table import MODULES, PAGE, attacks_of, modules, written
 
 
 def test_the_table_is_as_its_command_writes_it():
