@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -9,14 +10,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dits.encoders import Encoder
-from dits.files import atomic_path, cache_root, parse_json, sha256_of_json
+from dits.files import atomic_path, cache_root, kept_if_possible, parse_json, sha256_of_json
 
 
 def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path | None = None) -> Tensor:
-    """Embeddings (N, d) of captions, read from the folder (by default of the cache) or computed and kept there.
+    """Embeddings (N, d) of captions, read from the folder or computed and kept there.
+
+    Args:
+        folder: by default one of the cache, which need not have room for them.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder that was named cannot be written.
     """
     made_from = {"encoder": encoder.id, "captions": list(captions)}
     key = sha256_of_json(made_from)
@@ -25,7 +29,7 @@ def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path |
     if kept is not None and kept.shape == (len(captions), encoder.dim):
         return kept
     texts = encoder.encode_text(captions).cpu().contiguous()
-    with atomic_path(path) as temporary:
+    with nullcontext() if folder else kept_if_possible(), atomic_path(path) as temporary:
         save_file({"texts": texts}, temporary, metadata={"dits": json.dumps({"key": key})})
     return texts
 

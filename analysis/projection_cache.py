@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from analysis.projection import KINDS, Cloud, Map, project
 from dits.errors import InputError
-from dits.files import atomic_path, parse_json, sha256_of_json
+from dits.files import atomic_path, kept_if_possible, parse_json, sha256_of_json
 
 _FORMAT = 1
 _HEADER = "map"
@@ -27,11 +27,11 @@ def cached_map(
     neighbours: int = 15,
     min_distance: float = 0.1,
 ) -> Map:
-    """`project`, but a map that the folder holds already is read; a damaged one is made again.
+    """`project`, but a map that the folder holds already is read; a damaged one is made again, and one that cannot be
+    written is not kept.
 
     Raises:
         InputError: as `project` does.
-        StorageError: the folder cannot be written.
     """
     settings = {"seed": seed, "neighbours": neighbours, "min_distance": min_distance}
     path = folder / f"map-{_fingerprint(cloud, [kind, dimensions, settings])[:24]}.safetensors"
@@ -42,7 +42,8 @@ def cached_map(
     except InputError:
         pass
     made = project(cloud, kind, dimensions, seed=seed, neighbours=neighbours, min_distance=min_distance)
-    save_map(made, path)
+    with kept_if_possible():
+        save_map(made, path)
     return made
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dits.commands import ablate, corpus, data, encoder, evaluate, index, prepare, search, train
 from dits.errors import DitsError
+from dits.memory import memory_errors
 from dits.terminal import printable
 
 
@@ -16,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code, or 2 after one sentence on what is wrong, or 130 when interrupted."""
     args = _parser().parse_args(arguments)
     try:
-        code: int = args.run_command(args) or 0
+        with memory_errors():
+            code: int = args.run_command(args) or 0
         sys.stdout.flush()
         return code
     except DitsError as error:

@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dits.corpus import FRAMES, Corpus, read_clips, read_rows
+from dits.corpus import FRAMES, Clip, Corpus, read_clips, read_rows
 from dits.errors import CorpusError
 from dits.files import ASSETS, atomic_path, cache_root, make_folder, sha256_of, sha256_of_json, write_json
 from dits.video import sample_frames
@@ -98,6 +98,23 @@ def build_demo(progress: Progress | None = None, workers: int | None = None) -> 
             done += 1
             _report(progress, done, len(jobs))
     return demo_corpus()
+
+
+def is_built(clip: Clip) -> bool:
+    """Whether a clip is one that `build_demo` makes."""
+    return clip.path.parent.parent == cache_root() / "demo"
+
+
+def rebuild_clip(clip: Clip) -> None:
+    """Builds a clip of the demo corpus again, whose files are gone or damaged.
+
+    Raises:
+        CorpusError: its package is missing or of another release, or its source cannot be read.
+        StorageError: the cache folder cannot be written, or the disk is full.
+    """
+    for job in _jobs():
+        if job.clip == clip.id and not _is_built(job):
+            _build(job)
 
 
 def _jobs() -> list[_Job]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from dits.errors import EncoderError
 from dits.files import ASSETS, parse_json, sha256_of
 from dits.frame_transform import FrameTransform
-from dits.memory import memory_errors
+from dits.memory import in_parts, memory_errors
 from dits.quantization import dequantize, is_quantized
 
 BUNDLED = "bundled"
@@ -171,15 +171,14 @@ class OpenClipEncoder:
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
         at_once = _IMAGES_AT_ONCE_ON_CPU if self.device.type == "cpu" else _IMAGES_AT_ONCE
-        batches = frames.flatten(0, 1).split(at_once)
         with memory_errors():
-            images = (batch.to(self.device).contiguous(memory_format=torch.channels_last) for batch in batches)
-            embeddings = torch.cat([self._model.encode_image(batch).float().cpu() for batch in images])
+            embeddings = in_parts(self._embeddings, frames.flatten(0, 1), at_once)
         return embeddings.unflatten(0, frames.shape[:2])
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Embeddings (B, F, d) of frames that are resized and cropped (B, F, 3, H, W), uint8 (`transform.crop`)."""
-        return self.encode_frames(self.transform.normalise(pixels.to(self.device, non_blocking=True)))
+        with memory_errors():
+            return self.encode_frames(self.transform.normalise(pixels.to(self.device, non_blocking=True)))
 
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """Network input (F, 3, H, W) of RGB frames (F, H, W, 3), uint8: OpenCLIP's own evaluation transform."""
@@ -193,6 +192,11 @@ class OpenClipEncoder:
             # A transformers tower masks its padding, so padding that no text of the batch needs only costs time.
             tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
         return tokens
+
+    def _embeddings(self, images: Tensor) -> Tensor:
+        """Embeddings (B, d) of preprocessed images (B, 3, H, W)."""
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return self._model.encode_image(images).float().cpu()
 
     @property
     def _has_pooler(self) -> bool:

@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,6 +83,15 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise StorageError(f"Cannot write in {folder}: {(error.strerror or str(error)).lower()}.") from error
     except SafetensorError as error:  # the system's reason is in its message
         raise StorageError(f"Cannot write in {folder}: {error}. Is the disk full?") from error
+
+
+@contextmanager
+def kept_if_possible() -> Iterator[None]:
+    """What is written inside is only kept to be found again: where it cannot be, the log says so, and work goes on."""
+    try:
+        yield
+    except StorageError as error:
+        logging.getLogger(__name__).warning("What was computed is not kept: %s", error)
 
 
 def write_json(target: Path, value: Any) -> None:

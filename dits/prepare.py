@@ -26,6 +26,7 @@ from dits.encoders import OpenClipEncoder, load_encoder
 from dits.errors import CheckpointError, InputError, require
 from dits.evaluation import Results, evaluate_scores, selection_key
 from dits.files import cache_root, make_folder, sha256_of_json
+from dits.memory import memory_errors
 from dits.model import SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.network import AlignmentConfig
 from dits.pooling import PoolingConfig
@@ -177,6 +178,7 @@ def prepare_weights(
     Raises:
         InputError: see `prepare`.
         StorageError: the cache folder cannot be written, or the disk is full.
+        MemoryFullError: the GPU has no memory left.
         DitsError: the loss is no number.
     """
     config = config or PrepareConfig()
@@ -185,7 +187,8 @@ def prepare_weights(
         check_trainable(corpus)
         for method in needed:
             make_folder(prepared_weights(method, encoder.id).parent)
-        _train(needed, corpus, encoder, embeddings, config, progress)
+        with memory_errors():
+            _train(needed, corpus, encoder, embeddings, config, progress)
     weights = {method: _described(method, encoder, method in needed) for method in PREPARED_METHODS}
     others = {entry.corpus for entry in weights.values() if entry.origin == "prepared"} - {corpus.name}
     if others and notice:

@@ -4,13 +4,34 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from dits.errors import DitsError
-from ui.serving import Settings, launch
+from ui.ending import leave, listen_for_the_end
 
 
 def main() -> None:
-    """Reads the command line and serves."""
+    """Reads the command line and serves, until a signal ends that; exits with 0 then, or 2 after one sentence."""
+    arguments = vars(_parser().parse_args())
+    listen_for_the_end()
+    try:
+        leave(_serve(arguments))
+    except KeyboardInterrupt:  # before the page was there
+        leave(0)
+
+
+def _serve(arguments: dict[str, Any]) -> int:
+    try:
+        from ui.serving import Settings, launch  # which takes seconds
+
+        launch(Settings(**arguments))
+    except (DitsError, OSError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="app.py", description="Serves the page.")
     parser.add_argument(
         "--corpus", default=os.environ.get("DITS_CORPUS", "demo"), help="demo, a corpus folder, or an index of videos"
@@ -43,8 +64,4 @@ def main() -> None:
     parser.add_argument(
         "--no-warm", dest="warm", action="store_false", help="analyse nothing before somebody opens a tab for it"
     )
-    try:
-        launch(Settings(**vars(parser.parse_args())))
-    except (DitsError, OSError, OverflowError) as error:
-        print(f"app.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    return parser

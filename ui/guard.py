@@ -4,6 +4,7 @@ Gradio answers at many more addresses than this page needs: proxies, recordings,
 paths. `Guard` stands before all of them: what `ADDRESSES` does not list is not there.
 """
 
+import errno
 import ipaddress
 import logging
 import re
@@ -70,6 +71,10 @@ _SPACES = "https://huggingface.co https://*.hf.space"
 
 UNREADABLE = "What was sent is not what is asked for here: reload the page, and try again."
 
+UNANSWERED = "This cannot be answered: reload the page, and try again."
+
+DISK_FULL = "There is no space left on the disk of this machine for what was sent: send less, or free some."
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,7 +123,9 @@ class Guard:
         except Exception as error:  # Gradio raises whatever Python does at values that it does not expect
             _log.warning("%s %s: %s", request.method, request.url.path[:100], _named(error))
             _log.debug("The error was", exc_info=error)
-            await answered.end(_refusal(request, 400, "This cannot be answered: reload the page, and try again."))
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            status, sentence = (507, DISK_FULL) if full else (400, UNANSWERED)
+            await answered.end(_refusal(request, status, sentence))
 
     def _check(self, request: Request) -> None:
         """Raises HTTPException for what is not answered."""

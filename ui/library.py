@@ -72,13 +72,13 @@ class Library:
         self._error: DitsError | None = None
 
     def add(self, paths: Sequence[str], segment: str) -> None:
-        """Starts adding files and folders, cut in a way.
+        """Starts adding files and folders, cut in a way; what could not be read before is tried again.
 
         Raises:
             InputError: a path does not exist, there is no such way of cutting, or another run is under way.
             DitsError: the page's own engine is not loaded.
         """
-        config, encoder = replace(self._config, segment=segment), self._base().encoder
+        config, encoder = replace(self._config, segment=segment, retry=True), self._base().encoder
         require(len(paths) > 0, "Nothing to add: give the path of a folder or of a file, or drop files.")
         self.check(paths)
         self.runs.start(

@@ -7,6 +7,7 @@ from dits.corpora import open_corpus
 from dits.errors import DitsError
 from dits.index.location import is_index
 from dits.search import SearchEngine, load_engine
+from ui.ending import ENDING
 from ui.gpu import DEVICE, LENT, LentGpu
 
 
@@ -31,6 +32,7 @@ class EngineLoader:
         self._thread: threading.Thread | None = None
         self._engine: SearchEngine | None = None
         self._error: DitsError | None = None
+        self._stopping = threading.Event()
 
     @property
     def loaded(self) -> bool:
@@ -45,10 +47,28 @@ class EngineLoader:
     def start(self) -> None:
         """Starts loading, unless the engine is loaded or loading already."""
         with self._lock:
-            if self._engine is None and (self._thread is None or not self._thread.is_alive()):
+            if self._engine is None and not self.running:
                 self._error = None
                 self._thread = threading.Thread(target=self._load, name="engine-loader", daemon=True)
                 self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the engine is being loaded."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Ends loading, and what else calls `go_on`, at its next step: the app is being ended."""
+        self._stopping.set()
+
+    def go_on(self) -> None:
+        """Nothing, unless the app is being ended.
+
+        Raises:
+            DitsError: it is.
+        """
+        if self._stopping.is_set():
+            raise DitsError(ENDING)
 
     def engine(self) -> SearchEngine:
         """The engine.
@@ -83,3 +103,4 @@ class EngineLoader:
 
     def _told(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
+        self.go_on()

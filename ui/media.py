@@ -1,6 +1,8 @@
 """Where a browser finds clips and their pictures: by ids alone, for paths are nobody's business."""
 
+import logging
 import mimetypes
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +14,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dits.corpus import Clip, Corpus
-from dits.demo import strip_path
+from dits.demo import is_built, rebuild_clip, strip_path
+from dits.errors import DitsError
 
 TYPES = {
     ".avi": "video/x-msvideo",
@@ -37,6 +40,8 @@ NOTHING = "There is nothing at this address."
 _BEGINNINGS = (b"\x1aE\xdf\xa3", b"OggS", b"0&\xb2u\x8ef\xcf\x11", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
+_log = logging.getLogger(__name__)
+
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=3600"}
 
 
@@ -55,7 +60,7 @@ class CorpusMedia:
         return f"/clip/{CORPUS}/{_quoted(clip)}{_part(clip)}"
 
     def strip(self, clip: Clip) -> str:
-        return f"/thumbnail/{CORPUS}/{_quoted(clip)}" if strip_path(clip.path).is_file() else ""
+        return f"/thumbnail/{CORPUS}/{_quoted(clip)}" if is_built(clip) else ""
 
     def picture(self, clip: Clip) -> str:
         return ""
@@ -88,18 +93,30 @@ class Segments(Protocol):
 
 
 class CorpusSegments:
-    """What a corpus gives away: its clips' files, and their strips."""
+    """What a corpus gives away: its clips' files, and their strips. Those of the demo that are gone are built again."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self._paths = {clip.id: clip.path for clip in corpus}
+        self._clips = {clip.id: clip for clip in corpus}
+        self._building = threading.Lock()
 
     def file(self, segment: str) -> Path | None:
-        path = self._paths.get(segment)
-        return path if path and path.is_file() else None
+        clip = self._clips.get(segment)
+        return self._there(clip, clip.path) if clip else None
 
     def thumbnail(self, segment: str) -> bytes | None:
-        path = self._paths.get(segment)
-        return strip_path(path).read_bytes() if path and strip_path(path).is_file() else None
+        clip = self._clips.get(segment)
+        path = self._there(clip, strip_path(clip.path)) if clip else None
+        return path.read_bytes() if path else None
+
+    def _there(self, clip: Clip, path: Path) -> Path | None:
+        """One of a clip's files, if it is there, or could be built again."""
+        if not path.is_file() and is_built(clip):
+            with self._building:
+                try:
+                    rebuild_clip(clip)
+                except DitsError as error:
+                    _log.warning("A clip of the demo is gone and cannot be built again: %s", error)
+        return path if path.is_file() else None
 
 
 def media_routes(library: Callable[[str], Segments | None], script: Path) -> list[BaseRoute]:

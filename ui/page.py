@@ -35,8 +35,7 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
     """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
     handle, limits = Handlers(loader, sources), sources.libraries.limits
     opening = Opening(loader, sources)
-    cache = (60, limits.idle) if limits else None  # of uploads that nobody added
-    with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False, delete_cache=cache) as app:
+    with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         source = gr.State(None)
         gr.HTML(HEARD, js_on_load=(UI / "page.js").read_text(encoding="utf-8") % json.dumps(names()), elem_id="heard")
         gr.Markdown(

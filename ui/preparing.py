@@ -59,3 +59,4 @@ class WeightsPreparer:
 
     def _told(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
+        self._loader.go_on()

@@ -31,6 +31,7 @@ class ProcessFolder:
         self.path = Path(tempfile.mkdtemp(dir=root))
         self._held = FileLock(root / f"{self.path.name}.lock")
         self._held.acquire()
+        self._found: dict[tuple[Path, int, int, int], float] = {}  # uploads, and since when they have been here
 
     @property
     def uploads(self) -> Path:
@@ -38,12 +39,19 @@ class ProcessFolder:
         return make_folder(self.path / "uploads")
 
     def forget_uploads(self, seconds: float) -> None:
-        """Removes what was uploaded so long ago."""
+        """Removes what was uploaded so long ago: what has been found here, unchanged, for so long.
+
+        What a file says of its age is of a clock that may be set while the app runs.
+        """
+        before, self._found, now = self._found, {}, time.monotonic()
         for at, _, names in os.walk(self.uploads):
             for name in names:
                 path = Path(at, name)
                 try:
-                    if time.time() - path.lstat().st_mtime > seconds:
+                    status = path.lstat()
+                    file = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+                    self._found[file] = before.get(file, now)
+                    if now - self._found[file] > seconds:
                         path.unlink()
                 except OSError:  # it was added meanwhile
                     continue

@@ -13,12 +13,14 @@ from starlette.middleware import Middleware
 
 from analysis.panels import WEB
 from dits.index.location import is_index, location_of
+from ui.ending import Gate, Traffic, serve_until_the_end
 from ui.guard import PLAINLY, Guard, names_of
 from ui.library import Library
 from ui.loading import EngineLoader
 from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
+from ui.ports import free_port, start_errors
 from ui.queueing import SWITCH, THREADS, WAITING, without_statistics
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
@@ -46,7 +48,12 @@ class Settings:
 
 
 def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
-    """Starts loading, then serves the page, which shows the progress; `wait`: for as long as the process lives."""
+    """Starts loading, then serves the page, which shows the progress; `wait`: until a signal ends that, see `ui.ending`.
+
+    Raises:
+        DitsError: there is no such corpus, or the page cannot be served there.
+    """
+    port = free_port(settings.host, settings.port)
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
     main, libraries, scratch = _libraries(settings, loader)
@@ -59,27 +66,37 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     limits = libraries.limits
     names = None if settings.hosted else names_of(settings.host, settings.names)
     guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
-    app.launch(
-        server_name=settings.host,
-        server_port=settings.port,
-        theme=THEME,
-        css_paths=[UI / "style.css", WEB / "panels.css"],
-        app_kwargs={
-            "routes": media_routes(sources.served, PLOTLY),
-            "middleware": [guard],
-            "exception_handlers": PLAINLY,
-            "lifespan": restricted_tools,
-        },
-        enable_monitoring=False,
-        run_history=False,
-        max_file_size=limits.megabytes * 1_000_000 if limits else None,
-        ssr_mode=False,
-        show_error=True,
-        mcp_server=has_tools(),
-        max_threads=THREADS,
-        prevent_thread_lock=not wait,
-    )
+    traffic = Traffic()
+    with start_errors(port):
+        app.launch(
+            server_name=settings.host,
+            server_port=port,
+            theme=THEME,
+            css_paths=[UI / "style.css", WEB / "panels.css"],
+            app_kwargs={
+                "routes": media_routes(sources.served, PLOTLY),
+                "middleware": [Middleware(Gate, traffic=traffic), guard],
+                "exception_handlers": PLAINLY,
+                "lifespan": restricted_tools,
+            },
+            enable_monitoring=False,
+            run_history=False,
+            max_file_size=limits.megabytes * 1_000_000 if limits else None,
+            ssr_mode=False,
+            show_error=True,
+            mcp_server=has_tools(),
+            max_threads=THREADS,
+            prevent_thread_lock=True,
+            _frontend=False,  # or it gives up where its own page takes seconds to answer, as while the engine is loaded
+        )
+    if wait:
+        serve_until_the_end(app, traffic, lambda: _stop(loader, libraries), lambda: loader.running or libraries.running)
     return app, sources
+
+
+def _stop(loader: EngineLoader, libraries: Libraries) -> None:
+    loader.stop()
+    libraries.stop()
 
 
 def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries, ProcessFolder]:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dits.errors import DitsError
+from dits.memory import memory_errors
 
 
 def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,7 +17,8 @@ def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(handler)  # Gradio reads the signature
     def shown(*args: Any) -> Any:
         try:
-            return handler(*args)
+            with memory_errors():
+                return handler(*args)
         except DitsError as error:
             raise gr.Error(_sentence(error), print_exception=False) from error
 

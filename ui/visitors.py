@@ -74,6 +74,13 @@ class Libraries(Protocol):
     def discard(self, path: bytes) -> None:
         """Deletes an upload that was kept, or all below a folder; nothing else."""
 
+    @property
+    def running(self) -> bool:
+        """Whether videos are being added for anybody."""
+
+    def stop(self) -> None:
+        """Ends that, within a second or so; what is stored stays."""
+
 
 class OwnLibrary:
     """The one library of a run of one's own."""
@@ -102,6 +109,13 @@ class OwnLibrary:
         for kept in self._dropped.glob("*"):
             if below(os.fsencode(kept), [path]):
                 kept.unlink(missing_ok=True)
+
+    @property
+    def running(self) -> bool:
+        return self.library.runs.running
+
+    def stop(self) -> None:
+        self.library.runs.stop()
 
     @property
     def _dropped(self) -> Path:
@@ -180,11 +194,23 @@ class VisitorLibraries:
         if library:
             threading.Thread(target=_delete, args=(library,), name="leaving", daemon=True).start()
 
+    @property
+    def running(self) -> bool:
+        return any(library.runs.running for library in self._all())
+
+    def stop(self) -> None:
+        for library in self._all():
+            library.runs.stop()
+
     def close(self) -> None:
         """Deletes all videos, at the end of the process."""
         for session in list(self._libraries):
             self._libraries.pop(session).close()
         self.scratch.close()
+
+    def _all(self) -> list[Library]:
+        with self._lock:
+            return list(self._libraries.values())
 
     def _made(self) -> Library:
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="visitor-"))
