@@ -140,8 +140,8 @@ class OpenClipEncoder:
         """Embeddings (B, d) of B sentences; what exceeds the encoder's limit is cut (see `cut_text`)."""
         batches = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
         with memory_errors():
-            tokens = (self.tokenize(batch).to(self.device) for batch in batches)
-            return torch.cat([self._model.encode_text(batch).float().cpu() for batch in tokens])
+            tokens = (self.tokenize(batch) for batch in batches)
+            return torch.cat([in_parts(self._text_embeddings, batch, len(batch)) for batch in tokens])
 
     @torch.inference_mode()
     def encode_each(self, texts: Sequence[str]) -> Tensor:
@@ -172,7 +172,7 @@ class OpenClipEncoder:
         """Embeddings (B, F, d) of preprocessed frames (B, F, 3, H, W)."""
         at_once = _IMAGES_AT_ONCE_ON_CPU if self.device.type == "cpu" else _IMAGES_AT_ONCE
         with memory_errors():
-            embeddings = in_parts(self._embeddings, frames.flatten(0, 1), at_once)
+            embeddings = in_parts(self._image_embeddings, frames.flatten(0, 1), at_once)
         return embeddings.unflatten(0, frames.shape[:2])
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -193,7 +193,11 @@ class OpenClipEncoder:
             tokens = tokens[:, : int((tokens != 0).any(dim=0).nonzero().max()) + 1]
         return tokens
 
-    def _embeddings(self, images: Tensor) -> Tensor:
+    def _text_embeddings(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, d) of the text tower's input (B, L)."""
+        return self._model.encode_text(tokens.to(self.device)).float().cpu()
+
+    def _image_embeddings(self, images: Tensor) -> Tensor:
         """Embeddings (B, d) of preprocessed images (B, 3, H, W)."""
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         return self._model.encode_image(images).float().cpu()

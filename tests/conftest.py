@@ -118,11 +118,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def serve(*arguments, environment=None):
-    """Starts `python app.py` as a user does; the process and its address, once it answers."""
+def serve(*arguments, environment=None, said=None):
+    """Starts `python app.py` as a user does; the process and its address, once it answers.
+
+    `said` is a file for what it writes to standard error.
+    """
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), *arguments]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}))
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}), stderr=said)
     url = f"http://127.0.0.1:{port}/"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:

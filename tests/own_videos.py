@@ -62,7 +62,12 @@ def request(session="me"):
 def called(app, name, data, session):
     """What the app answers to an event of its page, sent as a browser sends it: (whether it went well, its output)."""
     [event] = [fn._id for fn in app.blocks.fns.values() if fn.name == name]
-    api = f"{app.url}gradio_api/queue/"
+    return asked(app.url, event, data, session)
+
+
+def asked(url, event, data, session):
+    """What an app answers to an event by its number; see `called`."""
+    api = f"{url}gradio_api/queue/"
     sent = httpx.post(f"{api}join", json={"data": data, "fn_index": event, "session_hash": session})
     assert sent.status_code == 200, sent.text
     with httpx.stream("GET", f"{api}data", params={"session_hash": session}, timeout=60) as stream:

@@ -60,6 +60,7 @@ class ProcessFolder:
         """Removes the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._held.release()
+        Path(self._held.lock_file).unlink(missing_ok=True)
 
 
 def _private(root: Path) -> Path:

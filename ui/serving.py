@@ -48,7 +48,10 @@ class Settings:
 
 
 def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
-    """Starts loading, then serves the page, which shows the progress; `wait`: until a signal ends that, see `ui.ending`.
+    """Starts loading, then serves the page, which shows the progress.
+
+    Args:
+        wait: serve until a signal ends that, see `ui.ending`.
 
     Raises:
         DitsError: there is no such corpus, or the page cannot be served there.
