@@ -17,6 +17,7 @@ from dits.encoders import load_encoder
 from dits.errors import IndexStoreError
 from dits.index.adding import add_videos
 from dits.index.config import AddConfig
+from dits.index.location import is_index
 from dits.index.store import VideoIndex
 from tests.conftest import REPOSITORY, TINY, write_open_clip_folder
 from tests.videos import stamp, write_video
@@ -286,3 +287,15 @@ def test_a_full_disk(free, small_disk, copied, folder, tmp_path, tiny_encoder, t
     after = rows(index)
     assert len(after) == 6
     assert all(row in after for row in before)
+
+
+def test_an_index_that_a_full_disk_has_no_room_for_is_not_half_made(small_disk, tiny_encoder):
+    location = small_disk / "index"
+    fill = small_disk / "fill"
+    disk = os.statvfs(small_disk)
+    fill.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    with pytest.raises(IndexStoreError, match="No space left for the index"):
+        VideoIndex.create(str(location), tiny_encoder)
+    assert not is_index(str(location))
+    fill.unlink()
+    assert rows(VideoIndex.create(str(location), tiny_encoder)) == []

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from dits.corpus import FRAMES
 from dits.encoders import FINGERPRINT_SENTENCE, Encoder
-from dits.errors import DitsError, IndexStoreError, InputError
+from dits.errors import IndexStoreError, InputError
+from dits.index.refusals import store_errors
 from dits.index.schema import DUPLICATE, FAILED, FORMAT, ID, MISSING, OK, FileRow, SegmentRow, as_table, table_schema
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ class VideoIndex:
             connection = _connection(location)
             for name, columns in ((_table_name(encoder.id), schema), (_SOURCES, _SOURCES_SCHEMA)):
                 if name not in _names(connection):
-                    with suppress(ValueError):  # another process was faster
-                        connection.create_table(name, schema=columns)
+                    _make_table(connection, name, columns)
         return cls.open(location, encoder)
 
     @classmethod
@@ -344,54 +344,27 @@ class VideoIndex:
 
 _ALL = 2**31 - 1  # LanceDB returns ten rows unless told otherwise
 _IDS_AT_ONCE = 1000
-_RAISED = (RuntimeError, ValueError, OSError, KeyError, pa.ArrowException)
-_DAMAGED = re.compile(
-    "sufficient data|fill whole buffer|corrupt|file size is too small|Invalid range|decode Protobuf|Invalid input, |"
-    "invalid magic|was not found|panicked",
-    re.IGNORECASE,
-)  # what Lance says of files that are cut off, overwritten, or gone
 _SHARE_TO_SCAN = 0.05  # of the rows: to read all and keep some is faster than to look more up
-
-
-@contextmanager
-def store_errors(location: str) -> Iterator[None]:
-    """Turns what LanceDB raises into one sentence.
-
-    Raises:
-        IndexStoreError: always in the place of an error of LanceDB.
-    """
-    try:
-        yield
-    except DitsError:
-        raise
-    except Exception as error:
-        if isinstance(error, _RAISED) or type(error).__name__ == "RustPanic":  # a class that cannot be imported
-            raise IndexStoreError(_why(location, str(error))) from error
-        raise
-
-
-def _why(location: str, text: str) -> str:
-    if "No space left" in text or "os error 28" in text:
-        return f"No space left for the index {location}: free some and run the command again; it goes on from there."
-    if "Permission denied" in text or "Read-only file system" in text:
-        return f"No permission to write the index {location}: change its owner, or name another with --index DIR."
-    missing = re.search(r"[Nn]ot found: (\S+\.lance)\b", text)
-    if missing or _DAMAGED.search(text):
-        where = f": {os.path.basename(missing[1])} is missing" if missing else ""
-        return (
-            f"The index {location} is damaged{where}. Restore it from a copy, or remove it and add the videos again; "
-            "the videos themselves are untouched."
-        )
-    if "File exists" in text or "Not a directory" in text:
-        return f"{location} is no folder: name another with --index DIR."
-    told = re.sub(r",? /\S+\.rs:\d+:\d+", "", " ".join(text.split()))[:300].rstrip(".")
-    return f"The index {location} cannot be used: {told}."
 
 
 def _connection(location: str) -> Any:
     import lancedb
 
     return lancedb.connect(location if "://" in location else os.path.expanduser(location))
+
+
+def _make_table(connection: Any, name: str, columns: pa.Schema) -> None:
+    """Makes a table, whole or not at all: what a full disk leaves of one would pass for a damaged index."""
+    try:
+        with suppress(ValueError):  # another process was faster
+            connection.create_table(name, schema=columns)
+    except Exception:
+        try:
+            connection.open_table(name)
+        except Exception:
+            with suppress(Exception):
+                connection.drop_table(name)
+        raise
 
 
 def _names(connection: Any) -> list[str]:
