@@ -22,6 +22,8 @@ _TRIES = 2  # a process may also die of the memory that all of them take
 _SECONDS_TO_START = 300
 _SECONDS_TO_WAIT = 0.25
 
+_NO_START = "A process for decoding videos does not start, or was ended: free memory, or take fewer, and try again."
+
 MOST_BYTES = 2**33
 """Of memory that a process may ask for, where the system counts it (Linux), and never more than half of what there is.
 PyTorch and its threads take one gigabyte; of the largest frames that are read, 8192 x 8192, decoders keep up to
@@ -127,7 +129,7 @@ class _Crew(Generic[Item]):
                 self._workers.remove(worker)
                 worker.end()
                 if not worker.started:
-                    raise DitsError("A process for decoding videos does not start: free memory, or take fewer.")
+                    raise DitsError(_NO_START)
             worker.rest()
             if job:
                 yield job, answer
@@ -151,8 +153,11 @@ class _Worker(Generic[Item]):
         context: Any = worker_context()
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        with _interrupts_held():
-            self._process.start()
+        try:
+            with _interrupts_held():
+                self._process.start()
+        except (EOFError, OSError) as error:  # there is no room for it, or the process that starts them has died
+            raise DitsError(_NO_START) from error
         theirs.close()  # the process holds the only other end: when it dies, the pipe says so
         self.started = False
         self.job: _Job[Item] | None = None

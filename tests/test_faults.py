@@ -25,9 +25,11 @@ from dits.checkpoint import bundled_weights
 from dits.demo import demo_folder
 from dits.encoders import load_encoder
 from dits.errors import CheckpointError, DitsError, InputError, MemoryFullError
+from dits.files import cache_root
 from dits.index.store import VideoIndex
 from dits.memory import in_parts
 from dits.search import load_engine
+from dits.video import sample_frames
 from tests.conftest import REPOSITORY, first_answer, serve
 from tests.own_videos import answer, asked, running, wait_for, write_clips
 from ui.media import GONE
@@ -35,6 +37,7 @@ from ui.ports import free_port, start_errors
 from ui.scratch import ProcessFolder
 
 QUERY = "a dog riding a skateboard"
+ASKED = 5
 DISK = 96_000_000  # bytes: the demo's clips are a quarter of that
 
 
@@ -129,8 +132,13 @@ def test_a_cache_emptied_while_the_app_runs(app, demo):
     with ThreadPoolExecutor(8) as pool:  # as a page asks for what it shows
         answers = list(pool.map(answer, wanted))
     assert [status for status, _, _ in answers] == [200] * 8
-    made = [content for _, _, content in answers]
-    assert made[:4] == [path.read_bytes() for name in found for path in (clips[name], clips[name].with_suffix(".jpg"))]
+    for name in found:
+        built = (app.cache / clips[name].relative_to(cache_root())).with_suffix("")
+        assert (built.with_suffix(".mp4").read_bytes(), built.with_suffix(".jpg").read_bytes()) == tuple(
+            content for address, (_, _, content) in zip(wanted[:4], answers, strict=False) if address.endswith(name)
+        )
+        again, first = (sample_frames(path).frames.astype(int) for path in (built.with_suffix(".mp4"), clips[name]))
+        assert abs(again - first).mean() < 4  # of 255
     assert app.client.predict(QUERY, api_name="/trajectory")["steps"]
     assert app.client.predict("test", "mean", "mean", api_name="/gap")["pairs"] > 0
     assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, GONE.encode())
@@ -218,11 +226,14 @@ def test_workers_that_are_killed(app, tmp_path):
 
 def below(pid):
     """The processes that a process has started, and those that they have."""
-    children = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += map(int, task.read_text().split())
-    return [*children, *(inner for child in children for inner in below(child))]
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 # --- The end ---
@@ -234,23 +245,36 @@ def test_a_signal_to_end_lets_answers_out_first(app, tmp_path):
     event(app, "add", str(clips), None, "another length", 0.25)
     with open_page(app.url) as beats:
         assert next(beats) == "data: ALIVE"
-        call = f"{app.url}gradio_api/call/gap"
-        asked_for = httpx.post(call, json={"data": ["train", "dits", "mean"]}).json()["event_id"]
-        with httpx.stream("GET", f"{call}/{asked_for}", timeout=60) as stream:
+        with ThreadPoolExecutor(ASKED) as pool:  # they are answered one after the other
+            asked_for = [submitted(app.url, seed) for seed in range(ASKED)]
+            answers = [pool.submit(fetched, app.url, name) for name in asked_for]
+            wait_for(answers[0].done)
             began = time.monotonic()
             app.process.send_signal(signal.SIGTERM)
             wait_for(lambda: refuses(app.url))
-            answered = "".join(stream.iter_text())
+            answered = [answer.result() for answer in answers]
         assert app.process.wait(timeout=30) == 0
     assert time.monotonic() - began < 20
-    kind, _, data = answered.partition("\n")
-    assert kind == "event: complete"
-    assert json.loads(data.removeprefix("data: "))[0]["split"] == "train"
+    assert [kind for kind, _ in answered] == ["event: complete"] * ASKED
+    assert all(json.loads(data.removeprefix("data: "))[0]["query"] == QUERY for _, data in answered)
     assert [path for path in app.temporary.rglob("*") if "dits-" in path.name and any(path.iterdir())] == []
     app.said.seek(0)
     assert "Traceback" not in app.said.read()
     index = VideoIndex.open(str(app.index), load_encoder("bundled", "cpu"))
     assert index.counts()["segments"] < 360
+
+
+def submitted(url, seed):
+    """The name of an answer that takes a while."""
+    data = [QUERY, "dits", 30, 0.5, seed, 8, False]
+    return httpx.post(f"{url}gradio_api/call/trajectory", json={"data": data}).json()["event_id"]
+
+
+def fetched(url, name):
+    """That answer, once it is there: its kind, and what it says."""
+    said = httpx.get(f"{url}gradio_api/call/trajectory/{name}", timeout=60).text
+    kind, data = [line for line in said.splitlines() if line and "heartbeat" not in line and line != "data: null"]
+    return kind, data
 
 
 @contextmanager
@@ -366,12 +390,12 @@ def test_what_gradio_says_where_it_cannot_start_is_a_sentence(raised):
 class Full:
     """A model whose GPU has room for so many things at once. `first` is called before it computes at all."""
 
-    def __init__(self, encode, room, first=lambda: None):
+    def __init__(self, encode, room, first=lambda batch: None):
         self.encode, self.room, self.refused, self.first = encode, room, 0, first
 
     def __call__(self, batch, *more, **named):
-        self.first()
-        self.first = lambda: None
+        first, self.first = self.first, lambda batch: None
+        first(batch)
         if len(batch) > self.room:
             self.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -388,11 +412,11 @@ def test_a_gpu_without_memory_is_said_to_the_visitor_and_the_next_one_is_answere
             with pytest.raises(AppError, match="The GPU has no memory left for this: try again"):
                 client.predict(*arguments, api_name=name)
         waiting = app.sources.engine()._answers._waiting
-        model.encode_text = full = Full(whole, 1, lambda: wait_for(lambda: len(waiting) == 3))
+        model.encode_text = full = Full(whole, 1, lambda batch: wait_for(lambda: len(batch) + len(waiting) == 4))
         clients = [Client(app.url, verbose=False) for _ in range(4)]
         asking = [one.submit("a plain colour", "mean", 3, api_name="/search") for one in clients]
         assert [one.result()["results"] for one in asking] == [before] * 4
-        assert full.refused > 0  # the three that waited for the first were asked together, and then fewer at once
+        assert full.refused > 0  # those that waited for the first were asked together, and then fewer at once
         model.encode_text = whole
         assert client.predict("a plain colour", "mean", 3, api_name="/search")["results"] == before
 

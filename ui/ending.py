@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # so that signals are heard before what takes seconds to impo
 
 ENDING = "The app is being ended: try again when it has been started again."
 
-_PATIENCE = 6.0  # seconds that answers under way may take; whoever asks for the end may wait ten before it insists
+_PATIENCE = 8.0  # seconds that answers under way may take; whoever asks for the end may wait ten before it insists
 _DELIVERY = 1.0  # seconds in which finished answers are fetched
 _POLL = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
