@@ -334,6 +334,10 @@ class TestCache:
         monkeypatch.setattr(projection_cache, "project", None)  # nothing is projected any more
         assert same_map(cached_map(tmp_path, two_cones(), "linear"), made)
 
+    def test_a_map_that_cannot_be_kept_is_made_all_the_same(self, cloud, tmp_path):
+        (tmp_path / "taken").touch()
+        assert same_map(cached_map(tmp_path / "taken", cloud, "linear"), project(cloud, "linear"))
+
     def test_another_cloud_kind_or_setting_is_another_map(self, cloud, tmp_path):
         cached_map(tmp_path, cloud, "linear")
         cached_map(tmp_path, cloud, "pca")
