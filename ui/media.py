@@ -60,7 +60,7 @@ class CorpusMedia:
         return f"/clip/{CORPUS}/{_quoted(clip)}{_part(clip)}"
 
     def strip(self, clip: Clip) -> str:
-        return f"/thumbnail/{CORPUS}/{_quoted(clip)}" if is_built(clip) else ""
+        return f"/thumbnail/{CORPUS}/{_quoted(clip)}" if strip_path(clip.path).is_file() or is_built(clip) else ""
 
     def picture(self, clip: Clip) -> str:
         return ""
