@@ -32,7 +32,7 @@ from dits.search import load_engine
 from dits.video import sample_frames
 from tests.conftest import REPOSITORY, first_answer, serve
 from tests.own_videos import answer, asked, running, wait_for, write_clips
-from ui.media import GONE
+from ui.media import NOTHING
 from ui.ports import free_port, start_errors
 from ui.scratch import ProcessFolder
 
@@ -141,7 +141,7 @@ def test_a_cache_emptied_while_the_app_runs(app, demo):
         assert abs(again - first).mean() < 4  # of 255
     assert app.client.predict(QUERY, api_name="/trajectory")["steps"]
     assert app.client.predict("test", "mean", "mean", api_name="/gap")["pairs"] > 0
-    assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, GONE.encode())
+    assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, NOTHING.encode())
 
 
 def test_a_clip_that_is_gone_and_cannot_be_made_again_is_a_sentence(app):
@@ -150,7 +150,7 @@ def test_a_clip_that_is_gone_and_cannot_be_made_again_is_a_sentence(app):
     app.cache.write_text("a file")
     try:
         for kind in ("clip", "thumbnail"):
-            assert answer(f"{app.url}{kind}/corpus/{clip['id']}")[::2] == (404, GONE.encode())
+            assert answer(f"{app.url}{kind}/corpus/{clip['id']}")[::2] == (404, NOTHING.encode())
         assert searched(app)["dits"][0] == clip
         assert app.client.predict(QUERY, "mean", api_name="/trajectory")["steps"]
     finally:
