@@ -25,7 +25,7 @@ PAIRS := runs/pairs
 ROOT ?= /
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
-.PHONY: demo test test-all test-ranges lint docs lock licences bench bench-index bench-gpu pairs weights seeds encoder-seeds ablation gap clean
+.PHONY: demo test test-all test-ranges lint docs lock licences bench bench-index bench-gpu load pairs weights seeds encoder-seeds ablation gap clean
 
 demo: $(RUNTIME)
 	$(BIN)/python app.py
@@ -50,6 +50,11 @@ bench-index: $(DEV)
 # Exact search of a million videos on one GPU.
 bench-gpu: $(DEV)
 	$(BIN)/python -m tests.benchmarks.gpu_search
+
+# Fifty people at the running app, and its memory over ten thousand queries, into reports/load; some ten minutes.
+load: $(DEV)
+	$(BIN)/python -m tests.benchmarks.load_report
+	$(BIN)/python -m tests.benchmarks.load_report --queries 10000
 
 lint: $(DEV)
 	$(BIN)/ruff check .

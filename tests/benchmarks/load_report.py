@@ -239,6 +239,58 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def described(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    parts = [_HEAD]
+    for name in (name for name in THINKING if name in report.get("load", {})):
+        found = report["load"][name]
+        rows = [
+            f"| {what} | {of['answers']} | {of['p50 ms']} | {of['p95 ms']} | {of['p99 ms']} | {of['longest ms']} |\n"
+            for what, of in found.items()
+            if isinstance(of, dict) and "answers" in of
+        ]
+        wrong = sum(found["errors"].values()) + sum(found["opened with errors"].values())
+        memory, cores = found["memory MB"], found["cores used"]
+        parts.append(
+            f"## {found['people']} people, {name}\n\n{_TABLE}{''.join(rows)}\n"
+            f"Errors: {wrong}. Longest queue: {found['longest queue']}. Cores used by the app: {cores['app']}, by its "
+            f"visitors: {cores['clients']}. Memory: {memory['before']} MB before, {memory['highest']} at most.\n"
+        )
+        parts.append(_on(report["load"]))
+    if "memory" in report:
+        found = report["memory"]["many queries"]
+        rows = [f"| {at['query']:,} | {at['MB']:,} |\n" for at in found["memory"]]
+        searches = [of for of in found.values() if isinstance(of, dict) and "answers" in of]
+        parts.append(
+            f"## Memory over {found['queries']:,} queries\n\n{found['people']} people without a pause, half of them "
+            f"through the API, {found['seconds']:.0f} seconds: {sum(of['answers'] for of in searches):,} answers, "
+            f"{sum(found['errors'].values())} errors.\n\n| query | MB |\n|---:|---:|\n{''.join(rows)}"
+        )
+        parts.append(_on(report["memory"]))
+    return "\n".join(parts)
+
+
+def _on(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    return (
+        f"Measured on {found['measured']}: {machine['processor']}, {machine['cores']} cores, Python "
+        f"{machine['python']}, at a load of {machine['load before']:.1f} before it began.\n"
+    )
+
+
+_HEAD = """# The app under load
+
+`make load` starts the app as a user does, lets fifty people use it for a minute, twice, and then measures its memory
+over ten thousand queries; numbers are in [results.json](results.json), and this page is written from them. Everybody
+searches with sentences that nobody else uses, as the page does it. Among them five follow every sentence on the tab
+Trajectory, two change what the tab Modality gap shows, and five search through the API. The people run on the same
+cores as the app.
+"""
+_TABLE = """| | answers | median, ms | 95 % within, ms | 99 % within, ms | longest, ms |
+|---|---:|---:|---:|---:|---:|
+"""
+
+
 def main() -> None:
     """Measures what is asked for, and writes that part of the report anew."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.load_report", description=__doc__)
@@ -259,7 +311,9 @@ def main() -> None:
         print(json.dumps({name: found[name]}, indent=1), flush=True)
     report = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, report | {"memory" if args.queries else "load": found})
+    report |= {"memory" if args.queries else "load": found}
+    write_json(args.out, report)
+    args.out.with_name("README.md").write_text(described(report), encoding="utf-8")
 
 
 def _measures(args: argparse.Namespace) -> dict[str, Callable[[str, int], Any]]:
