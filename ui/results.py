@@ -92,7 +92,7 @@ def comparison_html(
 
 
 def verdict(results: Mapping[str, SearchResult], chosen: str, asked: str | None = None, shown: int = 5) -> str:
-    """How the methods differ, in a sentence: on the clip `asked` for, or else in their first places; of one, nothing."""
+    """How methods differ, in a sentence: on the clip `asked` for, or else in their first places; of one, nothing."""
     if len(results) < 2:
         return ""
     known = _in_order(results)

@@ -130,7 +130,7 @@ def test_what_is_empty_or_wrong_says_what_to_do(browser, app_url):
         page.get_by_role("tab", name="Your videos").click()
         expect(page.locator("#own-held")).to_have_text("No videos yet: choose some above, and press Add.")
         page.get_by_role("button", name="Add").click()
-        expect(page.get_by_text("Nothing to add: give the path of a folder or of a file, or drop files.")).to_be_visible()
+        expect(page.get_by_text("Nothing to add: give the path of a folder or of a file")).to_be_visible()
 
 
 def test_a_lost_connection_is_said_until_it_is_back(browser, app_url):
