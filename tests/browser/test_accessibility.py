@@ -28,13 +28,6 @@ FINDINGS = """async () => {
     .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target + " " + node.failureSummary).join("; ")}`);
 }"""
 
-# The scheme is there, and no colour is on its way to it: what inherits one begins when what it inherits from has ended.
-SETTLED = """async (dark) => {
-  if (document.body.classList.contains("dark") !== dark) return false;
-  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
-  return document.getAnimations().every(({ playState }) => playState !== "running");
-}"""
-
 # What has the focus, and whether a ring as wide as this page's, or the browser's own, shows it inside the window.
 FOCUSED = """() => {
   const element = document.activeElement;
@@ -65,7 +58,7 @@ def test_axe_finds_nothing_serious(page, tab):
     found = {}
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.wait_for_function(SETTLED, arg=scheme == "dark")
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark")
         for width, height in WIDTHS.items():
             page.set_viewport_size({"width": width, "height": height})
             found[scheme, width] = page.evaluate(FINDINGS)
