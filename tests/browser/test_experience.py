@@ -189,4 +189,4 @@ def parameters(page):
 
 
 def captions(page):
-    return page.locator(".card .about").all_inner_texts()
+    return page.locator(".card .about").all_text_contents()
