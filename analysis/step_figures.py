@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.figure_style import (
+    DASHES,
     SYMBOLS,
     Palette,
     caption,
@@ -188,13 +189,17 @@ def bump_chart(
 
 
 def _bump_look(index: int, chosen: bool, palette: Palette) -> dict[str, Any]:
-    """Thick and in the videos' colour what is chosen; colours and markers tell the others apart."""
+    """Thick and in the videos' colour what is chosen; colours, dashes and markers tell the others apart.
+
+    Where a colour comes again it has other dashes.
+    """
     others = (*palette.series, palette.text)
     colour = palette.video if chosen else others[index % len(others)]
+    dash = "solid" if chosen else DASHES[(index // len(others)) % len(DASHES)]
     symbol = "square" if chosen else SYMBOLS[index % len(SYMBOLS)]
     return {
         "mode": "lines+markers",
-        "line": {"color": colour, "width": 4 if chosen else 1.5},
+        "line": {"color": colour, "width": 4 if chosen else 1.5, "dash": dash},
         "marker": {"color": colour, "symbol": symbol, "size": 10 if chosen else 7},
         "cliponaxis": False,
     }

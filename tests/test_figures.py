@@ -280,6 +280,17 @@ def test_a_bump_chart_has_who_was_ever_among_the_first_in_the_order_of_the_end()
     assert bottom > top  # rank 1 is on top
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_lines_of_one_colour_in_a_bump_chart_differ_in_dashes_and_markers(theme):
+    figure = bump_chart(ranks(), [f"clip {video}" for video in range(40)], theme=theme)
+    named = [line for line in figure.data if line.mode == "lines+markers"]
+    assert len(named) == 8
+    for look in ("dash", "symbol"):
+        drawn = [(line.line.color, line.line.dash if look == "dash" else line.marker.symbol) for line in named]
+        assert len(set(drawn)) == len(drawn)
+    assert len({line.marker.symbol for line in named}) == 8  # without any colour
+
+
 @pytest.mark.parametrize("videos", [8, 3_000])
 def test_names_beside_a_bump_chart_do_not_lie_on_each_other(videos):
     figure = bump_chart(ranks(videos=videos), [f"clip {video}" for video in range(videos)])

@@ -69,3 +69,25 @@ element.querySelector("button.skip").addEventListener("click", () => {
 });
 
 document.addEventListener("click", ({ target }) => target.matches?.("button.copy") && copy(target));
+
+// Gradio writes what a group of choices is for beside it, where screen readers do not look.
+const nameGroups = () => {
+  for (const group of document.querySelectorAll("fieldset:not([aria-label])")) {
+    const name = group.querySelector('[data-testid="block-info"]')?.textContent.trim();
+    if (name) group.setAttribute("aria-label", name);
+  }
+};
+new MutationObserver(nameGroups).observe(document.body, { childList: true, subtree: true });
+nameGroups();
+
+// Arrow keys, Home and End go from tab to tab, as everywhere; a tab that a telephone hides in a menu is left out.
+document.addEventListener("keydown", (event) => {
+  const tabs = [...document.querySelectorAll("button[role=tab][data-tab-id]")].filter((tab) => tab.offsetParent);
+  const at = tabs.indexOf(event.target);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+  if (at < 0 || to === undefined) return;
+  event.preventDefault();
+  const tab = tabs.at(to) ?? tabs[0];
+  tab.focus();
+  tab.click();
+});

@@ -41,7 +41,8 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
         gr.Markdown(
             "# Search videos with a sentence\n"
             "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "
-            "clips by what it finds there."
+            "clips by what it finds there.",
+            elem_id="head",
         )
         status = gr.HTML(progress_html("Starting", 0, 1), js_on_load=SAY, elem_id="status")
         notice = gr.HTML("", js_on_load=None, elem_id="link-notice")

@@ -40,14 +40,16 @@ const options = {
   dark,
   onChoose: (name, points) => trigger("select", { name, points }),
 };
-let drawnDark;
+let drawn = {};
 const draw = () => {
-  drawnDark = dark();
-  return drawPanels(element.querySelector(".panels"), JSON.parse(props.value || "[]"), options);
+  const wanted = { value: props.value || "[]", dark: dark() };
+  if (wanted.value === drawn.value && wanted.dark === drawn.dark) return; // a second drawing would swallow clicks
+  drawn = wanted;
+  drawPanels(element.querySelector(".panels"), JSON.parse(wanted.value), options);
 };
 watch("value", draw);
 draw();
-new MutationObserver(() => dark() !== drawnDark && draw()).observe(document.body, { attributeFilter: ["class"] });
+new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 """
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "progress_html",
     "results_html",
     "status_html",
+    "verdict",
     "video_html",
     "waiting_html",
 ]
@@ -30,8 +31,13 @@ UNPLAYED = "This browser does not play the file: here is a picture of it."
 METHOD_NAMES = {"dits": "DITS", "xpool": "X-Pool", "mean": "Mean pooling"}
 
 
-def results_html(result: SearchResult, media: Media = CORPUS_MEDIA, link: str = "") -> str:
-    """A ranking as a grid of playing clips; `link` holds the parameters of the address that shows it again."""
+def results_html(result: SearchResult, media: Media = CORPUS_MEDIA, link: str = "", compared: str = "") -> str:
+    """A ranking as a grid of playing clips.
+
+    Args:
+        link: the parameters of the address that shows it again.
+        compared: what `verdict` says of the methods.
+    """
     cards = "".join(_card(hit, result, media) for hit in result.hits)
     notice = notice_html(result.notice) if result.notice else ""
     query, count = escape(_shortened(result.query)), f"{len(result.hits)} result{'s' * (len(result.hits) != 1)}"
@@ -40,9 +46,9 @@ def results_html(result: SearchResult, media: Media = CORPUS_MEDIA, link: str = 
         f'<section class="results" aria-label="Results" data-link-of="search" data-link="{escape(link)}">'
         f'<div class="head"><h2 data-said="{count} for {query}, {ranked}">{count} for <q>{query}</q>, {ranked}</h2>'
         '<div class="tools"><button class="copy">Copy link</button>'
-        f'<button class="pause">Pause clips</button></div></div>{notice}'
-        '<p class="hint">Pick a clip to see it larger at its best moment. Bars: how much each frame counts.</p>'
+        f'<button class="pause">Pause clips</button></div>{compared}</div>{notice}'
         f'<ol class="grid" role="list">{cards}</ol>'
+        '<p class="hint">Pick a clip to see it larger at its best moment. Bars: how much each frame counts.</p>'
         '<dialog class="viewer" aria-label="The clip, larger"><form method="dialog">'
         '<button class="close">Close</button></form>'
         f'<video muted loop playsinline controls></video><p class="unplayed">{UNPLAYED}</p><p class="said"></p>'
@@ -57,7 +63,7 @@ def waiting_html(cards: int, columns: int = 3, shown: int = 5) -> tuple[str, str
     return (
         '<div class="results waiting" aria-hidden="true"><div class="head"></div>'
         f'<ol class="grid">{card * cards}</ol></div>',
-        f'<div class="comparison waiting" aria-hidden="true"><p class="verdict">&nbsp;</p>'
+        f'<div class="comparison waiting" aria-hidden="true"><h2>&nbsp;</h2>'
         f'<div class="columns">{row * columns}</div><p class="legend">&nbsp;</p></div>',
     )
 
@@ -72,19 +78,25 @@ def comparison_html(
     """The methods' first places side by side, each with its change against the chosen method; of one method, nothing.
 
     Args:
-        asked: the id of the clip that the query is known to ask for: its places are told, and it is marked.
+        asked: the id of the clip that the query is known to ask for: it is marked.
     """
     if len(results) < 2:
         return ""
-    known = {name: results[name] for name in METHOD_NAMES if name in results}
-    columns = "".join(_column(result, chosen, shown, media, asked) for result in known.values())
-    verdict = _places_of(asked, known) if asked else _agreement(known, chosen, shown)
+    columns = "".join(_column(result, chosen, shown, media, asked) for result in _in_order(results).values())
     return (
         f'<section class="comparison" aria-label="Comparison of methods"><h2>By each method</h2>'
-        f'<p class="verdict">{verdict}</p><div class="columns">{columns}</div>'
+        f'<div class="columns">{columns}</div>'
         f"<details class='legend'><summary>Captions</summary>▲ and ▼: places gained or lost against "
         f"{METHOD_NAMES[chosen]}; = the same place.</details></section>"
     )
+
+
+def verdict(results: Mapping[str, SearchResult], chosen: str, asked: str | None = None, shown: int = 5) -> str:
+    """How methods differ, in a sentence: on the clip `asked` for, or else in their first places; of one, nothing."""
+    if len(results) < 2:
+        return ""
+    known = _in_order(results)
+    return f'<p class="verdict">{_places_of(asked, known) if asked else _agreement(known, chosen, shown)}</p>'
 
 
 def status_html(engine: SearchEngine) -> str:
@@ -243,6 +255,10 @@ def _row(hit: Hit, result: SearchResult, chosen: str, media: Media, asked: str |
         f'<li title="{title}"{" class=asked" if mark else ""}><span class="picture">{picture_html(hit.clip, media)}'
         f'<b class="rank">{hit.rank}</b>{change}{mark}</span><span class="caption">{title}</span></li>'
     )
+
+
+def _in_order(results: Mapping[str, SearchResult]) -> dict[str, SearchResult]:
+    return {name: results[name] for name in METHOD_NAMES if name in results}
 
 
 def _places_of(asked: str, results: Mapping[str, SearchResult]) -> str:

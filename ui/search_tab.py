@@ -27,6 +27,7 @@ from ui.results import (
     progress_html,
     results_html,
     status_html,
+    verdict,
     waiting_html,
 )
 from ui.shown_errors import shown_errors
@@ -114,7 +115,8 @@ class Handlers:
         first = replace(results[method], hits=results[method].hits[:count])
         values = {"q": None if text == first_query() else text, "method": method, "top": count}
         link = written("search", **values, **{"in": "own" if own else None})
-        return results_html(first, media, link), comparison_html(results, method, media=media, asked=asked)
+        shown = results_html(first, media, link, verdict(results, method, asked))
+        return shown, comparison_html(results, method, media=media, asked=asked)
 
     def _offer(self, engine: SearchEngine) -> tuple[str, gr.Button]:
         """What is said of methods without weights, and the button that makes them, where it can."""
@@ -160,31 +162,28 @@ def open_link(request: gr.Request) -> tuple[Any, ...]:
 def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: gr.State) -> SearchTab:
     """The search tab, and what happens when the page opens."""
     link = gr.State(Link())
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_id="ask"):
         query = gr.Textbox(
-            first_query(),
-            label="What should the clip show?",
-            scale=5,
-            min_width=200,
-            max_lines=3,
-            elem_id="query",
+            first_query(), label="What should the clip show?", scale=5, min_width=200, max_lines=3, elem_id="query"
         )
-        button = gr.Button("Search", variant="primary", scale=1, min_width=100)
-    buttons = _examples()
-    with gr.Row(elem_id="options"):
+        button = gr.Button("Search", variant="primary", scale=0, min_width=90)
         corpus = "The demo clips" if handle.loader.corpus == "demo" else "The corpus"
         where = gr.Radio(
             [(corpus, "corpus"), ("Your videos", "own")], value="corpus", label="Search in", visible=False,
             elem_id="where",
         )  # fmt: skip
-        method = gr.Radio([(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by")
-        top = gr.Slider(1, 24, value=8, step=1, label="Results")
+        method = gr.Radio(
+            [(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by", elem_id="method"
+        )
+        top = gr.Slider(1, 24, value=8, step=1, label="Results", elem_id="top")
+    buttons = _examples()
     with gr.Column(visible=False, elem_id="prepare") as panel:
         offer = gr.HTML("", js_on_load=None)
         make = gr.Button("Prepare", size="md")
     waiting, columns = waiting_html(8)
-    comparison = gr.HTML(columns, js_on_load=None, elem_id="comparison")
-    results = gr.HTML(waiting, js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
+    with gr.Row(elem_id="found"):
+        results = gr.HTML(waiting, js_on_load=(UI / "results.js").read_text(encoding="utf-8"), elem_id="results")
+        comparison = gr.HTML(columns, js_on_load=None, elem_id="comparison")
 
     inputs, outputs = [query, method, top, source], [results, comparison]
     shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES, "api_visibility": "private"}

@@ -36,7 +36,7 @@ def held_html(status: IndexStatus | None, hidden: str = "") -> str:
         hidden: a folder that a visitor need not know of: it is left out of paths.
     """
     if status is None:
-        return '<p class="status">No videos yet.</p>'
+        return '<p class="status">No videos yet: choose some above, and press Add.</p>'
     clean = lambda text: text.replace(hidden, "") if hidden else text  # noqa: E731
     lists = "".join(
         _list(title, [(clean(path), clean(reason)) for path, reason in rows], shown)

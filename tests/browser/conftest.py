@@ -52,6 +52,7 @@ def visit(browser, app_url, cards=8, viewport=DESKTOP, color_scheme="light", red
         page.on(event, listener)
     page.goto(app_url)
     expect(page.locator(".card")).to_have_count(cards, timeout=60_000)  # the first example's results
+    expect(page.get_by_role("heading", level=1)).to_be_visible()  # the page is shown once all of its parts are there
     yield page
     page.evaluate("() => [localStorage, sessionStorage].forEach((kept) => kept.clear())")
     page.context.clear_cookies()

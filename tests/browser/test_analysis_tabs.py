@@ -29,8 +29,11 @@ TRACE = """(plot, name) => {
 
 @pytest.fixture(scope="module")
 def trajectory(browser, app_url):
-    """A page on the tab Trajectory, with its figures drawn: shared, as opening one costs seconds."""
-    with watched(browser, app_url, "Trajectory", "#way-figures", 4) as page:
+    """A page on the tab Trajectory, with its figures drawn: shared, as opening one costs seconds.
+
+    It follows a sentence that the shipped weights hardly move.
+    """
+    with watched(browser, f"{app_url}?q=two+boxers+fighting+in+a+ring", "Trajectory", "#way-figures", 4) as page:
         yield page
 
 
@@ -206,7 +209,7 @@ def test_a_clicked_point_of_the_way_lists_its_clip_and_neighbours(trajectory):
     way = trace(trajectory, "way-linear", "the way followed")
     click(trajectory, "way-linear", way["x"][0], way["y"][0])
     chosen = trajectory.locator("#way-chosen")
-    expect(chosen).to_contain_text("Chosen: 1 point")
+    expect(chosen).to_contain_text("Chosen: 1 point", timeout=WAIT)
     expect(chosen).to_contain_text("(dits), step t:")
     expect(chosen.locator("video")).to_have_count(1)
     expect(chosen.locator("ol")).to_have_count(2)
