@@ -20,6 +20,7 @@ import pytest
 import analysis.cli
 import dits.cli
 import ui.command
+import ui.serving
 from tests.documents import REPOSITORY, Block, blocks_of, commands_of
 
 EXCUSES: dict[str, Callable[[list[str]], bool]] = {
@@ -206,7 +207,7 @@ def _parse(package: str, words: list[str]) -> None:
 
 def _parse_app(words: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, _refusals():
-        patch.setattr(ui.command, "launch", lambda settings: None)
+        patch.setattr(ui.serving, "launch", lambda settings: None)  # imported when it is called
         patch.setattr(sys, "argv", ["app.py", *words])
         ui.command.main()
 
