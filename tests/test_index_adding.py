@@ -52,7 +52,9 @@ def test_videos_are_stored_with_the_embeddings_that_a_corpus_of_them_has(index, 
     for row in rows:
         clip = Clip("x", _path(row["path"]), "test", "g", ())
         frames, times = embed_clips([clip], tiny_encoder)
-        stored = torch.tensor(row["frames"]).float().reshape(FRAMES, -1)  # of Python's numbers or, by older Arrow, NumPy's
+        stored = (
+            torch.tensor(row["frames"]).float().reshape(FRAMES, -1)
+        )  # of Python's numbers or, by older Arrow, NumPy's
         torch.testing.assert_close(stored, frames[0], rtol=0, atol=0)
         np.testing.assert_allclose(row["times"], times[0], atol=1e-6)
         unit = torch.nn.functional.normalize(frames[0], dim=-1).mean(dim=0)

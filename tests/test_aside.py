@@ -1,0 +1,71 @@
+"""What takes long runs in threads that give way."""
+
+import contextvars
+import os
+import sys
+import threading
+
+import gradio as gr
+import pytest
+
+from dits.errors import InputError
+from ui.aside import Aside
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+
+
+def priority():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@linux
+def test_a_handler_runs_at_a_lower_priority_than_what_waits_for_it():
+    assert Aside(1)(priority)() > priority()
+
+
+@linux
+def test_threads_that_a_handler_starts_inherit_it():
+    found = []
+
+    def start():
+        thread = threading.Thread(target=lambda: found.append(priority()))
+        thread.start()
+        thread.join()
+
+    Aside(1)(start)()
+    assert found[0] > priority()
+
+
+def test_a_handler_sees_the_session_that_called_it():
+    session = contextvars.ContextVar("session", default=None)
+    session.set("mine")
+    assert Aside(1)(session.get)() == "mine"
+
+
+def test_no_more_than_allowed_run_at_once():
+    running, most, lock = [0], [0], threading.Lock()
+    together = threading.Barrier(2)
+
+    def count():
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        together.wait(timeout=30)
+        with lock:
+            running[0] -= 1
+
+    run = Aside(2)(count)
+    callers = [threading.Thread(target=run) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert most[0] == 2
+
+
+def test_what_is_expected_to_fail_is_a_message_on_the_page():
+    def refuse():
+        raise InputError("There is no clip <b>.")
+
+    with pytest.raises(gr.Error, match="no clip &lt;b&gt;"):
+        Aside(1)(refuse)()
