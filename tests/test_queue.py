@@ -4,6 +4,7 @@ import asyncio
 from itertools import islice
 
 from tests.benchmarks.load_client import RefusedError, Visitor, sentences
+from tests.own_videos import running
 from ui.queueing import SEARCHES, WAITING
 
 
@@ -34,3 +35,24 @@ def test_more_than_may_wait_are_told_so(app_url):
     assert {type(error) for error in refused} == {RefusedError}
     assert all("Queue is full" in str(error) for error in refused)
     assert all('class="card"' in answer.data[0] for answer in answers if answer not in refused)
+
+
+def test_a_page_in_use_is_not_forgotten_for_those_who_came_after_it(tiny_corpus, monkeypatch):
+    """Gradio's queue ended for good when it had something to tell to a page that it had forgotten."""
+    monkeypatch.setattr("ui.serving.SESSIONS", 4)
+    with running(corpus=str(tiny_corpus)) as app:
+        asyncio.run(use_among_many(app.url, others=12))
+
+
+async def use_among_many(url, others):
+    page = Visitor(url)
+    event = (await page.open()).event("query", "submit", "results")
+    texts = sentences()
+    for _ in range(others):
+        assert 'class="card"' in (await page.ask(event, {"query": next(texts)})).data[0]
+        assert (await Visitor(url).call("search", next(texts), "mean", 2, False))["query"]
+    crowd = [Visitor(url).call("search", next(texts), "mean", 2, False) for _ in range(others)]
+    answers = await asyncio.wait_for(asyncio.gather(*crowd, return_exceptions=True), timeout=60)
+    assert any(isinstance(answer, dict) for answer in answers)  # whoever is forgotten hears nothing; the others do
+    assert 'class="card"' in (await page.ask(event, {"query": next(texts)})).data[0]
+    await page.close()

@@ -1,6 +1,10 @@
 """How many are served at once, and how many may wait for that: the settings of Gradio's queue."""
 
+import asyncio
 import os
+from typing import Any
+
+from gradio.utils import LRUCache
 
 SEARCHES = 32
 """Searches at once, which are computed together (`dits.search`). Whoever comes later sees their place in the queue."""
@@ -11,11 +15,31 @@ WAITING = 200
 THREADS = 64
 """For events: searches, one analysis, and pages that follow what goes on in the background."""
 
+SESSIONS = 1000
+"""Sessions that are remembered, those used last: every page that is opened is one, and every call of the API. Each
+takes a quarter of a megabyte, and a page what it shows."""
 
 SWITCH = 0.0005
 """Seconds after which a thread that interprets Python lets another go on; by default ten times as many. A search gives
 up the interpreter some hundred times, for every product of matrices, and waits as long each time for a figure that is
 made beside it."""
+
+
+class Messages(LRUCache[str, Any]):
+    """What waits to be told to sessions, in the place of Gradio's own.
+
+    Gradio forgets the session that began first, though it may be in use, and its queue ends for good when it has
+    something to tell to one that is forgotten. Here the one that was not used for longest is forgotten, and what it
+    should be told is dropped.
+    """
+
+    def __getitem__(self, session: str) -> Any:
+        if session in self:
+            self.move_to_end(session)
+        return super().__getitem__(session)
+
+    def __missing__(self, session: str) -> Any:
+        return asyncio.Queue()
 
 
 def without_statistics() -> None:
