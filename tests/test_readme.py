@@ -176,6 +176,18 @@ def test_the_times_of_search_are_those_of_the_report():
     assert f"among 10,000 videos in {times[0]} ms, among 100,000 in {times[1]} ms" in text
 
 
+def test_the_times_under_load_are_those_of_the_report():
+    report = json.loads((REPOSITORY / "reports" / "load" / "results.json").read_text())
+    calm, hurried = (report["load"][name] for name in ("with a pause of 1 to 3 seconds", "without a pause"))
+    text = " ".join(prose_of(README).split())
+    assert f"get 95 % of the answers within {calm['search']['p95 ms']} ms and no errors" in text
+    assert f"without a pause within {hurried['search']['p95 ms'] / 1000:.1f} seconds" in text
+    assert calm["people"] == hurried["people"] == 50
+    assert {*calm["errors"], *hurried["errors"], *report["memory"]["many queries"]["errors"]} == set()
+    memory = [at["MB"] for at in report["memory"]["many queries"]["memory"]]
+    assert memory[-1] < 1.02 * memory[len(memory) // 2]
+
+
 def rows_of(path, header):
     """The cells of the table that begins with the header, row by row."""
     text = path.read_text(encoding="utf-8")

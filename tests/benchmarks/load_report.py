@@ -23,6 +23,7 @@ import numpy as np
 from dits.files import write_json
 from tests.benchmarks.load_client import Answer, Page, RefusedError, Visitor, sentences
 from tests.conftest import first_answer, serve
+from ui.queueing import SESSIONS
 
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "load" / "results.json"
 
@@ -264,7 +265,8 @@ def described(report: dict[str, Any]) -> str:
         parts.append(
             f"## Memory over {found['queries']:,} queries\n\n{found['people']} people without a pause, half of them "
             f"through the API, {found['seconds']:.0f} seconds: {sum(of['answers'] for of in searches):,} answers, "
-            f"{sum(found['errors'].values())} errors.\n\n| query | MB |\n|---:|---:|\n{''.join(rows)}"
+            f"{sum(found['errors'].values())} errors. The last {SESSIONS:,} sessions are remembered, every call "
+            f"of the API one of them.\n\n| query | MB |\n|---:|---:|\n{''.join(rows)}"
         )
         parts.append(_on(report["memory"]))
     return "\n".join(parts)
