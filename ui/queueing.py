@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from gradio.utils import LRUCache
+from starlette.exceptions import HTTPException
 
 SEARCHES = 32
 """Searches at once, which are computed together (`dits.search`). Whoever comes later sees their place in the queue."""
@@ -29,14 +30,19 @@ class Messages(LRUCache[str, Any]):
     """What waits to be told to sessions, in the place of Gradio's own.
 
     Gradio forgets the session that began first, though it may be in use, and its queue ends for good when it has
-    something to tell to one that is forgotten. Here the one that was not used for longest is forgotten, and what it
-    should be told is dropped.
+    something to tell to one that is forgotten, or that has no name. Here the one that was not used for longest is
+    forgotten, what it should be told is dropped, and one without a name is refused.
     """
 
     def __getitem__(self, session: str) -> Any:
         if session in self:
             self.move_to_end(session)
         return super().__getitem__(session)
+
+    def __setitem__(self, session: str, messages: Any) -> None:
+        if not session:
+            raise HTTPException(400, "A session needs a name: reload the page.")
+        super().__setitem__(session, messages)
 
     def __missing__(self, session: str) -> Any:
         return asyncio.Queue()
