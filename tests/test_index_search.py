@@ -112,15 +112,19 @@ def test_where_all_segments_are_candidates_the_ranking_is_the_exact_one(index, t
 
 
 def test_candidates_are_the_nearest_by_their_means(index):
-    """Estimated from a bit a dimension: the thirty nearest of all are among the two hundred that it finds."""
+    """Estimated from a bit a dimension, turned at random: nine in ten of the thirty nearest of all are among the two
+    hundred that it finds, for eight texts.
+    """
     index.make_vector_index()
-    vector = torch.randn(DIM, generator=torch.Generator().manual_seed(5))
     snapshot = open_snapshot(index)
     unit = F.normalize(F.normalize(snapshot.frames.float(), dim=-1).mean(dim=1), dim=-1)
-    nearest = (unit @ vector).argsort(descending=True)[:30].tolist()
-    found = ids_near(index, vector, 200)
-    assert len(set(found)) == 200
-    assert len(set(found) & {snapshot.ids[row].decode() for row in nearest}) >= 27
+    both = 0
+    for vector in torch.randn(8, DIM, generator=torch.Generator().manual_seed(5)):
+        nearest = (unit @ vector).argsort(descending=True)[:30].tolist()
+        found = ids_near(index, vector, 200)
+        assert len(set(found)) == 200
+        both += len(set(found) & {snapshot.ids[row].decode() for row in nearest})
+    assert both >= 0.9 * 8 * 30
 
 
 def test_rows_that_were_added_after_the_vector_index_are_candidates(index):
