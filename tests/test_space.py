@@ -81,7 +81,7 @@ while True:
 answers = time.monotonic() - began
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-client = Client("http://127.0.0.1:7860/", verbose=False)
+client = Client("http://127.0.0.1:7860/", verbose=False, analytics_enabled=False)
 while True:
     try:
         found = client.predict(query=sys.argv[1], method="dits", top=5, api_name="/search")
