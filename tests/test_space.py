@@ -254,7 +254,13 @@ def _started(home, app, python, file):
 
 def _cut_off(*command, **options):
     """Starts a command in a network of its own, as nobody."""
-    return subprocess.Popen(["unshare", "--net", "bash", "-c", CUT_OFF.format(user=NOBODY), "-", *command], **options)
+    process = subprocess.Popen(
+        ["unshare", "--net", "bash", "-c", CUT_OFF.format(user=NOBODY), "-", *command], **options
+    )
+    here = os.readlink("/proc/self/ns/net")
+    while process.poll() is None and os.readlink(f"/proc/{process.pid}/ns/net") == here:
+        time.sleep(0.01)
+    return process
 
 
 def _inside(process, *command):
