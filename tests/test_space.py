@@ -68,7 +68,8 @@ exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs "$@"
 """A network of its own: loopback, and a wire that leads nowhere and counts what is sent into it."""
 
 ASK = """
-import json, sys, time, urllib.request
+import json, os, sys, time, urllib.request
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of the client, which is not the Space
 began = time.monotonic()
 while True:
     try:
@@ -81,7 +82,7 @@ while True:
 answers = time.monotonic() - began
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-client = Client("http://127.0.0.1:7860/", verbose=False, analytics_enabled=False)
+client = Client("http://127.0.0.1:7860/", verbose=False)
 while True:
     try:
         found = client.predict(query=sys.argv[1], method="dits", top=5, api_name="/search")
