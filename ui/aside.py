@@ -11,6 +11,9 @@ from typing import Any
 
 from ui.shown_errors import shown_errors
 
+STEPS = 10  # of niceness, below what runs searches
+LOWEST = 19  # that Linux knows
+
 
 class Aside:
     """Runs handlers in threads of their own, of a low priority, which the threads that they start inherit.
@@ -33,6 +36,8 @@ class Aside:
 
 
 def give_way() -> None:
-    """On Linux, where threads have a priority of their own, this one gets a low one."""
+    """On Linux, where threads have priorities of their own, this one gets a lower one than the one that started it."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        thread = threading.get_native_id()
+        inherited = os.getpriority(os.PRIO_PROCESS, thread)  # of a run under nice(1), more than 0
+        os.setpriority(os.PRIO_PROCESS, thread, min(inherited + STEPS, LOWEST))
