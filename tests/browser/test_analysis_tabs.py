@@ -435,8 +435,8 @@ def click(page, panel, x, y):
         }""",
         [x, y],
     )
-    page.mouse.move(left - 3, top - 3)
-    page.mouse.move(left, top)
+    page.mouse.move(0, 0)
+    page.mouse.move(left, top)  # at once: plotly.js looks 20 times a second, and forgets a click where a look is due
     expect(figure.locator(".hoverlayer .hovertext").first).to_be_visible()
     page.mouse.down()
     page.mouse.up()
