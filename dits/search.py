@@ -21,10 +21,12 @@ from dits.query import Question, check_top, read_query
 from dits.ranking import ranks_at, top_of
 from dits.results import FrameWeight, Hit, SearchResult
 from dits.scoring import in_fours
+from dits.threads import CORES, compute_on
 from dits.together import Together
 
 _QUERIES_AT_ONCE = 32
 _SCORES_AT_ONCE = 2**24  # of one method: 64 MB
+_FEW_VIDEOS = 4096  # so many are scored in less time than the sentences take, which several cores take no less
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class SearchEngine:
         the different embeddings (Q, d) that stand for the text under the methods.
 
         `together`: queries that wait for each other are computed together, for what the weights that are read take
-        once. One that comes alone has the same answer, to the last bit under the bundled encoder on a CPU and up to
-        rounding elsewhere, and takes a few milliseconds more than without.
+        once; on one core, unless there are many videos. One that comes alone has the same answer, to the last bit under
+        the bundled encoder on a CPU and up to rounding elsewhere, and takes a few milliseconds more than without.
         """
         self.corpus = corpus
         self.encoder = encoder
@@ -90,7 +92,8 @@ class SearchEngine:
         self._derive, self._candidates = derive, candidates
         self._together = together
         at_once = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, len(corpus)))) if together else 1
-        self._answers = Together(self._answer, at_once)  # one batch at a time has all cores
+        used = 1 if together and len(corpus) <= _FEW_VIDEOS else CORES
+        self._answers = Together(self._answer, at_once, lambda: compute_on(used))  # one batch at a time has them all
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
         """Ranks the corpus for a sentence by one method.

@@ -19,12 +19,15 @@ class Together(Generic[Q, A]):
     Args:
         answer: gives the answers to questions, in their order.
         most: so many at once.
+        begin: called first in that thread.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A]], most: int) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[Q]], Sequence[A]], most: int, begin: Callable[[], object] | None = None
+    ) -> None:
         self._answer, self._most = answer, most
         self._waiting: deque[tuple[Q, Future[A]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="together")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="together", initializer=begin)
 
     def __call__(self, question: Q) -> A:
         """The answer; raises what the function raises for this question alone."""

@@ -1,6 +1,7 @@
 """What takes long runs in threads that give way."""
 
 import contextvars
+import json
 import os
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import threading
 
 import gradio as gr
 import pytest
+import torch
 
 from dits.errors import InputError
+from dits.threads import CORES, compute_on
 from ui.aside import Aside
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
@@ -41,6 +44,22 @@ def test_threads_that_a_handler_starts_inherit_it():
 
     Aside(1)(start)()
     assert found[0] == Aside(1)(priority)()
+
+
+def test_a_handler_leaves_half_of_the_cores_alone_whatever_others_say():
+    aside = Aside(1)
+    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+    compute_on(CORES)
+    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+    assert torch.get_num_threads() == CORES
+
+
+def test_numpy_has_no_threads_of_its_own():
+    code = "import ui, json, numpy, threadpoolctl; print(json.dumps(threadpoolctl.threadpool_info()))"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    pools = [pool for pool in json.loads(run.stdout) if pool["internal_api"] == "openblas"]
+    assert all(pool["num_threads"] == 1 for pool in pools)
 
 
 def test_a_handler_sees_the_session_that_called_it():

@@ -8,6 +8,7 @@ import torch
 
 from dits.query import Question
 from dits.search import SearchEngine
+from dits.threads import CORES, compute_on
 from dits.together import Together
 from tests.benchmarks.load_client import sentences
 
@@ -98,6 +99,21 @@ def test_a_sentence_is_encoded_the_same_beside_others(engine):
     several = engine.encoder.encode_each(texts)
     assert torch.equal(several, torch.cat([engine.encoder.encode_each([text]) for text in texts]))
     torch.testing.assert_close(several, engine.encoder.encode_text(texts), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("few", "cores"), [(10_000, 1), (10, CORES)])
+def test_few_videos_are_searched_on_one_core(engine, monkeypatch, few, cores):
+    """As are sentences among them, which is as quick for one and leaves room for what else is computed."""
+    monkeypatch.setattr("dits.search._FEW_VIDEOS", few)
+    seen, encode = [], engine.encoder.encode_each
+    monkeypatch.setattr(
+        engine.encoder, "encode_each", lambda texts: seen.append(torch.get_num_threads()) or encode(texts)
+    )
+    found = SearchEngine(engine.corpus, engine.encoder, engine.embeddings, engine.methods, together=True)
+    compute_on(CORES)
+    found.search("a dog", "mean", 1)
+    assert seen == [cores]
+    assert torch.get_num_threads() == CORES
 
 
 def test_many_threads_get_their_own_answers(together):

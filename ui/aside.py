@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
+from dits.threads import CORES, compute_on
 from ui.shown_errors import shown_errors
 
 STEPS = 10  # of niceness, below what runs searches
@@ -23,7 +24,7 @@ class Aside:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="aside", initializer=give_way)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="aside", initializer=step_aside)
 
     def __call__(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """The handler, which is waited for, with its expected failures as `shown_errors` has them."""
@@ -33,6 +34,14 @@ class Aside:
             return self._pool.submit(contextvars.copy_context().run, handler, *args).result()
 
         return shown_errors(run)
+
+
+def step_aside() -> None:
+    """This thread gives way, and leaves half of the cores alone: threads that wait for each other and for what has
+    more priority take several times as long as one.
+    """
+    give_way()
+    compute_on(max(1, CORES // 2))
 
 
 def give_way() -> None:

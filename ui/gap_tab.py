@@ -19,7 +19,7 @@ from analysis.shift_figure import shift_panel
 from dits.errors import DitsError, require
 from ui.analysing import Analyst, checked_choice
 from ui.analysis_html import chosen_html, gap_html
-from ui.aside import Aside, give_way
+from ui.aside import Aside, step_aside
 from ui.links import link_html
 from ui.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.results import notice_html
@@ -115,7 +115,7 @@ class GapTab:
 
     def _warm(self) -> None:
         try:
-            give_way()
+            step_aside()
             self.show(*self._chosen(self._analyst(None), None, None, None), "mean", next(iter(KINDS)), False)
         except DitsError:
             pass  # whoever opens the tab is told

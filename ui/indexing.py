@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from dits.errors import DitsError, require
 from dits.index.config import AddProgress, AddReport, Progress
+from dits.threads import CORES, compute_on
 from ui.aside import give_way
 
 Work = Callable[[Progress], AddReport]
@@ -76,6 +77,7 @@ class Indexing:
 
     def _run(self, work: Work) -> None:
         give_way()
+        compute_on(CORES)
         try:
             self._wait()
             try:

@@ -18,6 +18,7 @@ from dits.index.scan import absolute, below, check_paths, shown
 from dits.index.status import IndexStatus, status_of
 from dits.index.store import VideoIndex
 from dits.search import SearchEngine
+from dits.threads import CORES, compute_on
 from ui.analysing import Analyst
 from ui.indexing import Indexing
 from ui.media import IndexMedia
@@ -142,6 +143,7 @@ class Library:
     def refresh(self) -> None:
         """Loads the engine, where the index, or the page's own engine, is another than it was."""
         with self._loading:
+            compute_on(CORES)
             try:
                 self._loaded, self._error = self._load(), None
             except DitsError as error:

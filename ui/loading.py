@@ -7,6 +7,7 @@ from dits.corpora import open_corpus
 from dits.errors import DitsError
 from dits.index.location import is_index
 from dits.search import SearchEngine, load_engine
+from dits.threads import CORES, compute_on
 from ui.ending import ENDING
 from ui.gpu import DEVICE, LENT, LentGpu
 
@@ -89,6 +90,7 @@ class EngineLoader:
         self._engine = engine
 
     def _load(self) -> None:
+        compute_on(CORES)
         try:
             engine = load_engine(progress=self._told, allow_missing=True, together=True, **self._arguments)  # type: ignore[arg-type]
             if self._gpu:

@@ -4,6 +4,7 @@ import threading
 
 from dits.errors import DitsError
 from dits.prepare import check_trainable, estimated_minutes, prepare_weights
+from dits.threads import CORES, compute_on
 from ui.loading import EngineLoader
 
 _START = ("Preparing the weights", 0, 1)
@@ -47,6 +48,7 @@ class WeightsPreparer:
         return estimated_minutes(engine.corpus, engine.encoder)
 
     def _prepare(self) -> None:
+        compute_on(CORES)
         try:
             engine = self._loader.engine()
             prepare_weights(engine.corpus, engine.encoder, engine.embeddings, progress=self._told)

@@ -1,19 +1,22 @@
-"""How many are served at once, and how many may wait for that: the settings of Gradio's queue."""
+"""How many are served at once, how many may wait for that, and what Gradio need not do for each of them."""
 
 import asyncio
+import inspect
 import os
+from contextlib import suppress
 from typing import Any
 
+import gradio as gr
 from gradio.utils import LRUCache
 from starlette.exceptions import HTTPException
 
-SEARCHES = 32
+SEARCHES = 64
 """Searches at once, which are computed together (`dits.search`). Whoever comes later sees their place in the queue."""
 
 WAITING = 200
 """Events of all pages that may wait; whoever comes later is told that the app is busy."""
 
-THREADS = 64
+THREADS = 96
 """For events: searches, one analysis, and pages that follow what goes on in the background."""
 
 SESSIONS = 1000
@@ -24,6 +27,10 @@ SWITCH = 0.0005
 """Seconds after which a thread that interprets Python lets another go on; by default ten times as many. A search gives
 up the interpreter some hundred times, for every product of matrices, and waits as long each time for a figure that is
 made beside it."""
+
+
+POLL = 0.005
+"""Seconds between looks for events that wait; by default a fifth of that, which keeps a core busy for nothing."""
 
 
 class Messages(LRUCache[str, Any]):
@@ -46,6 +53,19 @@ class Messages(LRUCache[str, Any]):
 
     def __missing__(self, session: str) -> Any:
         return asyncio.Queue()
+
+
+def tune(app: gr.Blocks) -> None:
+    """Gives the queue of a page that is built its settings, and lets Gradio describe elements and handlers at once.
+
+    It asks Python for the signature of every element's class when a session begins, and of a handler at every event.
+    """
+    app.queue(max_size=WAITING, api_open=False)  # whoever asks without the queue would pass by its limits
+    app._queue.pending_messages_per_session = Messages(SESSIONS)
+    app._queue.sleep_when_free = POLL
+    for described in (*(type(block).__init__ for block in app.blocks.values()), *(fn.fn for fn in app.fns.values())):
+        with suppress(AttributeError, TypeError):  # a method, an event without a handler
+            described.__signature__ = inspect.signature(described)
 
 
 def without_statistics() -> None:

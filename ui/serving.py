@@ -21,7 +21,7 @@ from ui.media import media_routes
 from ui.page import build_app
 from ui.panels import PLOTLY
 from ui.ports import free_port, start_errors
-from ui.queueing import SESSIONS, SWITCH, THREADS, WAITING, Messages, without_statistics
+from ui.queueing import SESSIONS, SWITCH, THREADS, tune, without_statistics
 from ui.scratch import ProcessFolder
 from ui.sources import Sources
 from ui.theme import THEME
@@ -65,8 +65,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     without_statistics()
     sys.setswitchinterval(SWITCH)
     app = build_app(loader, sources, settings.warm)
-    app.queue(max_size=WAITING, api_open=False)  # whoever asks without the queue would pass by its limits
-    app._queue.pending_messages_per_session = Messages(SESSIONS)
+    tune(app)
     limits = libraries.limits
     names = None if settings.hosted else names_of(settings.host, settings.names)
     guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
