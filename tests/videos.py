@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def write_video(
     """
     images = [stamp(k, *size) for k in range(frames)] if isinstance(frames, int) else frames
     height, width = images[0].shape[:2]
-    with av.open(str(path), "w", options=muxer or {}) as container:
+    with _scheduled_as_before(), av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={**_DEFAULTS.get(codec, {}), **(options or {})})
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
@@ -69,6 +71,22 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@contextmanager
+def _scheduled_as_before() -> Iterator[None]:
+    """Where root encodes AV1, SVT-AV1 makes the calling thread a real-time one, before which, and before all that it
+    starts, nothing else on the machine runs.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # as on macOS
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, priority)
 
 
 def write_sound(path: Path) -> Path:
