@@ -92,8 +92,8 @@ class SearchEngine:
         self._derive, self._candidates = derive, candidates
         self._together = together
         at_once = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, len(corpus)))) if together else 1
-        used = 1 if together and len(corpus) <= _FEW_VIDEOS else CORES
-        self._answers = Together(self._answer, at_once, lambda: compute_on(used))  # one batch at a time has them all
+        used = 1 if len(corpus) <= _FEW_VIDEOS else CORES  # one batch at a time has them all
+        self._answers = Together(self._answer, at_once, (lambda: compute_on(used)) if together else None)
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
         """Ranks the corpus for a sentence by one method.
