@@ -180,7 +180,19 @@ def _read_with_decord(video: Video, numbers: np.ndarray, width: int, height: int
         return None
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        # One batch, and the reader ends with this call: an idle one decodes on and grows by gigabytes.
+        return _decord_batch(video, numbers, width, height)
+    finally:
+        decord.logging.set_level(decord.logging.ERROR)  # as decord sets it on import
+
+
+def _decord_batch(video: Video, numbers: np.ndarray, width: int, height: int) -> np.ndarray | None:
+    """As _read_with_decord; a call of its own, with which the reader ends, and its threads, which report what they
+    find.
+    """
+    import decord
+
+    try:
+        # One batch, and no more: an idle reader grows by gigabytes.
         reader = decord.VideoReader(
             os.path.abspath(video.path),
             ctx=decord.cpu(0),
@@ -196,8 +208,6 @@ def _read_with_decord(video: Video, numbers: np.ndarray, width: int, height: int
         return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
     except Exception:  # of many kinds, all with the same remedy
         return None
-    finally:
-        decord.logging.set_level(decord.logging.ERROR)  # as decord sets it on import
 
 
 # --- PyAV ---

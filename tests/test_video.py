@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -256,17 +257,45 @@ def test_truncated_files_show_what_is_left(
 
 
 def test_damage_in_the_middle_does_not_stop_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = write_video(tmp_path / "damaged.mp4", 120, muxer={"movflags": "faststart"})
-    data = bytearray(path.read_bytes())
-    middle = slice(len(data) // 2, len(data) // 2 + 400)
-    data[middle] = bytes(400)
-    path.write_bytes(data)
+    path = _damaged(tmp_path / "damaged.mp4")
     capfd.readouterr()
     sample = sample_frames(path, 12)
     assert read_stamp(sample.frames[0]) == 5
     assert read_stamp(sample.frames[-1]) == 115
     assert (np.diff(sample.times) >= 0).all()
     assert capfd.readouterr().err == ""
+
+
+def test_decords_reports_stay_off_until_its_reader_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads decode on after a failure, and what they report then would stand on a user's terminal."""
+    decord = pytest.importorskip("decord")
+    readers: list[weakref.ref[object]] = []
+    alive: dict[int, list[object]] = {}
+
+    class Noted(decord.VideoReader):
+        def __init__(self, *args: object, **keywords: object) -> None:
+            readers.append(weakref.ref(self))
+            super().__init__(*args, **keywords)
+
+    def set_level(level: int) -> None:
+        alive[level] = [reader for reader in readers if reader() is not None]
+
+    monkeypatch.setattr(decord, "VideoReader", Noted)
+    monkeypatch.setattr(decord.logging, "set_level", set_level)
+    whole = write_video(tmp_path / "whole.mp4", 30)
+    assert sample_frames(whole, 3).decoder == "decord"
+    assert sample_frames(_damaged(tmp_path / "damaged.mp4"), 12).decoder == "pyav"
+    assert len(readers) == 2
+    assert alive == {decord.logging.QUIET: [], decord.logging.ERROR: []}
+
+
+def _damaged(path: Path) -> Path:
+    """120 frames, with zeros in the middle of their pixels."""
+    data = bytearray(write_video(path, 120, muxer={"movflags": "faststart"}).read_bytes())
+    middle = slice(len(data) // 2, len(data) // 2 + 400)
+    data[middle] = bytes(400)
+    path.write_bytes(data)
+    return path
 
 
 def _unreadable(name: str, folder: Path) -> Path:
