@@ -47,7 +47,7 @@ def running(**settings):
             os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def wait_for(true, seconds=120):
+def wait_for(true, seconds=300):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

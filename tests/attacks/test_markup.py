@@ -25,7 +25,7 @@ def page(browser, hosted):
     page.on("request", lambda request: asked_for.append(request.url))
     page.on("dialog", lambda dialog: asked_for.append(f"dialog {dialog.message}"))
     page.goto(hosted.url)
-    expect(page.locator(".card")).to_have_count(6, timeout=60_000)
+    expect(page.locator(".card")).to_have_count(6)
     yield page
     assert page.evaluate("() => window.hit") is None
     assert page.locator("img[src=x]").count() == 0

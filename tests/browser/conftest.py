@@ -19,6 +19,8 @@ FLAGS = [
 
 DESKTOP = {"width": 1280, "height": 720}
 EMPTY = "about:blank"
+WAIT = 120_000  # ms that a page may take on a busy machine
+expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="package")
@@ -51,7 +53,7 @@ def visit(browser, app_url, cards=8, viewport=DESKTOP, color_scheme="light", red
     for event, listener in listeners.items():
         page.on(event, listener)
     page.goto(app_url)
-    expect(page.locator(".card")).to_have_count(cards, timeout=60_000)  # the first example's results
+    expect(page.locator(".card")).to_have_count(cards)  # the first example's results
     expect(page.get_by_role("heading", level=1)).to_be_visible()  # the page is shown once all of its parts are there
     yield page
     page.evaluate("() => [localStorage, sessionStorage].forEach((kept) => kept.clear())")
@@ -65,6 +67,7 @@ def visit(browser, app_url, cards=8, viewport=DESKTOP, color_scheme="light", red
 def empty_page(browser):
     """A tab that an earlier visit has left, or a new one: the app opens in it for half the work."""
     context = browser.contexts[0] if browser.contexts else browser.new_context()
+    context.set_default_timeout(WAIT)
     return next((page for page in context.pages if page.url == EMPTY), None) or context.new_page()
 
 

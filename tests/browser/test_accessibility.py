@@ -18,7 +18,6 @@ TABS = {  # what stands there once a tab is complete
     "About": ("#about table", 2),
 }
 WIDTHS = {390: 844, 820: 1180, 1440: 900}
-WAIT = 60_000
 
 # Drawings are hidden from screen readers, which hear their descriptions: axe would walk their thousands of points.
 FINDINGS = """async () => {
@@ -133,7 +132,7 @@ def test_arrows_go_from_tab_to_tab(browser, app_url):
 def opened(page, tab):
     page.get_by_role("tab", name=tab).click()
     place, count = TABS[tab]
-    expect(page.locator(place)).to_have_count(count, timeout=WAIT)
+    expect(page.locator(place)).to_have_count(count)
 
 
 def tabbed(page, name, most=60):

@@ -15,8 +15,6 @@ from analysis.figure_style import PALETTES
 from tests.browser.conftest import visit
 
 pytestmark = pytest.mark.browser
-
-WAIT = 60_000
 HINTS = ("GPU stall", "willReadFrequently")
 """Chromium's own advice on how plotly.js could draw three dimensions faster."""
 
@@ -55,7 +53,7 @@ def watched(browser, app_url, tab, figures, count, **options):
     with visit(browser, app_url, **{"viewport": {"width": 1280, "height": 900}} | options) as page:
         page.on("console", warned)
         page.get_by_role("tab", name=tab).click()
-        expect(page.locator(f"{figures} .panel:has(.js-plotly-plot)")).to_have_count(count, timeout=WAIT)
+        expect(page.locator(f"{figures} .panel:has(.js-plotly-plot)")).to_have_count(count)
         yield page
         page.remove_listener("console", warned)
     assert [text for text in warnings if not any(hint in text for hint in HINTS)] == []
@@ -73,9 +71,9 @@ def redrawn(page, figures, act):
     """Does something, and waits until the figures are drawn anew."""
     page.locator(f"{figures} .panel").evaluate_all("panels => panels.forEach((panel) => panel.dataset.old = 1)")
     act()
-    expect(page.locator(f"{figures} .panel[data-old]")).to_have_count(0, timeout=WAIT)
+    expect(page.locator(f"{figures} .panel[data-old]")).to_have_count(0)
     last = page.locator(f"{figures} .panel").last
-    expect(last.locator(".main-svg, .gl-container").first).to_be_visible(timeout=WAIT)
+    expect(last.locator(".main-svg, .gl-container").first).to_be_visible()
 
 
 def slide(page, panel, step):
@@ -136,7 +134,7 @@ def test_play_runs_to_the_end(trajectory):
     panel = trajectory.locator('.panel[data-name="map-linear"]')
     panel.get_by_role("button", name="Play").click()
     expect(panel.get_by_role("button", name="Stop")).to_be_visible()
-    expect(panel.locator("output")).to_have_text("v₀", timeout=15_000)
+    expect(panel.locator("output")).to_have_text("v₀")
     expect(panel.get_by_role("button", name="Play")).to_be_visible()
     way = trace(trajectory, "map-linear", "the way followed")
     assert trace(trajectory, "map-linear", "now")["x"] == [way["x"][10]]
@@ -209,7 +207,7 @@ def test_a_clicked_point_of_the_way_lists_its_clip_and_neighbours(trajectory):
     way = trace(trajectory, "way-linear", "the way followed")
     click(trajectory, "way-linear", way["x"][0], way["y"][0])
     chosen = trajectory.locator("#way-chosen")
-    expect(chosen).to_contain_text("Chosen: 1 point", timeout=WAIT)
+    expect(chosen).to_contain_text("Chosen: 1 point")
     expect(chosen).to_contain_text("(dits), step t:")
     expect(chosen.locator("video")).to_have_count(1)
     expect(chosen.locator("ol")).to_have_count(2)
@@ -365,12 +363,12 @@ def test_whoever_changes_their_mind_sees_what_they_chose_last(gap):
     before = cosine.text_content()
     side = gap.locator("#gap-side")
     side.get_by_label("its frames as its own text pools them").check()
-    expect(cosine).not_to_have_text(before, timeout=WAIT)
+    expect(cosine).not_to_have_text(before)
     pooled = cosine.text_content()
     gap.locator("#gap-split").get_by_label("validation").check()  # takes seconds, of this side for the first time
     side.get_by_label("the mean of its frames").check()
     gap.locator("#gap-split").get_by_label("test").check()
-    expect(cosine).to_have_text(before, timeout=WAIT)
+    expect(cosine).to_have_text(before)
     assert float(pooled[:5]) > float(before[:5])  # it looks closer by construction
 
 
@@ -398,7 +396,7 @@ def test_figures_that_were_drawn_out_of_sight_get_their_width(browser, app_url):
     with visit(browser, app_url, viewport={"width": 820, "height": 900}) as page:
         page.get_by_role("tab", name="Trajectory").click()
         page.get_by_role("tab", name="Search").click()  # at once: the figures come while nobody looks
-        expect(page.locator("#way-figures .js-plotly-plot")).to_have_count(4, timeout=WAIT)
+        expect(page.locator("#way-figures .js-plotly-plot")).to_have_count(4)
         page.get_by_role("tab", name="Trajectory").click()
         figure = page.locator("#way-figures .panel").first
         page.wait_for_function(

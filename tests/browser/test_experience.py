@@ -14,8 +14,6 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.browser
 
-WAIT = 60_000
-
 # Counts what moves without anybody having done something; see web.dev/cls.
 SHIFTS = """
   window.moved = [];
@@ -33,7 +31,7 @@ def test_clips_play_in_the_first_sight_and_nothing_jumps(browser, app_url, width
     context.add_init_script(SHIFTS)
     page = context.new_page()
     page.goto(app_url)
-    expect(page.locator(".card")).to_have_count(8, timeout=WAIT)
+    expect(page.locator(".card")).to_have_count(8)
     video = page.locator(".card video").first
     expect(video).to_have_js_property("paused", False)
     page.wait_for_function("video => video.readyState >= 2", arg=video.element_handle())
@@ -85,7 +83,7 @@ def test_the_address_says_what_is_shown(browser, app_url):
         shown = captions(page)
         assert parameters(page) == {"q": ['50% & "more" + #1 ?'], "method": ["xpool"]}
         page.reload()
-        expect(page.locator(".results h2 q")).to_have_text('50% & "more" + #1 ?', timeout=WAIT)
+        expect(page.locator(".results h2 q")).to_have_text('50% & "more" + #1 ?')
         assert captions(page) == shown
 
 
@@ -93,7 +91,7 @@ def test_a_link_reproduces_a_trajectory(browser, app_url):
     link = {"tab": "trajectory", "q": "a white horse", "method": "dits-l2", "steps": 5}
     with opened(browser, app_url, **link) as page:
         expect(page.get_by_role("tab", name="Trajectory")).to_have_attribute("aria-selected", "true")
-        expect(page.locator("#way-numbers")).to_contain_text("5 steps turn the sentence by", timeout=WAIT)
+        expect(page.locator("#way-numbers")).to_contain_text("5 steps turn the sentence by")
         expect(page.locator("#way-query textarea")).to_have_value("a white horse")
         expect(page.locator("#way-method input")).to_have_value("DITS, l2")
         expect(page.locator("#way-numbers thead th")).to_have_text(["step", "t", "1", "2", "3", "4", "v₀"])
@@ -136,7 +134,7 @@ def test_what_is_empty_or_wrong_says_what_to_do(browser, app_url):
 def test_a_lost_connection_is_said_until_it_is_back(browser, app_url):
     page = empty_page(browser)
     page.goto(app_url)
-    expect(page.locator(".card")).to_have_count(8, timeout=WAIT)
+    expect(page.locator(".card")).to_have_count(8)
     lost = page.get_by_role("alert").filter(has_text="The server does not answer")
     page.context.set_offline(True)
     try:
@@ -146,7 +144,7 @@ def test_a_lost_connection_is_said_until_it_is_back(browser, app_url):
     finally:
         page.context.set_offline(False)
     page.reload()
-    expect(page.locator(".card")).to_have_count(8, timeout=WAIT)
+    expect(page.locator(".card")).to_have_count(8)
     expect(lost).to_be_hidden()
     page.goto("about:blank")
 

@@ -13,8 +13,6 @@ from tests.videos import write_video
 
 pytestmark = pytest.mark.browser
 
-WAIT = 60_000
-
 
 @pytest.fixture(scope="module")
 def arguments(tiny_corpus, tiny_folder):
@@ -53,9 +51,9 @@ def page(browser, app, clips):
                 break
         page.get_by_role("button", name="Add", exact=True).click()
         expect(page.get_by_role("button", name="Stop")).to_be_visible()
-        expect(page.locator("#own-running")).to_contain_text("Done: 4 videos added", timeout=WAIT)
+        expect(page.locator("#own-running")).to_contain_text("Done: 4 videos added")
         page.get_by_role("button", name="Search them").click()
-        expect(page.locator("#results .card video[poster]")).to_have_count(8, timeout=WAIT)
+        expect(page.locator("#results .card video[poster]")).to_have_count(8)
         yield page
 
 
@@ -118,7 +116,7 @@ def test_what_the_browser_does_not_play_shows_its_picture_and_says_so(page):
     search_tab(page)
     old = card(page, "old.avi")
     old.scroll_into_view_if_needed()
-    expect(old.locator(".unplayed")).to_be_visible(timeout=WAIT)
+    expect(old.locator(".unplayed")).to_be_visible()
     expect(card(page, "red.mp4").locator(".unplayed").first).to_be_hidden()
     picture = old.locator("video").get_attribute("poster")
     assert page.evaluate("async (url) => (await createImageBitmap(await (await fetch(url)).blob())).width", picture) > 0
@@ -126,25 +124,25 @@ def test_what_the_browser_does_not_play_shows_its_picture_and_says_so(page):
 
 def test_the_other_tabs_follow_what_is_searched(page):
     page.get_by_role("tab", name="Trajectory").click()
-    expect(page.locator("#way-numbers")).to_contain_text("Your videos have no sentences", timeout=WAIT)
-    expect(page.locator("#way-figures .panel:has(.js-plotly-plot)")).to_have_count(1, timeout=WAIT)
+    expect(page.locator("#way-numbers")).to_contain_text("Your videos have no sentences")
+    expect(page.locator("#way-figures .panel:has(.js-plotly-plot)")).to_have_count(1)
     page.get_by_role("tab", name="Modality gap").click()
-    expect(page.locator("#gap-numbers")).to_contain_text("measured on pairs of a sentence and its video", timeout=WAIT)
+    expect(page.locator("#gap-numbers")).to_contain_text("measured on pairs of a sentence and its video")
     search_tab(page)
     page.get_by_role("radio", name="The corpus").click()
-    expect(page.locator("#results .card video[poster]")).to_have_count(0, timeout=WAIT)
+    expect(page.locator("#results .card video[poster]")).to_have_count(0)
     page.get_by_role("tab", name="Modality gap").click()
-    expect(page.locator("#gap-numbers table")).to_have_count(1, timeout=WAIT)
+    expect(page.locator("#gap-numbers table")).to_have_count(1)
     search_tab(page)
     page.get_by_role("radio", name="Your videos").click()
-    expect(page.locator("#results .card video[poster]")).to_have_count(8, timeout=WAIT)
+    expect(page.locator("#results .card video[poster]")).to_have_count(8)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_tab_fits_a_phone(browser, app, page, scheme):
     with visit(browser, app.url, viewport={"width": 390, "height": 844}, color_scheme=scheme) as phone:
         phone.get_by_role("tab", name="Your videos").click()
-        expect(phone.locator("#own-held")).to_contain_text("can be searched", timeout=WAIT)
+        expect(phone.locator("#own-held")).to_contain_text("can be searched")
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
         for button in phone.locator("#own-add, #own-search, #own-remove, #own-update").all():
             box = button.bounding_box()
@@ -161,9 +159,9 @@ def test_a_visitors_videos_go_when_the_page_does(browser, arguments, clips):
             page.locator("#own-files input[type=file]").set_input_files([clips / "red.mp4", clips / "blue.mp4"])
             expect(page.locator("#own-files")).to_contain_text("blue")
             page.get_by_role("button", name="Add", exact=True).click()
-            expect(page.locator("#own-running")).to_contain_text("Done: 2 videos added", timeout=WAIT)
+            expect(page.locator("#own-running")).to_contain_text("Done: 2 videos added")
             page.get_by_role("button", name="Search them").click()
-            expect(page.locator("#results .card video[poster]")).to_have_count(2, timeout=WAIT)
+            expect(page.locator("#results .card video[poster]")).to_have_count(2)
             with visit(browser, app.url) as stranger:
                 stranger.get_by_role("tab", name="Your videos").click()
                 expect(stranger.locator("#own-held")).to_contain_text("No videos yet")
