@@ -22,6 +22,9 @@ MAX_CHOSEN = 24
 _ON_LOAD = """
 %s
 const address = element.querySelector("[data-plotly]").dataset.plotly;
+// Where a page has a base, plotly.js names what lines are cut off by with the page's address, as it is at that moment;
+// ours changes, and nothing would be cut off. Gradio's base, "./", says nothing that the address does not.
+document.querySelector("base")?.removeAttribute("href");
 const loadPlotly = () => new Promise((resolve, reject) => {
   const script = document.createElement("script");
   script.src = address;

@@ -214,6 +214,23 @@ def test_a_clicked_point_of_the_way_lists_its_clip_and_neighbours(trajectory):
     expect(chosen.locator("ol").first.locator("li")).to_have_count(5)
 
 
+def test_what_is_looked_at_closely_stays_within_its_axes(trajectory):
+    """Also once the address is another than when the figure was drawn, as it is after a second sentence."""
+    figure = plot(trajectory, "way-linear")
+    figure.scroll_into_view_if_needed()
+    box, margin = figure.bounding_box(), figure.evaluate("plot => plot._fullLayout._size.t")
+    above = {"x": box["x"], "y": box["y"], "width": box["width"], "height": margin - 8}
+    nothing = trajectory.screenshot(clip=above)
+    address = trajectory.evaluate("location.href")
+    trajectory.evaluate("history.replaceState(history.state, '', '?tab=trajectory&q=another')")
+    low, high = (bound(trace(trajectory, "way-linear", "the way followed")["y"]) for bound in (min, max))
+    middle, part = (low + high) / 2, (high - low) / 8
+    figure.evaluate("(plot, range) => Plotly.relayout(plot, { 'yaxis.range': range })", [middle - part, middle + part])
+    assert trajectory.screenshot(clip=above) == nothing
+    figure.evaluate("plot => Plotly.relayout(plot, { 'yaxis.autorange': true })")
+    trajectory.evaluate("address => history.replaceState(history.state, '', address)", address)
+
+
 @pytest.mark.parametrize(("view", "panel"), [("UMAP", "map-umap"), ("PCA", "map-pca"), ("Linear", "map-linear")])
 def test_every_map_is_drawn(trajectory, view, panel):
     choice = trajectory.locator("#way-view").get_by_role("radio", name=view)
