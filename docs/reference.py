@@ -1,8 +1,11 @@
 """Writes the reference of the library from its docstrings: `make docs`, or `python docs/reference.py FOLDER`."""
 
+import importlib
+import pkgutil
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pdoc
 
@@ -16,6 +19,8 @@ def main(folder: Path) -> int:
 
     for name in analysis.__all__:  # imported when first used, and documented only once they are
         getattr(analysis, name)
+    for package in PACKAGES:
+        _list_modules(importlib.import_module(package))
     pdoc.render.configure(docformat="google", show_source=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -23,6 +28,16 @@ def main(folder: Path) -> int:
     ours = [str(warning.message) for warning in caught if Path(warning.filename).is_relative_to(_PDOC)]
     print("\n".join([*ours, f"Wrote {folder / 'index.html'}"]))
     return 1 if ours else 0
+
+
+def _list_modules(package: ModuleType) -> None:
+    """pdoc writes no page of a module that the `__all__` of its package leaves out: each is put in."""
+    modules = list(pkgutil.iter_modules(package.__path__))
+    if hasattr(package, "__all__"):
+        package.__all__ = [*package.__all__, *(module.name for module in modules)]
+    for module in modules:
+        if module.ispkg:
+            _list_modules(importlib.import_module(f"{package.__name__}.{module.name}"))
 
 
 _PDOC = Path(pdoc.__file__).parent
