@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from analysis.projection_axes import NO_GAP, Axes, gap_axes, principal_axes
-from analysis.projection_umap import UmapSettings, lay_out, place
+from analysis.projection_umap import UmapSettings, lay_out, place, reproducibly
 from dits.errors import InputError, require
 
 KINDS = ("linear", "pca", "umap")
@@ -232,7 +232,8 @@ def _axes(cloud: Cloud, kind: str, dimensions: int) -> Axes:
 def _umap(cloud: Cloud, dimensions: int, settings: UmapSettings) -> Map:
     """Starts at the principal components: fewer of the large shapes hang on the seed than from a spectral start."""
     points = np.vstack([cloud.landmarks(), _flat(cloud.steps())])
-    coordinates = lay_out(points, principal_axes(cloud.landmarks(), dimensions)(points), settings)
+    with reproducibly():
+        coordinates = lay_out(points, principal_axes(cloud.landmarks(), dimensions)(points), settings)
     parameters = {"asked": "umap", **vars(settings)}
     return _map(cloud, "umap", coordinates, parameters, tuple(f"UMAP {axis + 1}" for axis in range(dimensions)), None)
 

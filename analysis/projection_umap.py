@@ -15,6 +15,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from dits.errors import require
 
@@ -27,7 +28,8 @@ landmarks four times as far."""
 
 _BOX = 10  # umap-learn stretches what it starts from to a square box of this side
 
-_ONE_FIT_AT_A_TIME = threading.Lock()  # numba's thread pool and Python's warning filters belong to the whole process
+# The thread pools of numba and BLAS, and Python's warning filters, belong to the whole process.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,18 @@ class UmapSettings:
         require(known, f"The smallest distance drawn lies between 0 and 1; {distance} does not.")
 
 
+@contextmanager
+def reproducibly() -> Iterator[None]:
+    """What is computed here comes out the same to the last bit, whatever number of threads BLAS has: it gets one.
+
+    Last bits are enough for UMAP to draw another map. Where a layout starts is to be computed here, too. One thread of
+    the process at a time.
+    """
+    with _ONE_AT_A_TIME, threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@reproducibly()
 def lay_out(points: np.ndarray, start: np.ndarray, settings: UmapSettings) -> np.ndarray:
     """Coordinates (n, k) of unit vectors (n, d), fitted jointly from the coordinates (n, k) they start at.
 
@@ -64,6 +78,7 @@ def lay_out(points: np.ndarray, start: np.ndarray, settings: UmapSettings) -> np
     return _fit(points[first], start[first], settings)[same]
 
 
+@reproducibly()
 def place(
     points: np.ndarray, layout: np.ndarray, paths: np.ndarray, landmarks: int, settings: UmapSettings
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -105,7 +120,7 @@ def _fit(points: np.ndarray, start: np.ndarray, settings: UmapSettings, **option
     )
     if len(points) <= EXACT_NEIGHBOURS:  # half the time of umap-learn's own search, compilation included
         options["precomputed_knn"] = (*_nearest(points, count), None)
-    with _ONE_FIT_AT_A_TIME, _threads_kept(), warnings.catch_warnings():
+    with _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]")  # transform is not wanted
         from umap import UMAP
 

@@ -169,13 +169,18 @@ class TestUmap:
         assert largest_step(steps) > 0.6
 
     @pytest.mark.slow
-    def test_another_process_draws_the_same(self, umap_map):
+    @pytest.mark.parametrize("blas", ["1", "2"])
+    def test_another_process_draws_the_same(self, blas, umap_map):
+        """Whatever number of threads it has: that changes the last bits of what UMAP starts from."""
         program = (
             "from analysis.projection import project\n"
             "from tests.test_projection import two_cones\n"
             "print(project(two_cones(), 'umap').landmarks().tobytes().hex())\n"
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": blas}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == umap_map.landmarks().tobytes().hex()
 
     def test_landmarks_stay_where_they_were_when_paths_are_added(self, cloud, umap_map):
