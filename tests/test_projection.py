@@ -168,8 +168,7 @@ class TestUmap:
         steps = naive.transform(cloud.steps().reshape(-1, WIDTH)).reshape(STEPS, PATHS, 2)
         assert largest_step(steps) > 0.6
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("blas", ["1", "2"])
+    @pytest.mark.parametrize("blas", ["1", pytest.param("2", marks=pytest.mark.slow)])
     def test_another_process_draws_the_same(self, blas, umap_map):
         """Whatever number of threads it has: that changes the last bits of what UMAP starts from."""
         program = (
