@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from dits.errors import InputError
+from dits.errors import InputError, StorageError
 from dits.search import load_engine
 from tests.own_videos import answer, called, request, running, uploaded, wait_for, write_clips
 from ui.media import content_type
@@ -257,6 +257,20 @@ def test_videos_that_nobody_uses_are_deleted(base, tmp_path, uploads):
     visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
     add(VideosTab(visitors), uploads[:1])
     wait_for(lambda: not visitors._libraries and not files_below(visitors.folder), 20)
+
+
+def test_a_disk_that_was_full_for_a_time_does_not_end_the_deleting(base, tmp_path, uploads, monkeypatch):
+    asked = []
+
+    def forget_uploads(seconds):
+        asked.append(seconds)
+        raise StorageError("No space is left.")
+
+    visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
+    monkeypatch.setattr(visitors.scratch, "forget_uploads", forget_uploads)
+    wait_for(lambda: asked)
+    add(VideosTab(visitors), uploads[:1])
+    wait_for(lambda: not visitors._libraries and not files_below(visitors.folder))
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(base, tmp_path, uploads):

@@ -6,12 +6,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from filecmp import cmp
 from pathlib import Path
 from typing import Protocol
 
-from dits.errors import InputError, require
+from dits.errors import InputError, StorageError, require
 from dits.files import make_folder, storage_errors
 from dits.index.config import AddConfig
 from dits.index.location import default_location
@@ -221,7 +222,8 @@ class VisitorLibraries:
         """Deletes what has not been used for a while, and what was uploaded and not added."""
         while True:
             time.sleep(min(60.0, self.limits.idle / 4))
-            self.scratch.forget_uploads(min(_ADDED_WITHIN, self.limits.idle))
+            with suppress(StorageError):  # a disk is full for a time, and this thread is there for good
+                self.scratch.forget_uploads(min(_ADDED_WITHIN, self.limits.idle))
             with self._lock:
                 now = time.monotonic()
                 self._used |= {name: now for name, library in self._libraries.items() if library.runs.running}
