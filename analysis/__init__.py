@@ -15,23 +15,23 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Analysis": "analysis.report",
-    "Cloud": "analysis.projection",
+    "Analysis": "analysis.measures.analysis",
+    "Cloud": "analysis.projections.projection",
     "Flow": "analysis.flow",
-    "MEASURES": "analysis.gap",
-    "ReportConfig": "analysis.report",
-    "analyse": "analysis.report",
+    "MEASURES": "analysis.measures.gap",
+    "ReportConfig": "analysis.measures.analysis",
+    "analyse": "analysis.measures.analysis",
     "flow_of": "analysis.flow",
-    "gap_intervals": "analysis.bootstrap",
-    "gap_measures": "analysis.gap",
-    "mean_shift": "analysis.report",
-    "pair_distances": "analysis.gap",
-    "path_measures": "analysis.trajectory",
-    "project": "analysis.projection",
+    "gap_intervals": "analysis.measures.bootstrap",
+    "gap_measures": "analysis.measures.gap",
+    "mean_shift": "analysis.measures.analysis",
+    "pair_distances": "analysis.measures.gap",
+    "path_measures": "analysis.measures.trajectory",
+    "project": "analysis.projections.projection",
     "read_features": "analysis.features",
-    "step_reports": "analysis.trajectory",
-    "trust": "analysis.projection_trust",
-    "write_report": "analysis.report_files",
+    "step_reports": "analysis.measures.trajectory",
+    "trust": "analysis.projections.trust",
+    "write_report": "analysis.report.files",
 }
 
 __all__ = sorted(_HOME)

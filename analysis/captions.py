@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dits.encoders import Encoder
-from dits.files import atomic_path, cache_root, kept_if_possible, parse_json, sha256_of_json
+from dits.common.files import atomic_path, cache_root, kept_if_possible, parse_json, sha256_of_json
+from dits.encoders.openclip import Encoder
 
 
 def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path | None = None) -> Tensor:

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from analysis.flow import Flow, cosine_scores
-from dits.errors import InputError, require
-from dits.pooling import mean_pool
+from dits.common.errors import InputError, require
+from dits.models.pooling import mean_pool
 
 KEYS = ("text", "video", "pairs", "text_steps")
 """What a file may hold: text (N, d); video (V, d), or frames (V, F, d); pairs, the video of each text (N,), or rows of

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits.errors import InputError, require
-from dits.model import METHODS, ModelConfig, RetrievalModel
-from dits.pooling import mean_pool
-from dits.scoring import ExactScorer
+from dits.common.errors import InputError, require
+from dits.models.pooling import mean_pool
+from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
+from dits.scoring.exact import ExactScorer
 
 VIDEO_SIDES = ("mean", "pooled")
 """What stands for a video when the gap is measured: the mean of its frames, or the frames as its own text pools them,

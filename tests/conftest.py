@@ -17,10 +17,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors.torch import save_file
 
-from dits.demo import build_demo
-from dits.encoders import load_encoder
-from dits.search import load_engine
-from tests.videos import write_video
+from dits.corpora.demo import build_demo
+from dits.encoders.openclip import load_encoder
+from dits.search.engine import load_engine
+from tests.helpers.videos import write_video
 
 NOBODY = 65534
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from dits.files import write_json
+from dits.common.files import write_json
 from tools.requirements import ROOT, read_requirements
 
 REPORT = ROOT / "reports" / "ranges"

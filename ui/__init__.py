@@ -13,4 +13,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 with suppress(ImportError):
-    import spaces  # noqa: F401  before PyTorch, which it changes where GPUs are lent (ui/gpu.py)
+    import spaces  # noqa: F401  before PyTorch, which it changes where GPUs are lent (ui/runtime/gpu.py)

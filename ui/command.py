@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dits.errors import DitsError
-from ui.ending import leave, listen_for_the_end
+from dits.common.errors import DitsError
+from ui.runtime.shutdown import leave, listen_for_the_end
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
 
 def _serve(arguments: dict[str, Any]) -> int:
     try:
-        from ui.serving import Settings, launch  # which takes seconds
+        from ui.server.serving import Settings, launch  # which takes seconds
 
         launch(Settings(**arguments))
     except (DitsError, OSError) as error:

@@ -1,27 +1,25 @@
 """The page: its tabs and its endpoints."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ui.about_tab import build_about_tab
-from ui.api import Api, add_endpoints
-from ui.aside import Aside
-from ui.checked import CheckedBlocks
-from ui.gap_tab import build_gap_tab
-from ui.links import names
-from ui.loading import EngineLoader
-from ui.opening import Opening
-from ui.panels import SAY
-from ui.results import progress_html
-from ui.search_tab import Handlers, build_search_tab
-from ui.sources import Sources
-from ui.trajectory_tab import build_trajectory_tab
-from ui.videos_tab import build_videos_tab
-
-UI = Path(__file__).resolve().parent
+from ui.api.endpoints import Api, add_endpoints
+from ui.components.deep_links import names
+from ui.components.panels import SAY
+from ui.components.results import progress_html
+from ui.components.validated_blocks import CheckedBlocks
+from ui.runtime.background import Aside
+from ui.services.engine_loading import EngineLoader
+from ui.services.sources import Sources
+from ui.tabs.about import build_about_tab
+from ui.tabs.deep_link import Opening
+from ui.tabs.gap import build_gap_tab
+from ui.tabs.search import Handlers, build_search_tab
+from ui.tabs.trajectory import build_trajectory_tab
+from ui.tabs.videos import build_videos_tab
+from ui.web import WEB
 
 HEARD = (
     '<button class="skip">Skip to what is shown</button><p class="heard" role="status"></p>'
@@ -37,7 +35,7 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
     opening = Opening(loader, sources)
     with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         source = gr.State(None)
-        gr.HTML(HEARD, js_on_load=(UI / "page.js").read_text(encoding="utf-8") % json.dumps(names()), elem_id="heard")
+        gr.HTML(HEARD, js_on_load=(WEB / "page.js").read_text(encoding="utf-8") % json.dumps(names()), elem_id="heard")
         gr.Markdown(
             "# Search videos with a sentence\n"
             "DITS moves the sentence's embedding, in a few learned steps, towards where its video lies, and ranks the "

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from dits.errors import ClusterError
+from dits.common.errors import ClusterError
 
 _SECONDS_TO_CONNECT = 10
 

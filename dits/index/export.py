@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from dits.errors import InputError
-from dits.files import atomic_path, write_csv
+from dits.common.errors import InputError
+from dits.common.files import atomic_path, write_csv
 from dits.index.scan import shown
 from dits.index.store import VideoIndex
 

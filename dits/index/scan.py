@@ -5,8 +5,8 @@ import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from dits.errors import InputError
-from dits.video_file import name_of
+from dits.common.errors import InputError
+from dits.video.probe import name_of
 
 SUFFIXES = frozenset([
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",

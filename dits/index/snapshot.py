@@ -20,11 +20,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from dits.corpus import Clip
-from dits.errors import IndexStoreError
-from dits.files import cache_root, make_folder, sha256_of_json, storage_errors, write_json
+from dits.common.errors import IndexStoreError
+from dits.common.files import cache_root, make_folder, sha256_of_json, storage_errors, write_json
+from dits.corpora.corpus import Clip
 from dits.index.store import VideoIndex
-from dits.scoring import BLOCK
+from dits.scoring.exact import BLOCK
 
 _FORMAT = 1
 _ROWS_AT_ONCE = 1024
@@ -63,7 +63,8 @@ class Snapshot:
         Args:
             weights: names what `derive` depends on; part of a file's name. Rows that the snapshot before had under the
                 same name are copied.
-            derive: see `dits.model.RetrievalModel.derive`. It is given blocks that begin at multiples of `BLOCK`, so
+            derive: see `dits.models.retrieval.RetrievalModel.derive`. It is given blocks that begin at multiples of
+            `BLOCK`, so
                 that what comes out does not depend on how many rows there are.
 
         Raises:

@@ -4,11 +4,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from dits.encoders import OpenClipEncoder
-from dits.index.recall import candidate_recall
+from dits.encoders.openclip import OpenClipEncoder
 from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
-from dits.video_file import name_of
+from dits.search.recall import candidate_recall
+from dits.video.probe import name_of
 
 _SHOWN = 20
 

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dits.corpus import FRAMES
-from dits.encoders import FINGERPRINT_SENTENCE, Encoder
-from dits.errors import IndexStoreError, InputError
-from dits.index.refusals import store_errors
+from dits.common.errors import IndexStoreError, InputError
+from dits.corpora.corpus import FRAMES
+from dits.encoders.openclip import FINGERPRINT_SENTENCE, Encoder
 from dits.index.schema import DUPLICATE, FAILED, FORMAT, ID, MISSING, OK, FileRow, SegmentRow, as_table, table_schema
+from dits.index.store_errors import store_errors
 
 if TYPE_CHECKING:
     from lancedb.table import Table

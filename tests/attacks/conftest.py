@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.browser.conftest import browser  # noqa: F401 - a fixture
-from tests.own_videos import running, uploaded, wait_for, write_clips
+from tests.helpers.own_videos import running, uploaded, wait_for, write_clips
 
 MARKUP = '"><img src=x onerror="window.hit=1"><script>window.hit=2</script>'
 """Runs wherever it is not taken for text; and, as a name of a file, needs no slash but in its end."""
@@ -37,7 +37,7 @@ def hosted(hostile_corpus, tiny_folder):
 @pytest.fixture(scope="package")
 def victim(hosted, tmp_path_factory):
     """A visitor who has added a video: their session, and their library."""
-    from tests.own_videos import called
+    from tests.helpers.own_videos import called
 
     clip = write_clips(tmp_path_factory.mktemp("victim")) / "red.mp4"
     well, output = called(hosted, "add", ["", [uploaded(hosted, clip)], "not at all", 10], "victim")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dits.files import atomic_path
+from dits.common.files import atomic_path
 
 PAGE = Path(__file__).resolve().parents[2] / "SECURITY.md"
 BEGIN, END = "<!-- attacks: python -m tests.attacks.table -->", "<!-- end of the attacks -->"

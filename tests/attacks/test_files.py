@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from analysis.features import read_features
-from dits.checkpoint import load_checkpoint
-from dits.encoders import load_encoder
-from dits.errors import CheckpointError, EncoderError, InputError
+from dits.common.errors import CheckpointError, EncoderError, InputError
+from dits.encoders.openclip import load_encoder
+from dits.models.checkpoint import load_checkpoint
 from tests.attacks import memory
 from tests.attacks.attack import attack
-from tests.test_checkpoint import header_for
+from tests.dits.models.test_checkpoint import header_for
 
 GOOD = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
 

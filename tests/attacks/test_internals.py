@@ -8,7 +8,7 @@ import pytest
 from tests.attacks.asking import asked, event, sentence, told, tool
 from tests.attacks.attack import attack
 from tests.attacks.test_paths import NOTHING
-from tests.test_api import ENDPOINTS
+from tests.ui.api.test_endpoints import ENDPOINTS
 
 OFFERED = {
     ("GET", path)

@@ -10,7 +10,7 @@ import pytest
 from gradio.utils import get_upload_folder
 from playwright.sync_api import expect
 
-from dits.cli import main
+from dits.cli.parser import main
 from tests.attacks.asking import event, sentence, told
 from tests.attacks.attack import attack
 from tests.attacks.conftest import MARKUP

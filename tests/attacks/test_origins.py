@@ -12,8 +12,8 @@ from starlette.requests import Request
 from tests.attacks.asking import asked
 from tests.attacks.attack import attack
 from tests.conftest import free_port
-from ui.guard import Guard, names_of
-from ui.uploads import Uploads
+from ui.server.middleware import Guard, names_of
+from ui.server.uploads import Uploads
 
 EVIL = "https://evil.example"
 OTHER_SITES = "Other sites cannot ask this app: open its own page."

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from gradio.utils import get_upload_folder
 
-from dits.cli import main
+from dits.cli.parser import main
 from tests.attacks.asking import asked, sentence, told
 from tests.attacks.attack import attack
-from tests.own_videos import called, write_clips
-from ui.media import content_type
+from tests.helpers.own_videos import called, write_clips
+from ui.services.media import content_type
 
 UPWARDS = (
     "../../../../../../etc/passwd",

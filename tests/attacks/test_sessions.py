@@ -7,7 +7,7 @@ import pytest
 from tests.attacks.asking import asked, event, sentence, told
 from tests.attacks.attack import attack
 from tests.attacks.test_paths import CUT, NOTHING, ONLY_UPLOADS
-from tests.own_videos import answer, uploaded, wait_for, write_clips
+from tests.helpers.own_videos import answer, uploaded, wait_for, write_clips
 
 
 def number_of(app, handler):

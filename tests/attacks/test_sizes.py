@@ -13,18 +13,18 @@ from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from dits.errors import VideoError
-from dits.video import sample_frames
+from dits.common.errors import VideoError
+from dits.video.sampling import sample_frames
 from tests.attacks.asking import asked, event, told
 from tests.attacks.attack import attack
 from tests.attacks.memory import little_memory
 from tests.attacks.test_paths import CUT
 from tests.attacks.test_sessions import number_of
-from tests.own_videos import uploaded, wait_for
-from tests.videos import stamp, write_video
-from ui.guard import MOST_BYTES
-from ui.uploads import Uploads
-from ui.visitors import Limits
+from tests.helpers.own_videos import uploaded, wait_for
+from tests.helpers.videos import stamp, write_video
+from ui.server.middleware import MOST_BYTES
+from ui.server.uploads import Uploads
+from ui.services.visitors import Limits
 
 JSON = {"Content_Type": "application/json"}
 POSTED = ("queue/join", "call/search", "call/v2/search", "run/search", "cancel", "reset", "mcp/")

@@ -6,13 +6,13 @@ import struct
 
 import pytest
 
-from dits.cli import main
-from dits.errors import VideoError
-from dits.video import sample_frames
+from dits.cli.parser import main
+from dits.common.errors import VideoError
+from dits.video.sampling import sample_frames
 from tests.attacks.asking import asked, event, listening, sentence, told, tool
 from tests.attacks.attack import attack
-from tests.own_videos import called
-from tests.videos import write_video
+from tests.helpers.own_videos import called
+from tests.helpers.videos import write_video
 
 CUT = ("not at all", 10)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dits.pooling import PoolingConfig, XPool
-from dits.scoring import ExactScorer, PreparedVideos
-from tests.plain import xpool_similarity
+from dits.models.pooling import PoolingConfig, XPool
+from dits.scoring.exact import ExactScorer, PreparedVideos
+from tests.helpers.plain import xpool_similarity
 
 FRAMES, DIM, BATCH, BEST = 12, 512, 64, 10
 _DISTINCT = 1000

@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
-from dits.encoders import load_encoder
-from dits.index.candidates import EXACT_ON_CPU
-from dits.index.location import is_index
-from dits.index.recall import candidate_recall
+from dits.corpora.index_location import is_index
+from dits.encoders.openclip import load_encoder
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
-from dits.search import SearchEngine, load_method
+from dits.search.candidates import EXACT_ON_CPU
+from dits.search.engine import SearchEngine, load_method
+from dits.search.recall import candidate_recall
 from tests.benchmarks.synthetic import write_index
 
 METHODS = ("dits", "xpool")
 
 _START = """
 import sys, time
-from dits.search import load_engine
+from dits.search.engine import load_engine
 engine = load_engine(sys.argv[1], methods=["dits"])
 engine.search("two boxers in a ring")
 print(time.process_time())

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dits.encoders import load_encoder
-from dits.index.adding import add_videos
-from dits.index.config import AddConfig, AddProgress
+from dits.encoders.openclip import load_encoder
+from dits.index.adding.config import AddConfig, AddProgress
+from dits.index.adding.run import add_videos
 from dits.index.store import VideoIndex
 from tests.conftest import write_open_clip_folder
-from tests.videos import stamp, write_video
+from tests.helpers.videos import stamp, write_video
 
 _DISTINCT = 16
 _MEASUREMENTS = 100

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from dits.files import write_json
-from dits.index.candidates import CANDIDATES
-from dits.search import load_engine
+from dits.common.files import write_json
+from dits.search.candidates import CANDIDATES
+from dits.search.engine import load_engine
 from tests.benchmarks import index_measures as measures
 
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "index" / "results.json"

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from dits.files import write_json
+from dits.common.files import write_json
 from tests.benchmarks.load_client import Answer, Page, RefusedError, Visitor, sentences
 from tests.conftest import first_answer, serve
-from ui.queueing import SESSIONS
+from ui.runtime.queue import SESSIONS
 
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "load" / "results.json"
 

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits.demo import demo_corpus
-from dits.embeddings import CorpusEmbeddings, load_embeddings, shipped_path
-from dits.encoders import OpenClipEncoder
+from dits.corpora.demo import demo_corpus
+from dits.corpora.embeddings import CorpusEmbeddings, load_embeddings, shipped_path
+from dits.encoders.openclip import OpenClipEncoder
 from dits.index.schema import OK, segment_id
 from dits.index.store import VideoIndex
-from dits.pooling import mean_pool
+from dits.models.pooling import mean_pool
 
 CLUSTERS = 4000
 _SHARE_OF_CLUSTERS = 0.6  # of the variance of centres

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.benchmark
 PROGRAM = """
 import json, resource, sys, time
 import torch
-from analysis.gap import gap_measures
-from analysis.bootstrap import gap_intervals
+from analysis.measures.gap import gap_measures
+from analysis.measures.bootstrap import gap_intervals
 
 pairs, captions = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
@@ -40,7 +40,7 @@ import json, resource, sys, time
 from pathlib import Path
 import numpy as np
 from analysis.features import read_features
-from analysis.report import analyse
+from analysis.measures.analysis import analyse
 
 pairs, steps, path = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 rng = np.random.default_rng(0)

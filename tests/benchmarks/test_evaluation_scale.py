@@ -17,10 +17,10 @@ PROGRAM = """
 import json, resource, sys, time
 import numpy as np
 import torch
-from dits.evaluation import metrics_of, ranks_both_ways
-from dits.model import ModelConfig, RetrievalModel
-from dits.postprocessing import dual_softmax
-from dits.significance import BootstrapConfig, compare, intervals
+from dits.evaluation.metrics import metrics_of, ranks_both_ways
+from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.postprocessing import dual_softmax
+from dits.evaluation.significance import BootstrapConfig, compare, intervals
 
 texts, videos, frames = 15_000, 1_500, 12
 torch.manual_seed(0)

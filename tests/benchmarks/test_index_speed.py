@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from dits.decoding import cores
-from dits.encoders import load_encoder
-from dits.index.adding import add_videos
-from dits.index.config import AddConfig
-from dits.index.reading import ReadJob, read_file
+from dits.corpora.decode_check import cores
+from dits.encoders.openclip import load_encoder
+from dits.index.adding.config import AddConfig
+from dits.index.adding.reader import ReadJob, read_file
+from dits.index.adding.run import add_videos
 from dits.index.store import VideoIndex
-from dits.search import load_engine
-from dits.segments import Segmenting
+from dits.search.engine import load_engine
+from dits.video.segments import Segmenting
 from tests.benchmarks import index_measures as measures
 from tests.benchmarks.index_memory import measure as measure_memory
 from tests.benchmarks.test_joint_speed import process_seconds, seconds

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dits.clips import ClipReader, read_all
-from dits.distributed import World
-from dits.embeddings import embed_clips
-from dits.encoders import load_encoder
-from dits.joint_model import Batch, GradientStep, JointModel
-from dits.model import ModelConfig, RetrievalModel
+from dits.corpora.clip_loader import ClipReader, read_all
+from dits.corpora.embeddings import embed_clips
+from dits.encoders.openclip import load_encoder
+from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.training.joint.distributed import World
+from dits.training.joint.model import Batch, GradientStep, JointModel
 
 pytestmark = pytest.mark.benchmark
 

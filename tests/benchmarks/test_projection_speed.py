@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from analysis.projection import Cloud, add_path, project
-from analysis.projection_cache import cached_map
-from analysis.projection_trust import trust
-from tests.test_projection import even_paths
+from analysis.projections.cache import cached_map
+from analysis.projections.projection import Cloud, add_path, project
+from analysis.projections.trust import trust
+from tests.analysis.projections.test_projection import even_paths
 
 pytestmark = pytest.mark.benchmark
 
@@ -42,7 +42,7 @@ def query():
 def test_a_first_umap_in_a_cold_process(benchmark):
     """Imports and numba's compilation included."""
     program = (
-        "from analysis.projection import project\n"
+        "from analysis.projections.projection import project\n"
         "from tests.benchmarks.test_projection_speed import cloud_of\n"
         "project(cloud_of(320, 64, 64), 'umap')\n"
     )

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from dits.pooling import PoolingConfig, XPool
-from dits.scoring import ExactScorer, PreparedVideos
-from tests.plain import xpool_similarity
+from dits.models.pooling import PoolingConfig, XPool
+from dits.scoring.exact import ExactScorer, PreparedVideos
+from tests.helpers.plain import xpool_similarity
 
 pytestmark = pytest.mark.benchmark
 

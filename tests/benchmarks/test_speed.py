@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from dits.encoders import BUNDLED_FOLDER, load_encoder
-from dits.pooling import PoolingConfig, XPool
-from dits.scoring import ExactScorer
-from dits.search import SearchEngine
+from dits.encoders.openclip import BUNDLED_FOLDER, load_encoder
+from dits.models.pooling import PoolingConfig, XPool
+from dits.scoring.exact import ExactScorer
+from dits.search.engine import SearchEngine
 from tests.conftest import first_answer, serve
-from tests.plain import xpool_similarity
+from tests.helpers.plain import xpool_similarity
 
 pytestmark = pytest.mark.benchmark
 
@@ -94,8 +94,8 @@ def test_memory_of_the_exact_scorer(benchmark):
     """Peak memory above the inputs at 1,000 x 1,000 x 12, in a process of its own. Promise: at most 200 MB."""
     program = (
         "import torch\n"
-        "from dits.pooling import PoolingConfig, XPool\n"
-        "from dits.scoring import ExactScorer\n"
+        "from dits.models.pooling import PoolingConfig, XPool\n"
+        "from dits.scoring.exact import ExactScorer\n"
         "scorer = ExactScorer(XPool(PoolingConfig()).eval())\n"
         "small = torch.randn(8, 12, 512); scorer.scores(small[:, 0], small[:, 0], scorer.prepare(small))\n"
         "t, f = torch.randn(1000, 512), torch.randn(1000, 12, 512)\n"

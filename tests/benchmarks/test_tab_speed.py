@@ -11,9 +11,9 @@ from itertools import count
 
 import pytest
 
-from ui.analysing import Analyst
-from ui.gap_tab import GapTab
-from ui.trajectory_tab import TrajectoryTab
+from ui.services.analyses import Analyst
+from ui.tabs.gap import GapTab
+from ui.tabs.trajectory import TrajectoryTab
 
 pytestmark = pytest.mark.benchmark
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dits.model import ModelConfig
-from dits.training import TrainingConfig, pair_data, train
+from dits.models.retrieval import ModelConfig
+from dits.training.trainer import TrainingConfig, pair_data, train
 
 pytestmark = pytest.mark.benchmark
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from analysis.figure_style import PALETTES
+from analysis.figures.style import PALETTES
 from tests.browser.conftest import visit
 
 pytestmark = pytest.mark.browser

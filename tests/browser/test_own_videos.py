@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import visit
-from tests.own_videos import running, wait_for, write_clips
-from tests.videos import write_video
+from tests.helpers.own_videos import running, wait_for, write_clips
+from tests.helpers.videos import write_video
 
 pytestmark = pytest.mark.browser
 

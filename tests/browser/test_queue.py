@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.benchmarks.load_client import Visitor, sentences
 from tests.browser.conftest import visit
-from ui.queueing import SEARCHES
+from ui.runtime.queue import SEARCHES
 
 pytestmark = pytest.mark.browser
 

@@ -1,0 +1,1 @@
+"""The command lines of the analysis: `python -m analysis` and `python -m dits analyse`."""

@@ -1,0 +1,1 @@
+"""An encoder's quality in numbers, and what each source of its training pairs adds."""

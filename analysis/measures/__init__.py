@@ -1,0 +1,1 @@
+"""Measures of the modality gap and of trajectories, with bootstrap intervals."""

@@ -1,0 +1,127 @@
+"""Maps on disk: coordinates as safetensors under a JSON header, named in a cache by what they were made of."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from analysis.projections.projection import KINDS, Cloud, Map, project
+from dits.common.errors import InputError
+from dits.common.files import atomic_path, kept_if_possible, parse_json, sha256_of_json
+
+_FORMAT = 1
+_HEADER = "map"
+_ARRAYS = ("texts", "videos", "paths")
+
+
+def cached_map(
+    folder: Path,
+    cloud: Cloud,
+    kind: str,
+    dimensions: int = 2,
+    *,
+    seed: int = 0,
+    neighbours: int = 15,
+    min_distance: float = 0.1,
+) -> Map:
+    """`project`, but a map that the folder holds already is read; a damaged one is made again, and one that cannot be
+    written is not kept.
+
+    Raises:
+        InputError: as `project` does.
+    """
+    settings = {"seed": seed, "neighbours": neighbours, "min_distance": min_distance}
+    path = folder / f"map-{_fingerprint(cloud, [kind, dimensions, settings])[:24]}.safetensors"
+    try:
+        kept = load_map(path)
+        if kept.fits(cloud) and kept.dimensions == dimensions:
+            return kept
+    except InputError:
+        pass
+    made = project(cloud, kind, dimensions, seed=seed, neighbours=neighbours, min_distance=min_distance)
+    with kept_if_possible():
+        save_map(made, path)
+    return made
+
+
+def save_map(map: Map, path: Path) -> None:
+    """Writes a map, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    arrays = {name: np.ascontiguousarray(getattr(map, name)) for name in _ARRAYS}
+    header = {
+        "format": _FORMAT,
+        "kind": map.kind,
+        "dimensions": map.dimensions,
+        "parameters": map.parameters,
+        "axes": map.axes,
+        "note": map.note,
+        "sha256": _checksum(arrays),
+    }
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
+
+
+def load_map(path: Path) -> Map:
+    """A map that `save_map` wrote.
+
+    Raises:
+        InputError: there is no such file, or it is damaged or no map.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no map at {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = parse_json(file.metadata()[_HEADER])
+            arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+        _check(header, arrays)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged, or no map of this release: project the embeddings again.") from error
+    return Map(
+        kind=header["kind"],
+        dimensions=header["dimensions"],
+        **arrays,
+        parameters=header["parameters"],
+        axes=tuple(header["axes"]),
+        note=header["note"],
+    )
+
+
+def _check(header: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError, KeyError or TypeError unless header and arrays are a map's."""
+    dimensions = header["dimensions"]
+    axes, note = header["axes"], header["note"]
+    sound = (
+        header["format"] == _FORMAT
+        and header["kind"] in KINDS
+        and dimensions in (2, 3)
+        and isinstance(header["parameters"], dict)
+        and isinstance(axes, list)
+        and len(axes) == dimensions
+        and all(isinstance(axis, str) for axis in axes)
+        and (note is None or isinstance(note, str))
+        and [values.ndim for values in arrays.values()] == [2, 2, 3]
+        and all(values.shape[-1] == dimensions and values.dtype == np.float32 for values in arrays.values())
+        and all(np.isfinite(values).all() for values in arrays.values())
+        and header["sha256"] == _checksum(arrays)
+    )
+    if not sound:
+        raise ValueError("not a map")
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in _ARRAYS:
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint(cloud: Cloud, asked: list) -> str:
+    arrays = {name: getattr(cloud, name) for name in _ARRAYS}
+    shapes = [values.shape for values in arrays.values()]
+    return sha256_of_json([_FORMAT, asked, shapes, _checksum(arrays)])

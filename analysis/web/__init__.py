@@ -1,0 +1,5 @@
+"""The script and style of figure panels, for the page and for reports."""
+
+from pathlib import Path
+
+WEB = Path(__file__).resolve().parent

@@ -1,0 +1,131 @@
+"""How the bundled encoder is trained: one configuration, and recipes in TOML files."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dits.bundled_encoder.pairs.sources import SOURCES
+from dits.common.errors import InputError, require
+
+PHOTOS = ("demo", "left-out", "templates", "wallpapers")
+DRAWINGS = ("stamps", "clipart", "emoji", "words")
+CLASSES = "classes"
+
+
+@dataclass(frozen=True)
+class EncoderTrainingConfig:
+    """How the bundled encoder is trained; chosen on the validation split.
+
+    Attributes:
+        sources: names of sources of pairs, separated by commas; "classes" are the image tower's ImageNet classes.
+        crops: random views of every picture that frozen features are kept of, besides the plain one.
+        balance: from 0 (every pair is drawn equally often) to 1 (every source is).
+        ridge: strength of the ridge regression that sets the projections.
+        drawing_weight: weight of a drawing against a photograph, in regression and loss.
+        class_weight: weight of an ImageNet class against a photograph, in regression and loss.
+        projection_steps: steps that tune the projections alone, on frozen towers' features and batches four times as
+            large, before the towers are tuned too.
+        steps: optimiser steps of projections and towers, at most.
+        validate_every: steps between validations, and between states written for resuming.
+        patience: validations without a better result before training stops; 0 never stops.
+        warmup: share of the steps over which rates rise; then they fall along half a cosine.
+        projection_rate: learning rate of the projections.
+        text_rate: learning rate of the text tower.
+        text_layers: layers of the text tower that are tuned, from the last; 0 leaves it frozen.
+        image_rate: learning rate of the image tower.
+        image_stages: stages of the image tower that are tuned, from the last; 0 leaves it frozen, 9 tunes all.
+        photographs: photographs and clips in a batch.
+        drawings: drawings in a batch.
+        classes: ImageNet classes in a batch.
+        word_dropout: share of a text's words that are left out at random.
+        dropout: of the image tower's features before their projection; half of it of the text tower's.
+        loss: softmax (symmetric cross-entropy) or sigmoid (of every pair of a batch on its own).
+        temperature: factor on cosines; the sigmoid loss learns its own from there.
+        averaging: decay of the moving average of the weights, which is what is validated and kept; 0 averages nothing.
+        precision: fp32 or bf16 (autocast).
+        device: auto, cpu or cuda.
+        seed: of everything random.
+    """
+
+    sources: str = "demo,left-out,templates,wallpapers,stamps,clipart,emoji,words,classes"
+    crops: int = 2
+    balance: float = 0.5
+    ridge: float = 10.0
+    drawing_weight: float = 0.1
+    class_weight: float = 0.5
+    projection_steps: int = 200
+    steps: int = 400
+    validate_every: int = 20
+    patience: int = 0
+    warmup: float = 0.1
+    projection_rate: float = 3e-4
+    text_rate: float = 2e-5
+    text_layers: int = 6
+    image_rate: float = 1e-5
+    image_stages: int = 0
+    photographs: int = 192
+    drawings: int = 64
+    classes: int = 64
+    word_dropout: float = 0.1
+    dropout: float = 0.6
+    loss: str = "softmax"
+    temperature: float = 20.0
+    averaging: float = 0.95
+    precision: str = "fp32"
+    device: str = "auto"
+    seed: int = 24
+
+    def __post_init__(self) -> None:
+        counts = (
+            self.crops,
+            self.projection_steps,
+            self.steps,
+            self.patience,
+            self.seed,
+            self.text_layers,
+            self.drawings,
+            self.classes,
+        )
+        require(min(counts) >= 0 and self.validate_every >= 1, "Counts and the seed cannot be negative.")
+        require(self.photographs >= 2, "A batch needs at least two photographs.")
+        require(self.ridge > 0 and self.temperature > 0, "The ridge and the temperature must be above 0.")
+        rates = (self.projection_rate, self.text_rate, self.image_rate, self.drawing_weight, self.class_weight)
+        require(min(rates) >= 0, "Learning rates and weights cannot be negative.")
+        require(self.classes <= 1000, f"There are 1,000 classes to draw from, not {self.classes}.")
+        shares = (self.dropout, self.word_dropout, self.averaging, self.warmup)
+        require(all(0 <= share < 1 for share in shares), "Dropout, averaging and warm-up are from 0 to below 1.")
+        require(0 <= self.balance <= 1, f"The balance is from 0 to 1, not {self.balance}.")
+        require(0 <= self.image_stages <= 9, f"The image tower has 9 stages to tune, not {self.image_stages}.")
+        for name, choices in (
+            ("loss", ("softmax", "sigmoid")), ("precision", ("fp32", "bf16")), ("device", ("auto", "cpu", "cuda")),
+        ):  # fmt: skip
+            require(getattr(self, name) in choices, f"The {name} is one of {', '.join(choices)}.")
+        known = (*SOURCES, CLASSES)
+        unknown = [name for name in self.source_names if name not in known]
+        require(not unknown, f"There is no source '{', '.join(unknown)}': choose from {', '.join(known)}.")
+        require(any(name in PHOTOS for name in self.source_names), "Training needs a source of photographs or clips.")
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The sources, as a tuple."""
+        return tuple(name.strip() for name in self.sources.split(",") if name.strip())
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe, a TOML file of the configuration's fields.
+
+    Raises:
+        InputError: it cannot be read, or names what is no setting or has the wrong type.
+    """
+    import tomllib
+
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Cannot read the recipe {path}: {str(error).lower()}.") from error
+    types: dict[str, Any] = {field.name: field.type for field in fields(EncoderTrainingConfig)}
+    for name, value in settings.items():
+        require(name in types, f"{path} sets '{name}', which is no setting: choose from {', '.join(types)}.")
+        fits = isinstance(value, (int, float) if types[name] is float else types[name]) and not isinstance(value, bool)
+        require(fits, f"{path}: {name} must be of type {types[name].__name__}, not {value!r}.")
+    return settings

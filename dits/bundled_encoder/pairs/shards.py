@@ -1,0 +1,196 @@
+"""The shard format of image-text pairs: tar files that WebDataset reads, and an index beside them.
+
+A pair is a member `<key>.json` (texts, source, licence, where it came from) with its pictures `<key>.00.webp`,
+`<key>.01.webp`, ...: one for a still, several for the frames of a clip. `index.json` names the format's version, every
+shard with its checksum, and what preparation counted.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from dits.common.errors import PairsError
+from dits.common.files import atomic_path, make_folder, parse_json, sha256_of, write_json
+
+FORMAT = "dits-pairs"
+VERSION = 1
+INDEX = "index.json"
+PICTURE_SIDE = 320  # pixels of the shorter side that is kept; the image tower sees 260
+
+_SHARD_PAIRS = 500
+_MOST_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Pictures and the texts that describe them.
+
+    Attributes:
+        source: the name of the source in the preparation command: "stamps", "templates", ...
+        package: the package, with its release, that the pictures were read from.
+        file: the file within that package.
+        licence: the licence of the pictures, as an SPDX identifier where there is one.
+        group: a category within the source, by which pairs can be held out; a clip's scene in the demo corpus.
+        texts: one or more descriptions.
+        pictures: encoded WebP files: one of a still, several of a clip, in time order.
+    """
+
+    source: str
+    package: str
+    file: str
+    licence: str
+    group: str
+    texts: tuple[str, ...]
+    pictures: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if not self.texts or not all(text.strip() for text in self.texts):
+            raise PairsError(f"{self.file} of {self.package} has an empty caption: give it words, or leave it out.")
+        if not self.pictures:
+            raise PairsError(f"{self.file} of {self.package} has no picture.")
+
+
+def write_shards(folder: Path, pairs: Iterable[Pair], facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes pairs as shards with their index, which is written last; returns the index.
+
+    Args:
+        folder: made if missing; shards of the same names are replaced.
+        pairs: consumed once, a shard at a time.
+        facts: further entries of the index; read after the pairs are written.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    make_folder(folder)
+    iterator = iter(pairs)
+    shards: list[dict[str, Any]] = []
+    while batch := list(islice(iterator, _SHARD_PAIRS)):
+        path = folder / f"pairs-{len(shards):05d}.tar"
+        with atomic_path(path) as temporary, tarfile.open(temporary, "w") as archive:
+            for position, pair in enumerate(batch):
+                _add(archive, f"{len(shards) * _SHARD_PAIRS + position:07d}", pair)
+        shards.append({"name": path.name, "pairs": len(batch), "sha256": sha256_of(path)})
+    index = {"format": FORMAT, "version": VERSION, "shards": shards, **facts}
+    write_json(folder / INDEX, index)
+    return index
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a folder of shards.
+
+    Raises:
+        PairsError: there is none, it is damaged, or it is of another version.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise PairsError(f"There are no pairs in {folder}: make them with python -m dits pairs --out {folder}.")
+    try:
+        index: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        found, version = index["format"], index["version"]
+        names = [shard["name"] for shard in index["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PairsError(f"{path} is damaged: make the pairs again with python -m dits pairs.") from error
+    if found != FORMAT or version != VERSION:
+        raise PairsError(
+            f"{path} is of format {found} version {version}, and this release reads {FORMAT} version {VERSION}: "
+            "make the pairs again with python -m dits pairs."
+        )
+    if any(Path(name).name != name for name in names):
+        raise PairsError(f"{path} names a shard outside its folder.")
+    return index
+
+
+def read_shards(folder: Path) -> Iterator[Pair]:
+    """The pairs of a folder, in order, each shard checked against its checksum before it is read.
+
+    Raises:
+        PairsError: the index or a shard is missing, damaged, changed or of another version.
+    """
+    for shard in read_index(folder)["shards"]:
+        path = folder / shard["name"]
+        if not path.is_file() or sha256_of(path) != shard["sha256"]:
+            raise PairsError(f"{path} is missing or changed since it was written: make the pairs again.")
+        yield from _pairs_of(path)
+
+
+def encode_picture(image: Image.Image) -> bytes:
+    """A picture as WebP, its shorter side PICTURE_SIDE pixels at most; transparency is kept, and then losslessly."""
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    image = image.convert("RGBA" if has_alpha else "RGB")
+    factor = PICTURE_SIDE / min(image.size)
+    if factor < 1:
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if has_alpha:
+        image.save(buffer, "WEBP", lossless=True, method=2)
+    else:
+        image.save(buffer, "WEBP", quality=92, method=2)
+    return buffer.getvalue()
+
+
+def open_picture(data: bytes | Path, name: str) -> Image.Image:
+    """A picture, decoded (an animation's first frame).
+
+    Raises:
+        PairsError: it cannot be read as a picture, or has more than 100 million pixels.
+    """
+    try:
+        image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+        if image.width * image.height > _MOST_PIXELS:
+            raise PairsError(f"{name} is too large a picture: {image.width} x {image.height} pixels.")
+        image.load()
+        return image
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise PairsError(f"{name} cannot be read as a picture: replace it, or leave it out.") from error
+
+
+def pictures_digest(pictures: Iterable[bytes]) -> str:
+    """SHA-256 of a sequence of encoded pictures: what things that are made from them are named by."""
+    digest = hashlib.sha256()
+    for data in pictures:
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()
+
+
+def _add(archive: tarfile.TarFile, key: str, pair: Pair) -> None:
+    record = {name: value for name, value in asdict(pair).items() if name != "pictures"}
+    members = [(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())]
+    members += [(f"{key}.{number:02d}.webp", data) for number, data in enumerate(pair.pictures)]
+    for name, data in members:
+        member = tarfile.TarInfo(name)  # no time and no owner: the same pairs give the same file
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+
+
+def _pairs_of(path: Path) -> Iterator[Pair]:
+    record: dict[str, Any] | None = None
+    pictures: list[bytes] = []
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                data = archive.extractfile(member)
+                if data is None:
+                    raise PairsError(f"{path} holds something other than files: {member.name}.")
+                if not member.name.endswith(".json"):
+                    pictures.append(data.read())
+                    continue
+                if record is not None:
+                    yield _pair(record, pictures)
+                record, pictures = parse_json(data.read()), []
+        if record is not None:
+            yield _pair(record, pictures)
+    except (tarfile.TarError, OSError, ValueError, TypeError, KeyError) as error:
+        raise PairsError(f"{path} is damaged: make the pairs again with python -m dits pairs.") from error
+
+
+def _pair(record: dict[str, Any], pictures: list[bytes]) -> Pair:
+    return Pair(**{**record, "texts": tuple(record["texts"])}, pictures=tuple(pictures))

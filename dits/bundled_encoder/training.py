@@ -1,0 +1,396 @@
+"""Training the bundled encoder on pairs: projections by regression, then a contrastive loss on both towers.
+
+The pairs come from shards (dits.bundled_encoder.pairs), the towers' pretrained weights from two packages
+(dits.encoders.towers). A ridge regression between the frozen towers sets the projections; the contrastive loss then
+tunes projections and towers, each as deep as the configuration says, weights averaged along the way, stopped on the
+validation split.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dits.bundled_encoder.config import CLASSES, DRAWINGS, PHOTOS, EncoderTrainingConfig
+from dits.bundled_encoder.data import (
+    Captioned,
+    ClassPrototypes,
+    TrainingPairs,
+    load_pairs,
+    pair_features,
+    validation_clips,
+)
+from dits.bundled_encoder.pairs.shards import INDEX
+from dits.bundled_encoder.pictures import Augmentation, normalise, plain_view
+from dits.bundled_encoder.ridge import kernel_ridge_floor, weighted_ridge
+from dits.bundled_encoder.state import EncoderState
+from dits.common.errors import DitsError, require
+from dits.common.files import sha256_of, write_json
+from dits.corpora.corpus import Corpus
+from dits.encoders.towers import image_stages, pretrained_model, write_model
+from dits.evaluation.metrics import evaluate_scores, selection_key
+from dits.models.losses import sigmoid_loss, symmetric_cross_entropy
+from dits.models.pooling import mean_pool
+from dits.training.optimisation import warmup_cosine
+
+Report = Callable[[str], None]
+
+_TARGET_NORM = 10.0  # about what CLIP's projected embeddings have; the sampler's noise schedule meets magnitudes
+_LOSS_RATE = 1e-2  # of the sigmoid loss's scale and bias
+_STATE = "encoder-state.safetensors"
+
+
+def train_encoder(
+    corpus: Corpus, pairs: Path, folder: Path, config: EncoderTrainingConfig, report: Report, run: Path | None = None
+) -> dict[str, Any]:
+    """Trains the bundled encoder and writes it to `folder` in OpenCLIP's format. Returns the summary it writes too.
+
+    Args:
+        corpus: its validation split selects the step that is kept.
+        pairs: the folder of shards to train on.
+        folder: where the encoder goes.
+        config: everything that can be chosen.
+        report: told every line of progress.
+        run: a folder for the state at every validation; a run found there is resumed.
+
+    Raises:
+        InputError: the corpus has no validation split.
+        EncoderError: a package with pretrained weights is missing.
+        PairsError: the shards are missing, damaged, or lack a source.
+        VideoError: a clip cannot be decoded.
+        CheckpointError: the state in `run` is damaged or of another run.
+        StorageError: the folder cannot be written.
+        DitsError: the loss is no number; the state of the last validation is kept.
+    """
+    selection = corpus.split("validation")
+    torch.manual_seed(config.seed)
+    loaded = load_pairs(pairs, config.source_names)
+    model, classifier = pretrained_model(folder)
+    device = _device(config.device)
+    trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 512 < 32:  # about every part
+            report(f"Pictures through the pretrained image tower: {done}/{total}")
+
+    features = pair_features(trunk, loaded, config.crops, progress)
+    data = TrainingPairs(loaded, features, config.balance)
+    validation = validation_clips(trunk, selection, progress)
+    trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
+    floor = kernel_ridge_floor(*trainer.mean_training_features(), *trainer.frozen_validation_features())
+    report(f"Kernel ridge map between the frozen towers: {_line(floor)}")
+    best = trainer.run(report, run / _STATE if run else None, {"pairs": sha256_of(pairs / INDEX)})
+    write_model(model.cpu(), folder)
+    summary = {
+        "config": asdict(config),
+        "pairs": {name: int((data.sources == name).sum()) for name in config.source_names if name != CLASSES},
+        "validation": best,
+        "kernel_ridge": floor,
+    }
+    write_json(folder / "training.json", summary)
+    return summary
+
+
+class _EncoderTrainer:
+    """The model in training: what is tuned, its moving average, and the validation of that average."""
+
+    def __init__(
+        self, model: nn.Module, folder: Path, classifier: Tensor, data: TrainingPairs, validation: Captioned,
+        config: EncoderTrainingConfig,
+    ) -> None:  # fmt: skip
+        import open_clip
+
+        self.device = _device(config.device)
+        self.model: Any = model
+        self.config, self.data, self.validation = config, data, validation
+        self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        self.photo_rows = data.members(PHOTOS)
+        clips = data.mean_features(self.photo_rows)
+        self.classes = ClassPrototypes.of(classifier, clips)
+        self._clips = clips
+        counts = [len(texts) for texts in data.texts]
+        self.frozen_texts = list(self._text_features([t for texts in data.texts for t in texts]).split(counts))
+        class_texts = self._text_features([text for names in self.classes.texts for text in names])
+        self.frozen_class_texts = class_texts.view(len(self.classes.texts), 2, -1)
+        backdrops = [data.pictures[data.starts[row]] for row in self.photo_rows]
+        self.augment = Augmentation(backdrops, config.seed)
+        self.loss_parameters: dict[str, nn.Parameter] = {}
+        if config.loss == "sigmoid":
+            start = {"scale": math.log(config.temperature), "bias": -config.temperature / 2}
+            self.loss_parameters = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in start.items()}
+
+    # --- The towers before their projections ---
+
+    def frozen_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Text features (N, 384) and picture features (P, 1280) of the photographs, and each text's picture."""
+        captions = [self.frozen_texts[row] for row in self.photo_rows]
+        clip_of = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
+        return torch.cat(captions), self._clips, clip_of
+
+    def mean_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The same with one text a photograph, the mean of its texts' features."""
+        captions = torch.stack([self.frozen_texts[row].mean(dim=0) for row in self.photo_rows])
+        return captions, self._clips, np.arange(len(captions))
+
+    def frozen_validation_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The same of the validation clips: (N, 384), (V, 1280), and each text's clip."""
+        clips = self.validation.features.mean(dim=1)
+        return self._text_features(self.validation.captions), clips, self.validation.clip_of
+
+    def _text_tower(self, texts: list[str]) -> Tensor:
+        tokens = self.tokenize(texts).to(self.device)
+        tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]
+        mask = (tokens != 0).long()
+        return self.model.text.pooler(self.model.text.transformer(input_ids=tokens, attention_mask=mask), mask)
+
+    @torch.no_grad()
+    def _text_features(self, texts: list[str]) -> Tensor:
+        return torch.cat([self._text_tower(texts[i : i + 64]).float().cpu() for i in range(0, len(texts), 64)])
+
+    def _image_tower(self, views: Tensor) -> Tensor:
+        images = normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
+        return self.model.visual.trunk(images)
+
+    # --- The projections ---
+
+    def set_projections(self) -> None:
+        """The text projection is a random isometry; the image projection regresses images onto their sentences.
+
+        Both are centred on the photographs and their captions, which spares the space hubs. Drawings and classes have
+        centres of their own in the regression: it learns what tells them apart from each other, not from photographs.
+        """
+        c = self.config
+        text, image = self.model.text.proj, self.model.visual.head.proj
+        isometry = torch.linalg.qr(torch.randn(text.out_features, text.in_features))[0]
+        captions, clips, clip_of = self.frozen_training_features()
+        parts = [(clips[clip_of], captions, 1.0)]
+        drawings = self.data.members(DRAWINGS)
+        if len(drawings):
+            names = torch.stack([self.frozen_texts[row][-1] for row in drawings])
+            parts.append((self.data.mean_features(drawings), names, c.drawing_weight))
+        if CLASSES in c.source_names:
+            parts += [(self.classes.rows, self.frozen_class_texts[:, n], c.class_weight) for n in range(2)]
+        x = torch.cat([features - features.mean(dim=0) for features, _, _ in parts]) / clips.norm(dim=-1).mean()
+        y = torch.cat([texts - texts.mean(dim=0) for _, texts, _ in parts]) / captions.norm(dim=-1).mean()
+        weights = torch.cat([torch.full((len(features),), weight) for features, _, weight in parts])
+        solution = isometry @ weighted_ridge(x, y, weights, c.ridge).T
+        with torch.no_grad():
+            text.weight.copy_(isometry)
+            centre = captions.mean(dim=0)
+            self.model.text.transformer.encoder.layer[-1].output.LayerNorm.bias.sub_(centre.to(self.device))
+            self.frozen_texts = [features - centre for features in self.frozen_texts]
+            self.frozen_class_texts = self.frozen_class_texts - centre
+            image.weight.copy_(solution)
+            image.bias.copy_(-solution @ clips.mean(dim=0))
+        self.set_scale()
+
+    def set_scale(self) -> None:
+        """Scales both projections so that embeddings have the norm that CLIP's have."""
+        captions = self._text_features(self.validation.captions).to(self.device)
+        clips = self._validation_features().mean(dim=1)
+        with torch.no_grad():
+            for layer, features in ((self.model.text.proj, captions), (self.model.visual.head.proj, clips)):
+                factor = _TARGET_NORM / layer(features).norm(dim=-1).mean()
+                for parameter in layer.parameters():
+                    parameter.mul_(factor)
+
+    # --- Training ---
+
+    def run(self, report: Report, path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
+        """Sets the projections, tunes, and leaves the best validated average in the model. Returns its record."""
+        c = self.config
+        self.set_projections()
+        report(f"Ridge regression: {_line(self._validate())}")
+        self.tune_projections()
+        first = {"step": 0, **self._validate()}
+        report(f"Projections tuned, towers frozen: {_line(first)}")
+        state = EncoderState(self.model, self._parameters(), c.averaging, {"config": asdict(c), **key})
+        if path is not None and state.resume(path):
+            report(f"Going on after step {state.step} of the run in {path.parent}.")
+        else:
+            state.record(first, selection_key)
+        while state.step < c.steps and not self._waited_enough(state):
+            loss = self._step(state)
+            if state.step % c.validate_every == 0 or state.step == c.steps:
+                with state.averaged():
+                    record = {"step": state.step, "loss": loss, **self._validate()}
+                state.record(record, selection_key)
+                report(f"Step {state.step}: loss {loss:.3f}, {_line(record)}")
+                if path is not None:
+                    state.save(path)
+        state.load_best()
+        self.set_scale()
+        return state.best
+
+    def tune_projections(self) -> None:
+        """Tunes the projections on frozen towers' features; the weights' average over the second half is kept."""
+        c = self.config
+        layers = (self.model.text.proj, self.model.visual.head.proj)
+        parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        self.model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        groups: list[dict[str, Any]] = [{"params": parameters}]
+        if self.loss_parameters:
+            groups.append({"params": list(self.loss_parameters.values()), "lr": _LOSS_RATE})
+        optimizer = torch.optim.AdamW(groups, lr=c.projection_rate, weight_decay=0.01)
+        mean = [torch.zeros_like(parameter) for parameter in parameters]
+        kept = c.projection_steps - c.projection_steps // 2
+        for step in range(c.projection_steps):
+            optimizer.zero_grad()
+            self._backward_frozen(step)
+            optimizer.step()
+            if step >= c.projection_steps - kept:
+                for total, parameter in zip(mean, parameters, strict=True):
+                    total += parameter.detach() / kept
+        if c.projection_steps:
+            with torch.no_grad():
+                for total, parameter in zip(mean, parameters, strict=True):
+                    parameter.copy_(total)
+
+    def _backward_frozen(self, step: int) -> None:
+        """Gradients of one batch of frozen features, four times as large as the towers' batches."""
+        c = self.config
+        rng = np.random.default_rng((c.seed, 1, step))
+        torch.manual_seed(c.seed * 100_003 + 50_000 + step)
+        for sources, size, weight in self._parts():
+            rows = self.data.draw(sources, 4 * size, rng)
+            if len(rows) > 1 and weight:
+                features = self.data.draw_features(rows, rng)
+                self._backward(self._frozen_texts(rows, rng), features, weight)
+        if self._uses_classes:
+            drawn = rng.choice(len(self.classes.texts), size=min(1000, 4 * c.classes), replace=False)
+            texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
+            self._backward(texts, self.classes.rows[drawn], c.class_weight)
+
+    def _frozen_texts(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Features (B, 384) of one text of each pair."""
+        return torch.stack([self.frozen_texts[row][rng.integers(len(self.frozen_texts[row]))] for row in rows])
+
+    def _parts(self) -> list[tuple[list[str], int, float]]:
+        """What a batch is drawn from besides classes: sources, how many, and their weight."""
+        c = self.config
+        return [
+            ([s for s in PHOTOS if s in c.source_names], c.photographs, 1.0),
+            ([s for s in DRAWINGS if s in c.source_names], c.drawings, c.drawing_weight),
+        ]
+
+    @property
+    def _uses_classes(self) -> bool:
+        return bool(self.config.classes and self.config.class_weight and CLASSES in self.config.source_names)
+
+    def _waited_enough(self, state: EncoderState) -> bool:
+        patience = self.config.patience * self.config.validate_every
+        return bool(patience) and state.step - state.best["step"] >= patience
+
+    def _parameters(self) -> list[tuple[dict[str, nn.Parameter], float]]:
+        """Groups of what is tuned, with their learning rates."""
+        c = self.config
+        self.model.requires_grad_(False)
+        modules: dict[float, list[nn.Module]] = {c.projection_rate: [self.model.text.proj, self.model.visual.head.proj]}
+        transformer = self.model.text.transformer
+        layers = list(transformer.encoder.layer)
+        if c.text_layers >= len(layers):
+            modules.setdefault(c.text_rate, []).append(transformer)
+        elif c.text_layers:
+            modules.setdefault(c.text_rate, []).extend(layers[-c.text_layers :])
+        if c.image_stages:
+            stages = image_stages(self.model.visual.trunk)[-c.image_stages :]
+            modules.setdefault(c.image_rate, []).extend(module for stage in stages for module in stage)
+        chosen = {id(p): rate for rate, group in modules.items() for module in group for p in module.parameters()}
+        named = [(name, p) for name, p in self.model.named_parameters() if id(p) in chosen and chosen[id(p)] > 0]
+        named += self.loss_parameters.items()
+        chosen |= {id(p): _LOSS_RATE for p in self.loss_parameters.values()}
+        for _, parameter in named:
+            parameter.requires_grad_(True)
+        rates = sorted({chosen[id(p)] for _, p in named})
+        return [({name: p for name, p in named if chosen[id(p)] == rate}, rate) for rate in rates]
+
+    def _step(self, state: EncoderState) -> float:
+        c = self.config
+        rng = np.random.default_rng((c.seed, state.step))
+        torch.manual_seed(c.seed * 100_003 + state.step)
+        self.augment.rng = rng
+        state.optimizer.zero_grad()
+        total = 0.0
+        for sources, size, weight in self._parts():
+            rows = self.data.draw(sources, size, rng)
+            if len(rows) > 1 and weight:
+                texts = self.data.draw_texts(rows, c.word_dropout, rng)
+                total += self._backward(texts, self._picture_features(rows, rng), weight)
+        if self._uses_classes:
+            drawn = rng.choice(len(self.classes.texts), size=c.classes, replace=False)
+            names = [self.classes.texts[i][rng.integers(2)] for i in drawn]
+            total += self._backward(names, self.classes.rows[drawn], c.class_weight)
+        if not math.isfinite(total):
+            raise DitsError(
+                f"The loss is no number at step {state.step + 1}: lower the learning rates. "
+                "The state of the last validation is kept."
+            )
+        state.update(warmup_cosine(state.step, c.steps, c.warmup))
+        return total
+
+    def _picture_features(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Features (B, 1280) of one draw: kept ones for a frozen tower, fresh views through a tuned one."""
+        if not self.config.image_stages:
+            return self.data.draw_features(rows, rng)
+        views = torch.stack([self.augment(self.data.pictures[n]) for n in self.data.draw_pictures(rows, rng)])
+        with self._autocast():
+            return self._image_tower(views)
+
+    def _backward(self, texts: list[str] | Tensor, features: Tensor, weight: float) -> float:
+        c = self.config
+        with self._autocast():
+            text_features = texts.to(self.device) if isinstance(texts, Tensor) else self._text_tower(texts)
+            text = self.model.text.proj(F.dropout(text_features, c.dropout / 2))
+            image = self.model.visual.head.proj(F.dropout(features.to(self.device), c.dropout))
+        cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
+        if c.loss == "sigmoid":
+            loss = sigmoid_loss(cosines, self.loss_parameters["scale"], self.loss_parameters["bias"])
+        else:
+            loss = symmetric_cross_entropy(cosines, torch.tensor(math.log(c.temperature), device=self.device))
+        (weight * loss).backward()
+        return weight * loss.item()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    # --- Validation ---
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, Any]:
+        texts = self.model.text.proj(self._text_features(self.validation.captions).to(self.device))
+        videos = mean_pool(self.model.visual.head.proj(self._validation_features()))
+        return evaluate_scores((F.normalize(texts, dim=-1) @ videos.T).cpu(), self.validation.clip_of)
+
+    @torch.no_grad()
+    def _validation_features(self) -> Tensor:
+        """Features (V, FRAMES, 1280): kept ones for a frozen tower, computed anew for a tuned one."""
+        if not self.config.image_stages:
+            return self.validation.features.to(self.device)
+        views = torch.stack([plain_view(data) for data in self.validation.pictures])
+        features = torch.cat([self._image_tower(views[i : i + 32]).float() for i in range(0, len(views), 32)])
+        return features.view(self.validation.features.shape)
+
+
+def _device(name: str) -> torch.device:
+    wanted = name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    require(wanted != "cuda" or torch.cuda.is_available(), "There is no CUDA device here: train with --device cpu.")
+    return torch.device(wanted)
+
+
+def _line(record: dict[str, Any]) -> str:
+    t2v, v2t = record["t2v"], record["v2t"]
+    return (
+        f"validation text-to-video R@1 {t2v['R@1']:.1f}, R@5 {t2v['R@5']:.1f}, R@10 {t2v['R@10']:.1f}, "
+        f"MnR {t2v['MnR']:.2f}, video-to-text R@1 {v2t['R@1']:.1f}"
+    )

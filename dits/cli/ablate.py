@@ -1,0 +1,68 @@
+"""`ablate`: the paper's ablations and our controls as a grid over several seeds, with a report."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dits.cli.arguments import add_command, add_sources, named_corpus, show_embedding, show_notices
+from dits.common.errors import require
+from dits.common.flags import add_config_flags, config_from, whole_numbers
+
+if TYPE_CHECKING:
+    from dits.cli.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    """Adds the command."""
+    from dits.ablations.tables import TABLES
+    from dits.models.network import AlignmentConfig
+    from dits.training.trainer import TrainingConfig
+
+    ablate = add_command(
+        commands, "ablate", _ablate, "Train and measure the tables of the paper's ablations, with several seeds."
+    )
+    add_sources(ablate, weights=False)
+    ablate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results and report")
+    ablate.add_argument("--tables", default=",".join(TABLES), help="comma-separated (default: %(default)s)")
+    ablate.add_argument("--seeds", default="1,2,3,4,24", help="comma-separated (default: %(default)s)")
+    ablate.add_argument("--split", default="test", help="the split that is measured at the end (default: test)")
+    add_config_flags(ablate, TrainingConfig, skip=("seed", "objective"))
+    add_config_flags(ablate, AlignmentConfig, skip=("dim",))
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from dits.ablations.grid import embedded_splits, run_grid
+    from dits.ablations.report import About, write_report
+    from dits.ablations.tables import TABLES
+    from dits.common.files import make_folder
+    from dits.corpora.embeddings import corpus_embeddings
+    from dits.encoders.openclip import load_encoder
+    from dits.models.network import AlignmentConfig
+    from dits.models.pooling import PoolingConfig
+    from dits.models.retrieval import ModelConfig
+    from dits.training.trainer import TrainingConfig
+
+    names = [name.strip() for name in args.tables.split(",") if name.strip()]
+    for name in names:
+        require(name in TABLES, f"There is no table '{name}': choose from {', '.join(TABLES)}.")
+    tables = [TABLES[name] for name in names]
+    seeds = whole_numbers(args.seeds, "seeds")
+    training = config_from(args, TrainingConfig)
+    make_folder(args.out)
+    corpus = named_corpus(args)
+    parts = [corpus.split(name) for name in ("train", training.select_on, args.split)]
+    encoder = load_encoder(args.encoder)
+    notices: list[str] = []
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
+    show_notices(notices)
+    splits = embedded_splits(parts, corpus, encoder, embeddings)
+    base = ModelConfig(
+        pooling=PoolingConfig(dim=encoder.dim), network=config_from(args, AlignmentConfig, dim=encoder.dim)
+    )
+    results = run_grid(
+        tables, splits, base, training, seeds, args.out, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    about = About(args.corpus, args.split, encoder.id, shlex.join(["python", "-m", "dits", *sys.argv[1:]]))
+    print(f"Wrote {write_report(args.out, tables, results, splits, training, seeds, about)}")

@@ -1,0 +1,154 @@
+"""`train`: pooling and sampler on cached embeddings; with --joint, from video (dits.cli.train_joint).
+
+`train encoder` is in dits.cli.encoder.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dits.cli.arguments import add_sources, check_target, named_corpus, show_embedding, show_progress
+from dits.common.errors import require
+from dits.common.flags import add_config_flags, config_from
+from dits.models.retrieval import METHODS
+
+if TYPE_CHECKING:
+    from dits.bundled_encoder.pairs.shards import Pair
+    from dits.cli.arguments import Commands
+    from dits.models.retrieval import ModelConfig
+    from dits.training.trainer import TrainingConfig
+
+
+_SOURCES = "left-out,templates,wallpapers"
+
+
+def add(commands: "Commands") -> None:
+    """Adds the command, with a subcommand for everything that can be trained."""
+    from dits.cli import encoder
+    from dits.cli import train_joint as joint
+    from dits.models.pooling import PoolingConfig
+    from dits.models.retrieval import PARTS
+    from dits.training.trainer import TrainingConfig
+
+    text = "Train the pooling and the sampler, or the bundled encoder."
+    whats = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+    encoder.add_training(whats)
+    for method, entry in METHODS.items():
+        how = (
+            "the encoder alone, with --joint"
+            if method == "mean"
+            else "on cached embeddings, or from video with --joint"
+        )
+        description = f"{entry.title}: {entry.source}; {how}."
+        train = whats.add_parser(method, help=description, description=description)
+        train.set_defaults(run_command=_train, method=method)
+        add_sources(train, weights=False)
+        target = train.add_mutually_exclusive_group(required=True)
+        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
+        target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+        train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
+        train.add_argument("--sources", help=f"with --pairs: sources of the shards (default: {_SOURCES})")
+        train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of any method")
+        train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
+        train.add_argument("--half", action="store_true", help="write float16")
+        train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
+        add_config_flags(train, TrainingConfig)
+        joint.add_flags(train)
+        unread = {field.name for field in fields(PoolingConfig)} - set(entry.pooling)  # --heads is the network's
+        add_config_flags(train, PoolingConfig, skip=tuple(unread))
+        for part in entry.parts:
+            add_config_flags(train, PARTS[part], skip=("dim",))  # the encoder decides the width
+
+
+def _train(args: argparse.Namespace) -> None:
+    from dits.cli import train_joint as joint
+
+    if args.joint:
+        joint.run(args)
+    else:
+        joint.refuse_flags(args)
+        _train_on_embeddings(args)
+
+
+def _train_on_embeddings(args: argparse.Namespace) -> None:
+    from dits.bundled_encoder.data import load_pairs
+    from dits.bundled_encoder.pair_embeddings import joined, pair_data_of
+    from dits.common.files import sha256_of_json
+    from dits.corpora.embeddings import corpus_embeddings
+    from dits.encoders.openclip import load_encoder
+    from dits.models.checkpoint import CheckpointHeader, bundled_weights, load_checkpoint, save_checkpoint
+    from dits.models.retrieval import RetrievalModel
+    from dits.training.trainer import TrainingConfig, pair_data, require_trainable, train
+
+    check_target(args.out)
+    require(args.pairs or not args.sources, "--sources is of --pairs: name a folder of shards, or leave it out.")
+    config = config_from(args, TrainingConfig)
+    encoder = load_encoder(args.encoder)
+    model_config = model_config_from(args, encoder.dim)
+    require_trainable(RetrievalModel(model_config), config)
+    init = load_checkpoint(args.init, encoder).model if args.init else None
+    corpus = named_corpus(args)
+    training, selection = corpus.split("train"), corpus.split(config.select_on)
+    described = {"corpus": args.corpus, "split": "train", "selected_on": config.select_on}
+    pairs: list[Pair] = []
+    if args.pairs:
+        sources = tuple(name.strip() for name in (args.sources or _SOURCES).split(",") if name.strip())
+        pairs = load_pairs(args.pairs, sources)
+        described["pairs"] = f"{len(pairs)} of {', '.join(sources)}"
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding)
+    data = pair_data(training, encoder, embeddings)
+    if pairs:
+        more = pair_data_of(pairs, encoder, lambda done, total: show_progress("Embedding the pairs", done, total))
+        data = joined(data, more)
+    result = train(
+        model_config,
+        config,
+        data,
+        pair_data(selection, encoder, embeddings),
+        init=init,
+        run=args.run,
+        on_epoch=lambda record: _print_epoch(record, config),
+    )
+    captions = sha256_of_json([[clip.id, clip.split, *clip.captions] for clip in corpus])
+    header = CheckpointHeader(
+        encoder=encoder.id,
+        quick_gelu=encoder.quick_gelu,
+        dim=encoder.dim,
+        config=model_config.as_dict(),
+        data={**described, "captions": captions},
+        training=asdict(config) | {"init": args.init.name if args.init else None},
+        metric=result.best,
+    )
+    path = args.out or bundled_weights(args.method, encoder.id)
+    save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
+    print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
+
+
+def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
+    """The model that the flags describe, for embeddings of a width.
+
+    Raises:
+        InputError: a value is out of range, or a flag is given that mean pooling does not read.
+    """
+    from dits.models.retrieval import PARTS, ModelConfig
+
+    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
+    names = ("pooling", *METHODS[args.method].parts)
+    if getattr(args, "kind", None) == "mean":
+        unread = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
+        given = [flag for flag, value in unread.items() if value is not None]
+        require(not given, f"{' and '.join(given)}: mean pooling does not read this, leave it out with --kind mean.")
+    return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})
+
+
+def _print_epoch(record: dict[str, Any], config: "TrainingConfig") -> None:
+    t2v = record["t2v"]
+    print(
+        f"epoch {record['epoch']}/{config.epochs}  loss {record['loss']:.4f}  {config.select_on} t2v R@1 "
+        f"{t2v['R@1']:.1f} R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,1 @@
+"""Corpora: clips with captions and splits, the demo corpus, the benchmarks, and cached frame embeddings."""

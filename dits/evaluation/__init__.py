@@ -1,0 +1,1 @@
+"""Evaluation: retrieval metrics, their significance, and diagnostics of what distorts them."""

@@ -1,0 +1,184 @@
+"""How sure a result is: bootstrap intervals of retrieval metrics, and paired tests between two methods, from ranks.
+
+A method's ranks are one number per query. The resamples are over the queries; the gallery stays as it is, and so do
+the weights: what training with another seed would give, only training with another seed tells.
+
+Several captions of one video are not independent, because a video that is hard to find is hard for all of them.
+By default videos are therefore drawn, each with all its captions (the cluster bootstrap: Davison and Hinkley 1997,
+section 3.8). Where every video has one caption this is the bootstrap over queries.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dits.common.errors import InputError, require
+from dits.evaluation.metrics import METRIC_NAMES, RECALLS_AT
+
+Interval = tuple[float, float]
+"""The lower and the upper end."""
+
+_BLOCK_NUMBERS = 2_000_000  # numbers in the largest temporary
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """How resamples are drawn.
+
+    Attributes:
+        resamples: resamples of the bootstrap (1000).
+        confidence: percent of the resamples that an interval spans (95).
+        draw: what is drawn with replacement: videos (default), each with all its captions, which are not independent
+            of each other; or queries, as if they were.
+        seed: of the resamples (0).
+    """
+
+    resamples: int = 1000
+    confidence: float = 95.0
+    draw: str = "videos"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.resamples <= 1_000_000, f"The resamples must be from 1 to 1,000,000, not {self.resamples}.")
+        require(0 < self.confidence < 100, f"The confidence must be between 0 and 100 percent, not {self.confidence}.")
+        require(
+            self.draw in ("videos", "queries"),
+            f"The bootstrap draws videos or queries, not '{self.draw}': choose one of the two.",
+        )
+        require(0 <= self.seed < 2**31, f"The seed must be from 0 to {2**31 - 1}, not {self.seed}.")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between two methods, first minus second, and how sure it is.
+
+    Attributes:
+        value: the difference on the queries as they are.
+        low: lower end of its bootstrap interval.
+        high: upper end.
+        p: two-sided: how often a resample strays from `value` by as much as `value` lies from zero, of resamples + 1.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the same queries.
+
+    Attributes:
+        queries: how many.
+        drawn: how many units the bootstrap draws from: videos, or queries.
+        differences: of "R@1" (points), "MRR" (the mean reciprocal rank, from 0 to 1) and "MnR" (the mean rank).
+        only_first: queries that the first method alone ranks first.
+        only_second: queries that the second method alone ranks first.
+        mcnemar_p: exact two-sided McNemar test of those two counts. It takes the queries as independent, so with
+            several captions per video it is too sure.
+    """
+
+    queries: int
+    drawn: int
+    differences: dict[str, Difference]
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+
+
+def intervals(ranks: np.ndarray, videos: np.ndarray, config: BootstrapConfig) -> dict[str, Interval]:
+    """Percentile intervals of every metric of the ranks (N,), whose queries belong to `videos` (N,).
+
+    Fewer than two units to draw from have no spread to measure, and no intervals: the result is empty. A metric at
+    its bound (R@1 of 100) has an interval of no width, whatever the number of queries.
+    """
+    units = _units(videos, config)
+    if units.max() == 0:
+        return {}
+    order = np.argsort(ranks)
+    ordered = np.asarray(ranks, dtype=float)[order]
+    drawn = np.concatenate([_weighted_metrics(ordered, weights[:, order]) for weights in _resamples(units, config)])
+    low, high = _percentiles(drawn, config)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(METRIC_NAMES)}
+
+
+def compare(first: np.ndarray, second: np.ndarray, videos: np.ndarray, config: BootstrapConfig) -> Comparison:
+    """Paired tests between two methods' ranks (N,) of the same queries, which belong to `videos` (N,).
+
+    The paired bootstrap draws queries with both their ranks. Its p-value centres the resampled differences on zero
+    (Efron and Tibshirani 1993, section 16.4).
+
+    Raises:
+        InputError: the ranks are of different numbers of queries, or there are none.
+    """
+    if not len(first) == len(second) == len(videos) or not len(first):
+        raise InputError("Two methods can be compared on the same queries only, and on one at least.")
+    statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "R@1": lambda ranks: 100.0 * (ranks <= 1),
+        "MRR": lambda ranks: 1 / ranks,
+        "MnR": lambda ranks: ranks,
+    }
+    per_query = np.stack([of(first) - of(second) for of in statistics.values()], axis=1)  # (N, statistics)
+    units = _units(videos, config)
+    drawn = np.concatenate([w @ per_query / w.sum(axis=1, keepdims=True) for w in _resamples(units, config)])
+    value = per_query.mean(axis=0)
+    low, high = _percentiles(drawn, config)
+    strayed = np.abs(drawn - value) >= np.abs(value)
+    p = (1 + np.count_nonzero(strayed, axis=0)) / (1 + len(drawn))
+    only_first, only_second = int(np.sum((first <= 1) & (second > 1))), int(np.sum((second <= 1) & (first > 1)))
+    return Comparison(
+        queries=len(first),
+        drawn=int(units.max()) + 1,
+        differences={
+            name: Difference(float(value[i]), float(low[i]), float(high[i]), float(p[i]))
+            for i, name in enumerate(statistics)
+        },
+        only_first=only_first,
+        only_second=only_second,
+        mcnemar_p=mcnemar(only_first, only_second),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test: are the discordant queries split as a fair coin would?"""
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def _units(videos: np.ndarray, config: BootstrapConfig) -> np.ndarray:
+    """The unit (N,), numbered from 0, that each query is drawn with."""
+    if config.draw == "queries":
+        return np.arange(len(videos))
+    return np.unique(videos, return_inverse=True)[1]
+
+
+def _resamples(units: np.ndarray, config: BootstrapConfig) -> Iterator[np.ndarray]:
+    """How often (B, N) each query stands in each of the resamples, in blocks."""
+    rng = np.random.default_rng(config.seed)
+    count = int(units.max()) + 1
+    block = max(1, _BLOCK_NUMBERS // len(units))
+    for start in range(0, config.resamples, block):
+        size = min(block, config.resamples - start)
+        drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)[:, units]
+
+
+def _weighted_metrics(ordered: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The metrics (B, 6) of ranks (N,) in rising order, each counted `weights` (B, N) times."""
+    upto = weights.cumsum(axis=1)
+    total = upto[:, -1]
+    found = np.searchsorted(ordered, RECALLS_AT, side="right")  # how many ranks are k or less
+    padded = np.pad(upto, ((0, 0), (1, 0)))
+    recalls = 100.0 * padded[:, found] / total[:, None]
+    middle = [ordered[np.count_nonzero(upto <= place[:, None], axis=1)] for place in ((total - 1) // 2, total // 2)]
+    return np.column_stack([recalls, (middle[0] + middle[1]) / 2, weights @ ordered / total])
+
+
+def _percentiles(drawn: np.ndarray, config: BootstrapConfig) -> np.ndarray:
+    """The lower and upper ends (2, S) of the middle `confidence` percent of resampled statistics (B, S)."""
+    tail = (100 - config.confidence) / 2
+    return np.percentile(drawn, [tail, 100 - tail], axis=0)

@@ -1,0 +1,1 @@
+"""Adding videos to an index: planning, reading, embedding and storing, on one machine or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Retrieval models: schedule, network, sampler, pooling, baselines, losses and checkpoints."""

@@ -1,0 +1,153 @@
+"""The alignment network eps(v_i, i): a DiT over a one-token sequence that sees the timestep and may see a condition."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dits.common.errors import require
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """The alignment network. Defaults are the paper's (section 4.1); what it leaves open follows DiT.
+
+    Attributes:
+        dim: width of the embeddings and of the network (512, section 4.1).
+        depth: number of DiT blocks (4, section 4.1).
+        heads: attention heads (16, section 4.1).
+        mlp_ratio: hidden width of a block's MLP over `dim` (4.0, section 4.1).
+        timestep_features: sinusoidal features of the timestep embedding (not stated; DiT's 256).
+        zero_init: start modulation and output at zero, as DiT's adaLN-Zero does (not stated). Then v_0 = t before
+            training, when noise is off.
+        block_dropout: dropout on the branches of a block (not stated; DiT has none).
+    """
+
+    dim: int = 512
+    depth: int = 4
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    timestep_features: int = 256
+    zero_init: bool = True
+    block_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.heads >= 1 and self.dim % self.heads == 0,
+            f"The width {self.dim} cannot be split into {self.heads} attention heads.",
+        )
+        require(self.depth >= 0 and self.mlp_ratio > 0, "The network needs a depth from 0 and an MLP ratio above 0.")
+        require(
+            self.timestep_features >= 2 and self.timestep_features % 2 == 0,
+            f"The timestep features must be an even number from 2, not {self.timestep_features}.",
+        )
+        require(0 <= self.block_dropout < 1, f"The dropout must be from 0 to below 1, not {self.block_dropout}.")
+
+
+class AlignmentNetwork(nn.Module):
+    """eps(v_i, i): a DiT over a one-token sequence (paper, Figure 2 and section 4.1; blocks of Peebles & Xie 2023).
+
+    A condition c, where there is one, enters as DiT's class does: added to the timestep's embedding.
+    """
+
+    def __init__(self, config: AlignmentConfig, condition_dim: int = 0) -> None:
+        """`condition_dim` is the width of the condition; 0 for none."""
+        super().__init__()
+        d = config.dim
+        self.config = config
+        self.condition_in = nn.Linear(condition_dim, d) if condition_dim else None
+        self.embed = nn.Linear(d, d)
+        self.timestep_in = nn.Linear(config.timestep_features, d)
+        self.timestep_out = nn.Linear(d, d)
+        self.blocks: list[_DiTBlock] = nn.ModuleList(_DiTBlock(config) for _ in range(config.depth))  # type: ignore[assignment]
+        self.final_modulation = nn.Linear(d, 2 * d)
+        self.final_linear = nn.Linear(d, d)
+        self._initialise()
+
+    def forward(self, point: Tensor, timestep: Tensor, condition: Tensor | None = None) -> Tensor:
+        """eps (B, d) at points (B, d) and integer timesteps, (B,) or a scalar, under conditions (B, c)."""
+        return self.move(point, self.modulation(timestep.reshape(-1), condition))
+
+    def modulation(self, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        """What timesteps (N,), and conditions (..., c) that broadcast against them, do to the network, for `move`.
+
+        (N or more, (6 * depth + 2) * d). It does not depend on the point: without a condition a trajectory of any
+        batch size needs it once per step.
+        """
+        features = timestep_features(timesteps, self.config.timestep_features).to(self.embed.weight.dtype)
+        embedded = self.timestep_out(F.silu(self.timestep_in(features)))
+        if self.condition_in is not None:
+            assert condition is not None
+            embedded = embedded + self.condition_in(condition)
+        embedded = F.silu(embedded)
+        parts = [block.modulation(embedded) for block in self.blocks]
+        return torch.cat([*parts, self.final_modulation(embedded)], dim=-1)
+
+    def move(self, point: Tensor, modulation: Tensor) -> Tensor:
+        """eps (..., d) at points (..., d), under a modulation (..., (6 * depth + 2) * d) that broadcasts."""
+        *blocks, final = modulation.split([6 * self.config.dim] * self.config.depth + [2 * self.config.dim], -1)
+        x = self.embed(point)
+        for block, m in zip(self.blocks, blocks, strict=True):
+            x = block(x, m)
+        shift, scale = final.chunk(2, dim=-1)
+        return self.final_linear(_modulate(_norm(x), shift, scale))
+
+    def _initialise(self) -> None:
+        """DiT's: Xavier linear maps, N(0, 0.02) for timestep and condition, zero modulation and output."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for linear in (self.timestep_in, self.timestep_out, self.condition_in):
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=0.02)
+        if self.config.zero_init:
+            for linear in [b.modulation for b in self.blocks] + [self.final_modulation, self.final_linear]:
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
+
+class _DiTBlock(nn.Module):
+    """Attention and MLP, each behind a norm that the timestep shifts and scales, each gated by the timestep."""
+
+    def __init__(self, config: AlignmentConfig) -> None:
+        super().__init__()
+        d, hidden = config.dim, int(config.dim * config.mlp_ratio)
+        self.heads = config.heads
+        self.qkv = nn.Linear(d, 3 * d)
+        self.project = nn.Linear(d, d)
+        self.mlp = nn.Sequential(nn.Linear(d, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, d))
+        self.modulation = nn.Linear(d, 6 * d)
+        self.dropout = nn.Dropout(config.block_dropout)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
+        x = x + gate_a * self.dropout(self._attend(_modulate(_norm(x), shift_a, scale_a)))
+        return x + gate_m * self.dropout(self.mlp(_modulate(_norm(x), shift_m, scale_m)))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Self-attention over a sequence of one token.
+
+        A softmax over one key is 1, so every head returns its value: queries and keys cannot matter, and are not
+        computed. The fused weight keeps DiT's shape.
+        """
+        d = x.shape[-1]
+        return self.project(F.linear(x, self.qkv.weight[2 * d :], self.qkv.bias[2 * d :]))
+
+
+def timestep_features(timesteps: Tensor, count: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal features (N, count) of timesteps (N,): cosines, then sines, as in DiT's code."""
+    half = count // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale) + shift

@@ -1,0 +1,49 @@
+"""A query before it is encoded: what of it is read, and what is refused."""
+
+import unicodedata
+from dataclasses import dataclass
+
+from dits.common.errors import InputError
+from dits.encoders.openclip import OpenClipEncoder
+
+MAX_QUERY_CHARACTERS = 20_000
+MAX_RESULTS = 100
+
+_UNREADABLE = "The encoder has no words for most of this query: the ranking means little."
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query as it is encoded, what is to be said of it, and how many results are wanted."""
+
+    query: str
+    notice: str | None
+    top: int
+
+
+def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
+    """The query without control characters and stray spaces, and a notice where a part is not read.
+
+    Raises:
+        InputError: the query is empty.
+    """
+    kept = text.strip()[:MAX_QUERY_CHARACTERS]
+    query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
+    if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
+        raise InputError("The query is empty: describe in a sentence what the video shows.")
+    cut = encoder.cut_text(query)
+    if cut is None:
+        return query, _UNREADABLE if encoder.unknown_share(query) >= 0.5 else None
+    return query, (
+        f"The query is longer than the encoder reads: it was cut after {len(cut.split())} words, '{cut[-40:].strip()}'."
+    )
+
+
+def check_top(top: int) -> None:
+    """Nothing, where so many results can be asked for.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if not 1 <= top <= MAX_RESULTS:
+        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {str(top)[:20]}.")

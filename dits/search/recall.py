@@ -1,0 +1,66 @@
+"""How many of the best videos are among the candidates that a vector index gives."""
+
+import torch
+from torch import Tensor
+
+from dits.common.errors import IndexStoreError
+from dits.corpora.demo import demo_corpus
+from dits.encoders.openclip import OpenClipEncoder
+from dits.index.snapshot import Snapshot, open_snapshot
+from dits.index.store import VideoIndex
+from dits.models.checkpoint import find_weights
+from dits.models.retrieval import SEARCH_METHODS
+from dits.search.candidates import candidate_search
+from dits.search.engine import Derive, FindCandidates, LoadedMethod, load_method
+
+BEST = 10
+_QUERIES = 64
+
+
+@torch.inference_mode()
+def candidate_recall(index: VideoIndex, encoder: OpenClipEncoder) -> dict[str, float]:
+    """Recall@10 of candidates against the exact ranking, for every method that has weights for the encoder.
+
+    Queries are captions of the demo corpus, whatever the index holds: sentences as people write them.
+
+    Raises:
+        IndexStoreError: there is no vector index, no video, or the index cannot be read.
+        CheckpointError: weights are damaged.
+    """
+    if not index.has_vector_index:
+        raise IndexStoreError(
+            f"The index {index.location} has no vector index that candidates could come from: make it with "
+            "`python -m dits index optimize --vector-index`."
+        )
+    snapshot = open_snapshot(index)
+    if not len(snapshot):
+        raise IndexStoreError(f"The index {index.location} holds no videos yet.")
+    candidates = candidate_search(index, snapshot, torch.device("cpu"), lambda _: None, exact_up_to=0)
+    assert candidates is not None
+    captions = [query.caption for query in demo_corpus().queries()]
+    texts = encoder.encode_text(captions[:: max(1, len(captions) // _QUERIES)][:_QUERIES])
+    found = {}
+    for name in SEARCH_METHODS:
+        if name == "mean" or find_weights(name, encoder.id, None).is_file():
+            loaded = load_method(name, encoder, snapshot.frames, derive=_derived_of(snapshot))
+            found[name] = recall(loaded, texts, candidates)
+    return found
+
+
+def recall(loaded: LoadedMethod, texts: Tensor, candidates: FindCandidates) -> float:
+    """How many of the ten best videos of each text (T, d) are the ten best among its candidates too, from 0 to 1.
+
+    Candidates are those of a search by this method alone.
+    """
+    exact, shares = loaded.gallery.top(texts, BEST).rows, []
+    for text, best in zip(texts[:, None], exact, strict=True):
+        aligned = loaded.model.align(text.to(loaded.model.logit_scale.device)).cpu()
+        some = candidates(aligned)
+        assert some is not None
+        among = loaded.gallery.select(some.rows).top(text, BEST).rows[0]
+        shares.append(float(torch.isin(best, some.rows[among]).float().mean()))
+    return sum(shares) / len(shares)
+
+
+def _derived_of(snapshot: Snapshot) -> Derive:
+    return lambda weights, model: snapshot.derived(weights, model.derive)

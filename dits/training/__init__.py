@@ -1,0 +1,1 @@
+"""Training of retrieval models: on cached embeddings, jointly with the encoder, or prepared for any encoder."""

@@ -1,0 +1,320 @@
+"""Training end to end from video: encoder and retrieval model together, in one process or in many.
+
+Whatever is random follows from the seed and the step, wherever it is drawn: batches, crops, dropout and noise. So a run
+resumed after a kill goes on as if nothing had happened, and the processes of a run agree without telling each other.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dits.common.errors import CheckpointError, DitsError, InputError
+from dits.corpora.clip_loader import ClipReader, ReadClip, checked, read_clips
+from dits.corpora.embeddings import embed_clips
+from dits.encoders.folder import check_writable, write_encoder
+from dits.encoders.openclip import OpenClipEncoder, load_encoder
+from dits.evaluation.metrics import evaluate_scores, selection_key
+from dits.models.checkpoint import CheckpointHeader, save_checkpoint
+from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.training.ignored_pairs import IgnoredPairs
+from dits.training.joint.config import JointTrainingConfig
+from dits.training.joint.data import CLIP, STEP, JointData, derived_seed, plan_steps
+from dits.training.joint.distributed import World, gather
+from dits.training.joint.model import Batch, GradientStep, JointModel
+from dits.training.joint.run_log import RunLog
+from dits.training.joint.state import JointState
+from dits.training.optimisation import parameter_groups, set_learning_rates, warmup_cosine
+from dits.training.trainer import start_from
+
+Report = Callable[[str], None]
+
+ENCODER_FOLDER = "encoder"
+
+_LOG_EVERY = 10  # steps between records of loss and speed
+_NOT_IN_KEY = ("workers", "prefetch", "save_every", "decode_seconds")  # what a resumed run may have otherwise
+
+
+@dataclass
+class JointResult:
+    """The best evaluation's record, every evaluation's, and the retrieval model that it was measured with.
+
+    The encoder that was trained has the weights that belong to it.
+    """
+
+    model: RetrievalModel
+    best: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def train_jointly(
+    model_config: ModelConfig,
+    config: JointTrainingConfig,
+    encoder: OpenClipEncoder,
+    data: JointData,
+    run: Path,
+    *,
+    world: World | None = None,
+    init: RetrievalModel | None = None,
+    log_dir: Path | None = None,
+    report: Report = lambda line: None,
+) -> JointResult:
+    """Trains an encoder, in place, and a retrieval model on it, and keeps the weights with the best result.
+
+    Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank.
+
+    Args:
+        run: a folder for state and records; a run found there is resumed. All machines must see it.
+        world: the processes that train together; by default this one alone.
+        init: a trained model that training starts from.
+        log_dir: TensorBoard's folder.
+        report: told every line of progress, in the primary process.
+
+    Raises:
+        InputError: a batch cannot be shared by the processes, or not be filled.
+        EncoderError: the encoder could not be written after training.
+        VideoError: a video cannot be decoded.
+        CheckpointError: the state in `run` is damaged or of another run.
+        StorageError: `run` cannot be written.
+        DitsError: the loss is no number; the state saved last is kept.
+    """
+    check_writable(encoder)
+    trainer = _JointTrainer(model_config, config, encoder, data, run, world or World(), init)
+    return trainer.run(log_dir, report)
+
+
+def write_joint(
+    folder: Path,
+    encoder: OpenClipEncoder,
+    result: JointResult,
+    data: dict[str, Any],
+    training: dict[str, Any],
+) -> str:
+    """Writes `folder`/encoder and `folder`/<method>.safetensors, bound to that encoder; the encoder's id.
+
+    `data` and `training` say in the header what the weights come from.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    write_encoder(encoder, folder / ENCODER_FOLDER)
+    written = load_encoder(f"local-dir:{folder / ENCODER_FOLDER}", device=str(encoder.device))
+    header = CheckpointHeader(
+        encoder=written.id,
+        quick_gelu=written.quick_gelu,
+        dim=written.dim,
+        config=result.model.config.as_dict(),
+        data=data,
+        training=training,
+        metric=result.best,
+    )
+    path = folder / f"{result.model.config.method}.safetensors"
+    save_checkpoint(path, result.model, header, written.fingerprint())
+    return written.id
+
+
+class _JointTrainer:
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        config: JointTrainingConfig,
+        encoder: OpenClipEncoder,
+        data: JointData,
+        run: Path,
+        world: World,
+        init: RetrievalModel | None,
+    ) -> None:
+        if config.batch_size % world.size:
+            raise InputError(
+                f"A batch of {config.batch_size} pairs cannot be shared by {world.size} processes: choose a "
+                f"--batch-size that is a multiple of {world.size}, or another number of processes."
+            )
+        self.config, self.encoder, self.data, self.world = config, encoder, data, world
+        self.captions = [caption for clip in data.train for caption in clip.captions]
+        self.video_of = np.array([n for n, clip in enumerate(data.train) for _ in clip.captions])
+        self.ignored = IgnoredPairs(self.captions, self.video_of, config.ignore)
+        self.plan, self.evaluated_at, self.epoch_ends = plan_steps(self.video_of, config)
+        head = _initial_head(model_config, config.seed, encoder, init).to(encoder.device)
+        self.model = JointModel(encoder, head, world, config.precision)
+        if config.checkpoint_activations:
+            self.model.checkpoint_activations()
+        key = {
+            "model": model_config.as_dict(),
+            "training": {name: value for name, value in asdict(config).items() if name not in _NOT_IN_KEY},
+            "encoder": encoder.id,
+            "data": data.digest,
+            "start": _digest(head),
+        }
+        self.optimizer = torch.optim.AdamW(self._groups(), eps=config.adam_epsilon)
+        self.state = JointState(self.model, self.optimizer, run, key)
+
+    def run(self, log_dir: Path | None, report: Report) -> JointResult:
+        """Trains to the end, from the state in the run's folder where there is one."""
+        state, world = self.state, self.world
+        resumed = state.resume()
+        if world.from_primary(state.step) != state.step:
+            raise CheckpointError(f"{state.folder} is not the same folder on all machines: choose one that all share.")
+        log = RunLog(state.folder / "records.jsonl", state.step, log_dir) if world.primary else None
+        if resumed and world.primary:
+            report(f"Going on after step {state.step} of the run in {state.folder}.")
+        step = GradientStep(self.model, self.config.micro_batch)
+        reads = self._reads()
+        self.model.train()
+        try:
+            while state.step < len(self.plan) and not self._waited_enough():
+                self._take_step(step, reads, log)
+                if state.step in self.evaluated_at:
+                    self._evaluate(log, report)
+                elif state.step % self.config.save_every == 0 and world.primary:
+                    state.save()
+        finally:
+            reads.close()
+            if log:
+                log.close()
+        if world.primary:
+            state.load_best()
+        self.model.eval()
+        return JointResult(self.model.head, state.best, state.history)
+
+    # --- A step ---
+
+    def _take_step(self, step: GradientStep, reads: Iterator[ReadClip | DitsError], log: RunLog | None) -> None:
+        state, config = self.state, self.config
+        started = time.perf_counter()
+        factor = warmup_cosine(state.step, len(self.plan), config.warmup)
+        set_learning_rates(self.optimizer.param_groups, factor)
+        self.optimizer.zero_grad()
+        loss = step.backward(self._batch(reads), derived_seed(config.seed, STEP, state.step))
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norm = float(nn.utils.clip_grad_norm_(trained, config.clip_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DitsError(
+                f"The {'gradient' if math.isfinite(loss) else 'loss'} is no number at step {state.step + 1}: lower the "
+                f"learning rates or the noise. The last state saved is kept in {state.folder}."
+            )
+        self.optimizer.step()
+        self.model.head.clamp_logit_scale()
+        state.step += 1
+        state.losses.append(loss)
+        if log and state.step % _LOG_EVERY == 0:
+            log.write(
+                {
+                    "step": state.step,
+                    "loss": loss,
+                    "gradient_norm": norm,
+                    "learning_rate": config.learning_rate * factor,
+                    "clip_learning_rate": config.clip_learning_rate * factor,
+                    "temperature": float(self.model.head.logit_scale.detach().exp()),
+                    "pairs_a_second": config.batch_size / (time.perf_counter() - started),
+                }
+            )
+
+    def _batch(self, reads: Iterator[ReadClip | DitsError]) -> Batch:
+        """This process's share of the next batch, on its device."""
+        rows, device = self.plan[self.state.step], self.encoder.device
+        own = rows[self.world.share(len(rows))]
+        # One by one: page-locked pixels go to a GPU while the next ones are awaited.
+        pixels = [checked(next(reads)).pixels.to(device, non_blocking=True) for _ in own]
+        tokens = self.encoder.tokenize([self.captions[row] for row in own]).to(device)
+        ignored = self.ignored.of(rows)
+        return Batch(tokens, torch.stack(pixels), None if ignored is None else ignored.to(device))
+
+    def _reads(self) -> Generator[ReadClip | DitsError]:
+        """This process's clips of all steps that are left, read ahead."""
+        config = self.config
+        reader = ClipReader(self.encoder.transform, config.frames, config.frame_sampling == "random", config.augment)
+        pin = self.encoder.device.type == "cuda"
+        return read_clips(self.data.train, reader, self._order(), config.workers, config.prefetch, pin)
+
+    def _order(self) -> Iterator[tuple[int, int]]:
+        for step in range(self.state.step, len(self.plan)):
+            places = range(len(self.plan[step]))[self.world.share(len(self.plan[step]))]
+            for place in places:
+                seed = derived_seed(self.config.seed, CLIP, step, place)
+                yield int(self.video_of[self.plan[step][place]]), seed
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """CLIP's parameters, the temperature among them, at their rate; the retrieval model's at the other."""
+        c, head = self.config, self.model.head
+        clip = [*self.model.towers.parameters(), head.logit_scale]
+        rest = [parameter for name, parameter in head.named_parameters() if name != "logit_scale"]
+        groups = ((clip, c.clip_learning_rate), (rest, c.learning_rate))
+        return parameter_groups(groups, c.weight_decay, c.decay_vectors)
+
+    # --- Evaluation ---
+
+    def _evaluate(self, log: RunLog | None, report: Report) -> None:
+        """Measures, keeps the weights if they are the best so far, and saves the state."""
+        state, world = self.state, self.world
+        metrics = self._metrics()
+        epoch = next(n for n, end in enumerate(self.epoch_ends, start=1) if state.step <= end)
+        record = {"step": state.step, "epoch": epoch, "loss": float(np.mean(state.losses)), **metrics}
+        state.losses = []
+        state.history.append(record)
+        better = not state.best or selection_key(record) > selection_key(state.best)
+        if better:
+            state.best = record
+        if not (world.primary and log):
+            return
+        if better:
+            state.save_best()
+        state.save()
+        log.write(record)
+        t2v = metrics["t2v"]
+        report(
+            f"step {state.step}/{len(self.plan)}  epoch {epoch}/{self.config.epochs}  loss {record['loss']:.4f}  "
+            f"{self.config.select_on} t2v R@1 {t2v['R@1']:.1f} R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}"
+        )
+
+    def _metrics(self) -> dict[str, dict[str, float]]:
+        """Both directions' metrics on the split that selects: every process embeds a part of the videos."""
+        self.model.eval()
+        clips, world = self.data.evaluation, self.world
+        each = math.ceil(len(clips) / world.size)
+        places = [min(n, len(clips) - 1) for n in range(world.rank * each, (world.rank + 1) * each)]
+        own, _ = embed_clips([clips[n] for n in places], self.encoder, workers=self.config.workers)
+        frames = gather(own.to(self.encoder.device), world)[: len(clips)].cpu()
+        metrics = self._measured(frames) if world.primary else {}
+        self.model.train()
+        return world.from_primary(metrics)
+
+    def _measured(self, frames: Tensor) -> dict[str, dict[str, float]]:
+        clips = self.data.evaluation
+        texts = self.encoder.encode_text([caption for clip in clips for caption in clip.captions])
+        video_of = np.array([n for n, clip in enumerate(clips) for _ in clip.captions])
+        return evaluate_scores(self.model.head.gallery(frames).scores(texts), video_of)
+
+    def _waited_enough(self) -> bool:
+        """Whether the last evaluations, as many as the patience, brought no better result."""
+        since = [record["step"] > self.state.best.get("step", 0) for record in self.state.history]
+        return bool(self.config.patience) and sum(since) >= self.config.patience
+
+
+def _initial_head(
+    model_config: ModelConfig, seed: int, encoder: OpenClipEncoder, init: RetrievalModel | None
+) -> RetrievalModel:
+    """A retrieval model with the weights of `init` as far as it goes, and CLIP's own temperature without one."""
+    torch.manual_seed(seed)
+    head = RetrievalModel(model_config)
+    if init is None:
+        with torch.no_grad():
+            head.logit_scale.copy_(encoder.module.logit_scale.reshape(()))
+    else:
+        start_from(head, init)
+    head.clamp_logit_scale()
+    return head
+
+
+def _digest(module: nn.Module) -> str:
+    """A checksum of a module's weights."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

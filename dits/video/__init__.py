@@ -1,0 +1,1 @@
+"""Video files: probing, frame sampling, segments, and worker processes that a damaged file may kill."""

@@ -1,0 +1,100 @@
+"""What takes long runs in threads that give way."""
+
+import contextvars
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import gradio as gr
+import pytest
+import torch
+
+from dits.common.errors import InputError
+from dits.common.threads import CORES, compute_on
+from ui.runtime.background import Aside
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+
+
+def priority():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@linux
+@pytest.mark.parametrize("niceness", [0, 4, 12])
+def test_a_handler_runs_at_a_lower_priority_than_what_waits_for_it(niceness):
+    code = (
+        "from ui.runtime.background import Aside; from tests.ui.runtime.test_background import priority;"
+        "print(priority(), Aside(1)(priority)())"
+    )
+    run = subprocess.run(
+        ["nice", f"-n{niceness}", sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    own, aside = map(int, run.stdout.split())
+    assert aside == min(own + 10, 19)
+
+
+@linux
+def test_threads_that_a_handler_starts_inherit_it():
+    found = []
+
+    def start():
+        thread = threading.Thread(target=lambda: found.append(priority()))
+        thread.start()
+        thread.join()
+
+    Aside(1)(start)()
+    assert found[0] == Aside(1)(priority)()
+
+
+def test_a_handler_leaves_half_of_the_cores_alone_whatever_others_say():
+    aside = Aside(1)
+    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+    compute_on(CORES)
+    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+    assert torch.get_num_threads() == CORES
+
+
+def test_numpy_has_no_threads_of_its_own():
+    code = "import ui, json, numpy, threadpoolctl; print(json.dumps(threadpoolctl.threadpool_info()))"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    pools = [pool for pool in json.loads(run.stdout) if pool["internal_api"] == "openblas"]
+    assert all(pool["num_threads"] == 1 for pool in pools)
+
+
+def test_a_handler_sees_the_session_that_called_it():
+    session = contextvars.ContextVar("session", default=None)
+    session.set("mine")
+    assert Aside(1)(session.get)() == "mine"
+
+
+def test_no_more_than_allowed_run_at_once():
+    running, most, lock = [0], [0], threading.Lock()
+    together = threading.Barrier(2)
+
+    def count():
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        together.wait(timeout=30)
+        with lock:
+            running[0] -= 1
+
+    run = Aside(2)(count)
+    callers = [threading.Thread(target=run) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert most[0] == 2
+
+
+def test_what_is_expected_to_fail_is_a_message_on_the_page():
+    def refuse():
+        raise InputError("There is no clip <b>.")
+
+    with pytest.raises(gr.Error, match="no clip &lt;b&gt;"):
+        Aside(1)(refuse)()

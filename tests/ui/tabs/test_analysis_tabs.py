@@ -1,0 +1,480 @@
+"""What the analysis tabs answer, without a browser: their handlers on the demo corpus."""
+
+import threading
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dits.common.errors import DitsError, InputError
+from tests.helpers.drawn import floats, panels, traces
+from tests.helpers.plain import xpool_similarity
+from ui.components.panels import MAX_CHOSEN, choosing
+from ui.runtime.cache import Kept
+from ui.runtime.error_messages import shown_errors
+from ui.services.analyses import Analyst, Analysts
+from ui.tabs.gap import GapTab
+from ui.tabs.trajectory import TrajectoryTab
+
+QUERY = "a dog runs on the beach"
+WAY = {"method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
+SHOWN = WAY | {"view": "Linear", "three": False}
+GAP = {"split": "validation", "first": "dits", "second": "shift", "side": "mean", "view": "Linear", "three": False}
+
+
+@pytest.fixture(scope="module")
+def analyst(engine):
+    return Analyst(engine)
+
+
+@pytest.fixture(scope="module")
+def trajectory(analyst):
+    return TrajectoryTab(lambda source: analyst)
+
+
+@pytest.fixture(scope="module")
+def gap(analyst):
+    return GapTab(lambda source: analyst)
+
+
+def chosen(*points, name="map-linear"):
+    """What a browser sends when points are chosen."""
+    return gr.EventData(None, {"name": name, "points": list(points)})
+
+
+# A sentence's way
+
+
+@pytest.mark.parametrize("method", ["dits", "dits-l2", "shift"])
+def test_the_way_on_the_map_is_the_samplers(trajectory, analyst, engine, method):
+    """Along the gap axis, against an own projection of an own run of the model."""
+    numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"method": method})
+    with torch.inference_mode():
+        points = analyst.model(method).trajectory(engine.encoder.encode_text([QUERY]))[:, 0]
+    captions = engine.encoder.encode_text([clip.captions[0] for clip in engine.corpus])
+    videos = F.normalize(F.normalize(engine.embeddings.frames, dim=-1).mean(dim=1), dim=-1)
+    texts = F.normalize(captions, dim=-1)
+    axis = F.normalize(videos.mean(dim=0) - texts.mean(dim=0), dim=0)
+    expected = ((F.normalize(points, dim=-1) - torch.cat([texts, videos]).mean(dim=0)) @ axis).numpy()
+    way = traces(panels(drawn)["map-linear"])["the way followed"]
+    offset = np.array(floats(way["x"])[: len(points)]) - expected
+    assert np.ptp(offset) < 1e-3  # where the axis has its zero is the map's affair
+    assert f"{len(points) - 1} step" in numbers
+
+
+@pytest.mark.parametrize("method", ["dits", "dits-l2"])
+def test_the_way_alone_fits_its_own_axes(trajectory, method):
+    drawn = panels(trajectory.show(QUERY, **SHOWN | {"method": method})[1])
+    alone, whole = drawn["way-linear"], drawn["map-linear"]
+    for axis in "xy":
+        way = np.array(floats(traces(whole)["the way followed"][axis])[:-1])
+        low, high = alone["figure"]["layout"][f"{axis}axis"]["range"]
+        assert low < way.min() <= way.max() < high
+    assert "times as large" in alone["note"]
+
+
+def test_the_clip_that_is_followed_is_ringed_and_is_the_one_that_search_finds_first(trajectory, engine):
+    figure = panels(trajectory.show(QUERY, **SHOWN)[1])["map-linear"]
+    [[kind, index, *_]] = traces(figure)["the clip followed"]["customdata"]
+    first = engine.search(QUERY, "dits", 1).hits[0].clip
+    assert (kind, engine.corpus.clips[index].id) == ("video", first.id)
+
+
+def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
+    numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"beside": True})
+    beside = traces(panels(drawn)["map-linear"])["diffusion"]
+    ways = {point[1] for point in beside["customdata"]}
+    assert len(ways) == 3
+    starts = {tuple(floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
+    assert len(starts) == 3
+    assert "Diffusion from 3 Gaussian starts" in numbers
+
+
+def test_without_weights_of_diffusion_the_choice_is_closed_and_says_why(engine, monkeypatch):
+    monkeypatch.setattr(Analyst, "_methods", lambda self: {"dits": "DITS", "mean": "Mean pooling"})
+    tab = TrajectoryTab(lambda source: other)
+    other = Analyst(engine)
+    beside = tab.opened(None, "", QUERY, "", None)[-1]
+    assert not beside.interactive
+    assert "no weights of the diffusion baseline" in beside.info
+    with pytest.raises(InputError, match="no weights of the diffusion baseline"):
+        tab.show(QUERY, **SHOWN | {"beside": True})
+
+
+@pytest.mark.parametrize("method", ["mean", "xpool"])
+def test_a_method_without_steps_leaves_the_sentence_where_it_is(trajectory, method):
+    numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"method": method})
+    assert "leaves the sentence where it is" in numbers
+    assert list(panels(drawn)) == ["map-linear"]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 40])
+def test_any_number_of_steps_is_drawn(trajectory, steps):
+    numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"steps": steps})
+    assert numbers.count("<th scope='col'>") == steps + 1
+    assert "map-linear" in panels(drawn)
+
+
+def test_noise_and_its_seed_move_the_way(trajectory):
+    def way(**more):
+        figure = panels(trajectory.show(QUERY, **SHOWN | more)[1])["map-linear"]
+        return tuple(floats(traces(figure)["the way followed"]["x"])[:-1])
+
+    ways = [way(), way(noise=1), way(noise=1, seed=1), way(noise=1)]
+    assert len(set(ways)) == 3
+    assert ways[1] == ways[3]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"query": ""}, "query is empty"),
+        ({"query": " \n\t "}, "query is empty"),
+        ({"query": None}, "must be a text"),
+        ({"query": 7}, "must be a text"),
+        ({"method": "magic"}, "no method 'magic'"),
+        ({"method": None}, "no method 'None'"),
+        ({"method": ["dits"]}, "no method"),
+        ({"method": "../dits"}, "no method"),
+        ({"view": "t-SNE"}, "no map 't-SNE'"),
+        ({"view": {}}, "no map"),
+        ({"steps": -1}, "T' is a whole number from 0 to 40"),
+        ({"steps": 41}, "T' is a whole number from 0 to 40"),
+        ({"steps": 2.5}, "T' is a whole number"),
+        ({"steps": None}, "T' is a whole number"),
+        ({"steps": "10"}, "T' is a whole number"),
+        ({"steps": True}, "T' is a whole number"),
+        ({"noise": float("nan")}, "noise is a number from 0 to 1"),
+        ({"noise": float("inf")}, "noise is a number from 0 to 1"),
+        ({"noise": -0.1}, "noise is a number from 0 to 1"),
+        ({"noise": None}, "noise is a number from 0 to 1"),
+        ({"seed": None}, "seed is a whole number"),
+        ({"seed": -1}, "seed is a whole number"),
+        ({"seed": 2**32}, "seed is a whole number"),
+        ({"seed": float("nan")}, "seed is a whole number"),
+        ({"seed": 0.5}, "seed is a whole number"),
+    ],
+)
+def test_bad_settings_of_a_way_are_one_sentence(trajectory, more, says):
+    with pytest.raises(gr.Error, match=says):
+        shown_errors(trajectory.show)(*({"query": QUERY} | SHOWN | more).values())
+
+
+def test_markup_in_a_sentence_is_text(trajectory):
+    numbers, drawn, _ = trajectory.show("<img src=x onerror=alert(1)> dog", **SHOWN)
+    way = traces(panels(drawn)["map-linear"])["the way followed"]
+    assert "<img src=x" not in numbers + "".join(way["hovertext"])
+    assert "&lt;img src=x" in way["hovertext"][0]
+
+
+def test_the_sentence_searched_for_is_taken_over_until_another_one_is(trajectory):
+    seen, fresh, own, methods, _ = trajectory.opened(None, "", "a cat", "", None)
+    assert (own, fresh, methods.value) == ("a cat", False, "dits")
+    assert trajectory.opened(seen, "numbers", "a cat", "my own", "shift")[1:3] == (True, "my own")
+    assert trajectory.opened(seen, "", "a cat", "my own", "shift")[1:3] == (False, "my own")
+    assert trajectory.opened(seen, "numbers", "a dog", "my own", "shift")[1:3] == (False, "a dog")
+    assert trajectory.opened(seen, "numbers", "a dog", "my own", "gone")[3].value == "dits"
+
+
+def test_only_dits_has_steps_and_noise_to_choose(trajectory):
+    assert [[part.interactive for part in trajectory.settings(name)] for name in ("dits", "dits-l2", "mean")] == [
+        [True] * 3,
+        [True] * 3,
+        [False] * 3,
+    ]
+
+
+# Chosen points
+
+
+def test_a_chosen_clip_is_listed_with_its_true_neighbours(trajectory, engine):
+    html = trajectory.chosen(QUERY, **WAY, event=chosen(["video", 5, None]))
+    videos = F.normalize(F.normalize(engine.embeddings.frames, dim=-1).mean(dim=1), dim=-1)
+    cosines, order = (videos @ videos[5]).sort(descending=True)
+    nearest = html.split("Nearest clips")[1].split("</ol>")[0].split("<li>")[1:]
+    assert engine.corpus.clips[5].captions[0].split("&")[0][:20] in html
+    for row, video, cosine in zip(nearest, order[:5], cosines, strict=False):
+        assert engine.corpus.clips[int(video)].captions[0].split("'")[0][:15] in row
+        assert f"{cosine:.3f}" in row
+
+
+def test_a_point_of_the_way_followed_is_listed_with_its_clip(trajectory, analyst, engine):
+    """The first way after those of the landmarks; what is nearest is nearest to that very step."""
+    new = len(analyst.landmarks("dits-l2").labels.paths)
+    last = trajectory.chosen(QUERY, **WAY | {"method": "dits-l2"}, event=chosen(["path", new, 10]))
+    first = trajectory.chosen(QUERY, **WAY | {"method": "dits-l2"}, event=chosen(["path", new, 0]))
+    assert f"{QUERY} (dits-l2), step v₀" in last
+    assert f"{QUERY} (dits-l2), step t" in first
+    assert last.split("nearest to")[1] != first.split("nearest to")[1]
+    assert engine.search(QUERY, "dits", 1).hits[0].clip.id in first
+
+
+def test_many_chosen_points_are_cut_and_counted(gap):
+    html = gap.chosen("test", "dits", "shift", chosen(*(["text", index, 0, ""] for index in range(100))))
+    assert f"Chosen: {MAX_CHOSEN} of 100 points" in html
+    assert html.count("<video") <= MAX_CHOSEN
+
+
+def test_a_way_on_the_second_map_is_the_second_methods(gap, analyst):
+    def texts(name):
+        return gap.chosen("validation", "dits", "dits-l2", chosen(["path", 0, 10], name=name)).split("nearest to")[1]
+
+    assert texts("map-linear-dits") != texts("map-linear-dits-l2")
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        None,
+        [],
+        "text",
+        {"text": 1},
+        7,
+        [7],
+        ["text"],
+        [[]],
+        [["text"]],
+        [["text", 0]],
+        [["text", "0", 0]],
+        [["text", 0.0, 0]],
+        [["text", True, 0]],
+        [["text", None, 0]],
+        [[None, 0, 0]],
+        [[["text"], 0, 0]],
+        [["path", 0, "1"]],
+        [["path", 0, [1]]],
+        [["text", -1, 0]],
+        [["text", 10**30, 0]],
+        [["video", -1, None]],
+        [["video", 229, None]],
+        [["path", -1, 0]],
+        [["path", 10**9, 0]],
+        [["path", 0, -1]],
+        [["path", 0, 11]],
+        [["nobody", 0, 0]],
+        [["__class__", 0, 0]],
+        [["<script>alert(1)</script>", 0, 0]],
+        [["text", 0, 0], ["text", 10**9, 0]],
+    ],
+)
+def test_hostile_choices_are_one_sentence(trajectory, gap, points):
+    event = gr.EventData(None, {"points": points})
+    for choose in (
+        lambda: shown_errors(trajectory.chosen)(QUERY, *WAY.values(), event),
+        lambda: shown_errors(gap.chosen)("validation", "dits", "shift", event),
+    ):
+        with pytest.raises(gr.Error) as caught:
+            choose()
+        assert "<" not in caught.value.message
+
+
+@pytest.mark.parametrize("data", [None, {}, [], "points", 7, {"points": {}}])
+def test_an_event_without_points_is_one_sentence(data):
+    with pytest.raises(InputError, match="Click a point"):
+        choosing(gr.EventData(None, data))
+
+
+# The gap
+
+
+def test_the_table_has_the_retrieval_that_evaluation_finds(gap, engine):
+    """R@1 at v_0 under DITS, every video pooled by every caption."""
+    numbers, _, _, _ = gap.show(**GAP)
+    part = engine.corpus.split("validation")
+    frames = engine.embeddings.select(part.ids).frames
+    model = engine.methods["dits"].model
+    found = []
+    with torch.inference_mode():
+        for index, clip in enumerate(part):
+            texts = engine.encoder.encode_text(list(clip.captions))
+            scores = xpool_similarity(model.pooling, texts, model.trajectory(texts)[-1], frames)
+            found += (scores.argmax(dim=1) == index).tolist()
+    row = numbers.split("Text to video R@1")[1].split("</tr>")[0]
+    assert row.split("</td>")[1].endswith(f">{100 * np.mean(found):.1f}")
+
+
+def test_the_gap_tab_shows_both_methods_in_table_and_figures(gap):
+    numbers, figures, maps, none = gap.show(**GAP)
+    assert "<th scope='col'>DITS</th><th scope='col'>Mean shift</th>" in numbers
+    names = {trace.get("name") for trace in panels(figures)["measures"]["figure"]["data"]}
+    assert {"DITS", "Mean shift"} <= names
+    assert list(panels(maps)) == ["map-linear-dits", "map-linear-shift"]
+    assert none == ""
+
+
+def test_one_method_beside_itself_is_shown_once(gap):
+    numbers, _, maps, _ = gap.show(**GAP | {"second": "dits"})
+    assert list(panels(maps)) == ["map-linear-dits"]
+    assert numbers.count("<th scope='col'>DITS</th>") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"split": "holdout"}, "no split 'holdout'"),
+        ({"split": "all"}, "no split 'all'"),
+        ({"split": None}, "no split 'None'"),
+        ({"split": ["test"]}, "no split"),
+        ({"first": "magic"}, "no method 'magic'"),
+        ({"second": "<b>"}, "no method '&lt;b&gt;'"),
+        ({"second": 3}, "no method '3'"),
+        ({"side": "max"}, "no vector of a clip 'max'"),
+        ({"view": "t-SNE"}, "no map 't-SNE'"),
+    ],
+)
+def test_bad_choices_of_the_gap_are_one_sentence(gap, more, says):
+    with pytest.raises(gr.Error, match=says):
+        shown_errors(gap.show)(*(GAP | more).values())
+
+
+def test_what_was_chosen_stays_chosen(gap):
+    seen, fresh, split, first, second = gap.opened(None, "", None, None, None)
+    assert (fresh, split.value, first.value, second.value) == (False, "test", "dits", "dits-l2")
+    again = gap.opened(seen, "numbers", "train", "mean", "shift")
+    assert (again[1], *(part.value for part in again[2:])) == (True, "train", "mean", "shift")
+
+
+# Kept results
+
+
+def test_a_page_is_made_once(engine, monkeypatch):
+    calls = []
+    monkeypatch.setattr("ui.tabs.gap._measures", lambda *_: calls.append("measures") or ("numbers", "[]"))
+    monkeypatch.setattr("ui.tabs.gap._maps", lambda *_: calls.append("maps") or "[]")
+    monkeypatch.setattr("ui.tabs.trajectory._page", lambda *_: calls.append("way") or ("numbers", "[]"))
+    analyst = Analyst(engine)
+    gap, trajectory = GapTab(lambda source: analyst), TrajectoryTab(lambda source: analyst)
+    for _ in range(2):
+        gap.show(**GAP)
+        trajectory.show(QUERY, **SHOWN)
+    assert calls == ["measures", "maps", "way"]
+    gap.show(**GAP | {"view": "PCA"})  # the measures are those of before
+    trajectory.show(QUERY, **SHOWN | {"noise": 1})
+    assert calls == ["measures", "maps", "way", "maps", "way"]
+
+
+def test_a_sentence_is_encoded_once(engine, monkeypatch):
+    texts = []
+    encode = engine.encoder.encode_text
+    monkeypatch.setattr(engine.encoder, "encode_text", lambda some: texts.append(some) or encode(some))
+    analyst = Analyst(engine)
+    first = analyst.query_flow(QUERY, "dits", 10, 0.0, 0)
+    assert analyst.query_flow(QUERY, "dits", 10, 0.0, 0) is first
+    assert texts == [[QUERY]]
+
+
+def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
+    done, calls = threading.Event(), []
+    monkeypatch.setattr("ui.tabs.gap._measures", lambda *asked: calls.append(asked[1:]) or ("numbers", "[]"))
+    monkeypatch.setattr("ui.tabs.gap._maps", lambda *asked: calls.append(asked[1:]) or done.set() or "[]")
+    analyst = Analyst(engine)
+    gap = GapTab(lambda source: analyst)
+    gap.warm()
+    assert done.wait(30)
+    _, _, split, first, second = gap.opened(None, "", None, None, None)
+    gap.show(split.value, first.value, second.value, "mean", "Linear", False)
+    assert calls == [("test", "dits", "dits-l2", "mean"), ("test", "dits", "dits-l2", "Linear", False)]
+
+
+def test_warming_before_the_engine_is_loaded_says_nothing():
+    def absent(source):
+        raise DitsError("Not ready yet")
+
+    gap = GapTab(absent)
+    gap._warming.acquire()
+    gap._warm()  # as its thread runs it
+    assert gap._warming.acquire(blocking=False)
+
+
+def test_a_replaced_engine_has_a_new_analyst(engine):
+    loader = SimpleNamespace(engine=lambda: loader.now, now=engine)
+    analysts = Analysts(loader)
+    first = analysts()
+    assert analysts() is first
+    loader.now = engine.with_prepared()
+    assert loader.now is not engine
+    assert analysts() is not first
+    assert analysts().engine is loader.now
+
+
+def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
+    kept, calls, values = Kept(), [], []
+    asking, all_ask = [], threading.Event()
+
+    def make():
+        calls.append(threading.get_ident())
+        assert all_ask.wait(30)
+        return object()
+
+    def ask():
+        asking.append(1)
+        if len(asking) == 8:
+            all_ask.set()
+        values.append(kept("key", make))
+
+    _run(ask for _ in range(8))
+    assert len(calls) == 1
+    assert len(set(map(id, values))) == 1
+
+
+def test_who_asks_for_one_value_does_not_wait_for_another():
+    kept, release = Kept(), threading.Event()
+    slow = threading.Thread(target=kept, args=("slow", lambda: release.wait(30)))
+    slow.start()
+    try:
+        assert kept("quick", lambda: 1) == 1
+    finally:
+        release.set()
+        slow.join()
+
+
+def test_one_value_may_be_made_of_another():
+    kept = Kept()
+    assert kept("sum", lambda: kept("part", lambda: 1) + kept("part", lambda: 2)) == 2
+
+
+def test_a_failure_is_not_kept():
+    kept = Kept()
+    with pytest.raises(InputError):
+        kept("key", lambda: _fail())
+    assert len(kept) == 0
+    assert kept("key", lambda: 1) == 1
+
+
+def test_the_values_asked_for_last_stay():
+    kept, made = Kept(2), []
+    for key in "abacab":
+        kept(key, lambda key=key: made.append(key) or key)
+    assert made == ["a", "b", "c", "b"]
+    assert len(kept) == 2
+
+
+def _fail():
+    raise InputError("no")
+
+
+def _run(targets):
+    threads = [threading.Thread(target=target) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_the_linear_view_stands_beside_any_other(trajectory, gap):
+    _, figures, _ = trajectory.show(QUERY, **SHOWN | {"view": "PCA"})
+    assert [name for name in panels(figures) if name.startswith("map")] == ["map-pca", "map-linear"]
+    _, _, maps, _ = gap.show(**GAP | {"view": "PCA"})
+    assert list(panels(maps)) == ["map-pca-dits", "map-pca-shift", "map-linear-dits", "map-linear-shift"]
+
+
+def test_a_way_that_begins_at_noise_is_shown_from_the_sentence_on(trajectory):
+    numbers, _, _ = trajectory.show(QUERY, **SHOWN | {"method": "diffusion"})
+    cells = numbers.split("cosine to the sentence")[1].split("</tr>")[0].split('<td class="number">')[1:]
+    cosines = [float(cell.split("<")[0]) for cell in cells]
+    assert len(cosines) == 12  # the sentence, the noise that is drawn, and ten steps
+    assert cosines[0] == 1
+    assert cosines[1] < 0.9

@@ -1,0 +1,1 @@
+"""The API: its endpoints, their answers, and the validation of requests."""

@@ -1,0 +1,1 @@
+"""Components of the page: results, panels of figures, deep links, the theme."""
