@@ -60,6 +60,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Brings requirements.lock to requirements.txt, for every interpreter and system; UPGRADE=--upgrade takes newer releases.
 lock: | $(VENV)/bin/python

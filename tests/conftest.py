@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from dits.corpora.demo import build_demo
 from dits.encoders.openclip import load_encoder
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from tests.helpers.videos import write_video
 
 NOBODY = 65534

@@ -130,7 +130,7 @@ def _model(args: argparse.Namespace, encoder: "OpenClipEncoder") -> "RetrievalMo
     """The method's model, or that of further weights beside the methods' own: NAME.safetensors is called NAME."""
     from dits.models.checkpoint import find_weights, load_checkpoint
     from dits.models.retrieval import ModelConfig, RetrievalModel
-    from dits.search.engine import weights_of
+    from dits.search.methods import weights_of
 
     name: str = args.method
     if name in METHODS:

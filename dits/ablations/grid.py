@@ -23,6 +23,7 @@ from dits.corpora.embeddings import CorpusEmbeddings, embeddings_name
 from dits.encoders.openclip import Encoder
 from dits.evaluation.metrics import ranks_of, video_to_text_ranks
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.training.trainer import PairData, TrainingConfig, pair_data, train, validate
 
 Report = Callable[[str], None]
@@ -126,7 +127,7 @@ class _Grid:
             return _read(path, self.splits.test)
         trained, best = self._trained(variant, seed)
         test = self.splits.test
-        scores = trained.gallery(test.frames).scores(test.texts).numpy()
+        scores = build_gallery(trained, test.frames).scores(test.texts).numpy()
         outcome = Outcome(ranks_of(scores, test.video_of), video_to_text_ranks(scores, test.video_of), best)
         _write(path, outcome)
         chosen = f"epoch {best['epoch']}, {self.training.select_on} R@1 {best['t2v']['R@1']:.1f}"

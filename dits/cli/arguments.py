@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dits.common.errors import InputError
+from dits.common.errors import InputError, require
+from dits.common.flags import config_from
 from dits.common.terminal import printable
 from dits.models.retrieval import METHODS
 
 if TYPE_CHECKING:
     from dits.corpora.corpus import Corpus
+    from dits.models.retrieval import ModelConfig
 
 
 class Commands(Protocol):
@@ -113,3 +115,20 @@ def show_progress(what: str, done: int, total: int) -> None:
         print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
     elif done == total or done % max(1, total // 10) == 0:
         print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+
+
+def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
+    """The model that the flags describe, for embeddings of a width.
+
+    Raises:
+        InputError: a value is out of range, or a flag is given that mean pooling does not read.
+    """
+    from dits.models.retrieval import PARTS, ModelConfig
+
+    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
+    names = ("pooling", *METHODS[args.method].parts)
+    if getattr(args, "kind", None) == "mean":
+        unread = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
+        given = [flag for flag, value in unread.items() if value is not None]
+        require(not given, f"{' and '.join(given)}: mean pooling does not read this, leave it out with --kind mean.")
+    return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})

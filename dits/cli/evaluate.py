@@ -20,6 +20,7 @@ from dits.common.errors import InputError, require
 from dits.common.flags import add_config_flags, config_from
 from dits.evaluation.significance import BootstrapConfig
 from dits.models.retrieval import SEARCH_METHODS
+from dits.scoring.gallery import build_gallery
 from dits.scoring.postprocessing import DEFAULT_TEMPERATURES, POST_PROCESSING
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dits.corpora.embeddings import CorpusEmbeddings
     from dits.encoders.openclip import Encoder
     from dits.evaluation.metrics import MatchedQueries, PostProcessing
-    from dits.search.engine import LoadedMethod
+    from dits.search.methods import LoadedMethod
 
 Ranks = dict[str, dict[str, "np.ndarray"]]
 """Ranks by method and direction."""
@@ -68,7 +69,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.encoders.openclip import load_encoder
     from dits.evaluation.metrics import match_queries, mean_and_spread
     from dits.evaluation.repeated_captions import repeated_captions
-    from dits.search.engine import load_method, weights_of
+    from dits.search.methods import load_method, weights_of
 
     methods = method_names(args.method or args.compare or ",".join(SEARCH_METHODS))
     pair = _pair(args.compare, methods)
@@ -200,7 +201,8 @@ class _PostProcessor:
             return (partial(dual_softmax, temperature=self.temperature),) * 2
         blocks = (method.gallery.scores(block).numpy() for block in self.bank_texts.split(_BANK_BLOCK))
         turned = (
-            method.model.gallery(block).scores(self.texts).numpy().T for block in self.bank_frames.split(_BANK_BLOCK)
+            build_gallery(method.model, block).scores(self.texts).numpy().T
+            for block in self.bank_frames.split(_BANK_BLOCK)
         )
         by_text, by_video = query_bank(blocks, self.temperature), query_bank(turned, self.temperature)
         return partial(querybank_norm, bank=by_text), partial(querybank_norm, bank=by_video)
@@ -251,7 +253,7 @@ def _leak(
     own = np.arange(len(videos))
     methods = {}
     for name, method in loaded.items():
-        proper = evaluate_scores(method.model.gallery(frames).scores(texts), own)
+        proper = evaluate_scores(build_gallery(method.model, frames).scores(texts), own)
         leaky = evaluate_scores(leaky_scores(method.model, texts, frames), own)
         inflation = {d: {k: leaky[d][k] - value for k, value in proper[d].items()} for d in proper}
         methods[name] = {"proper": proper, "leaky": leaky, "inflation": inflation}

@@ -142,9 +142,10 @@ def _remove(args: argparse.Namespace) -> None:
 
 def _status(args: argparse.Namespace) -> None:
     from dits.index.status import status_of
+    from dits.search.recall import candidate_recall
 
     index, encoder = _opened(args)
-    status = status_of(index, encoder if args.recall else None)
+    status = status_of(index, candidate_recall(index, encoder) if args.recall else None)
     print(as_json(status.as_dict()) if args.json else status.as_text())
 
 

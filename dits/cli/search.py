@@ -56,7 +56,7 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _here(args: argparse.Namespace) -> "SearchResult":
-    from dits.search.engine import load_engine
+    from dits.search.loading import load_engine
 
     if args.shards or args.partial:
         raise InputError("An index is cut into shards on a Ray cluster only: name one with --ray ADDRESS.")

@@ -10,7 +10,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits.cli.arguments import add_sources, check_target, named_corpus, show_embedding, show_progress
+from dits.cli.arguments import (
+    add_sources,
+    check_target,
+    model_config_from,
+    named_corpus,
+    show_embedding,
+    show_progress,
+)
 from dits.common.errors import require
 from dits.common.flags import add_config_flags, config_from
 from dits.models.retrieval import METHODS
@@ -18,7 +25,6 @@ from dits.models.retrieval import METHODS
 if TYPE_CHECKING:
     from dits.bundled_encoder.pairs.shards import Pair
     from dits.cli.arguments import Commands
-    from dits.models.retrieval import ModelConfig
     from dits.training.trainer import TrainingConfig
 
 
@@ -125,23 +131,6 @@ def _train_on_embeddings(args: argparse.Namespace) -> None:
     path = args.out or bundled_weights(args.method, encoder.id)
     save_checkpoint(path, result.model, header, encoder.fingerprint(), half=args.half)
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
-
-
-def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
-    """The model that the flags describe, for embeddings of a width.
-
-    Raises:
-        InputError: a value is out of range, or a flag is given that mean pooling does not read.
-    """
-    from dits.models.retrieval import PARTS, ModelConfig
-
-    fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
-    names = ("pooling", *METHODS[args.method].parts)
-    if getattr(args, "kind", None) == "mean":
-        unread = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
-        given = [flag for flag, value in unread.items() if value is not None]
-        require(not given, f"{' and '.join(given)}: mean pooling does not read this, leave it out with --kind mean.")
-    return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})
 
 
 def _print_epoch(record: dict[str, Any], config: "TrainingConfig") -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.cli.arguments import named_corpus
+from dits.cli.arguments import model_config_from, named_corpus
 from dits.common.errors import DitsError, InputError, VideoError, require
 from dits.common.flags import add_config_flags, config_from
 
@@ -67,7 +67,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace, world: "World") -> None:
-    from dits.cli.train import model_config_from
     from dits.common.files import make_folder
     from dits.corpora.names import open_corpus
     from dits.encoders.openclip import load_encoder

@@ -63,9 +63,8 @@ class Snapshot:
         Args:
             weights: names what `derive` depends on; part of a file's name. Rows that the snapshot before had under the
                 same name are copied.
-            derive: see `dits.models.retrieval.RetrievalModel.derive`. It is given blocks that begin at multiples of
-            `BLOCK`, so
-                that what comes out does not depend on how many rows there are.
+            derive: as `dits.scoring.gallery.derive` does for a model. It is given blocks that begin at multiples of
+                `BLOCK`, so that what comes out does not depend on how many rows there are.
 
         Raises:
             StorageError: the cache folder cannot be written.

@@ -4,10 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from dits.encoders.openclip import OpenClipEncoder
 from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
-from dits.search.recall import candidate_recall
 from dits.video.probe import name_of
 
 _SHOWN = 20
@@ -73,13 +71,15 @@ class IndexStatus:
         return "\n".join(lines)
 
 
-def status_of(index: VideoIndex, encoder: OpenClipEncoder | None = None) -> IndexStatus:
-    """What an index holds; with an encoder also the recall of candidates, see `candidate_recall`.
+def status_of(index: VideoIndex, recall: dict[str, float] | None = None) -> IndexStatus:
+    """What an index holds.
+
+    Args:
+        recall: of candidates, where it was measured (`dits.search.recall.candidate_recall`).
 
     Raises:
-        IndexStoreError: it cannot be read, or has no vector index whose recall could be measured.
+        IndexStoreError: it cannot be read.
     """
-    recall = candidate_recall(index, encoder) if encoder else None
     counts, files = index.counts(), index.files().values()
     reasons = {
         status: tuple(sorted((os.fsdecode(f.path), f.reason) for f in files if f.status == status))

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dits.common.errors import require
-from dits.corpora.corpus import FRAMES
 from dits.models.alignment import Alignment, noise_source, normal_like, one_of
 from dits.models.network import AlignmentConfig, AlignmentNetwork
 from dits.models.schedule import linear_schedule
@@ -84,10 +83,11 @@ class StochasticText(Alignment):
     released code pools video i with its own caption instead, which inflates its results.
     """
 
-    def __init__(self, config: StochasticConfig, dim: int) -> None:
+    def __init__(self, config: StochasticConfig, dim: int, frames: int = 12) -> None:
+        """`frames`: of a video, F; the radius is a function of so many cosines."""
         super().__init__()
         self.config = config
-        self.radius = nn.Linear(FRAMES, dim)
+        self.radius = nn.Linear(frames, dim)
         nn.init.eye_(self.radius.weight)
         nn.init.zeros_(self.radius.bias)
 
@@ -121,7 +121,8 @@ class StochasticText(Alignment):
         return [(weight, (videos @ F.normalize(p, dim=-1)[..., None]).squeeze(-1)) for weight, p in points]
 
     def _radius(self, cosines: Tensor) -> Tensor:
-        require(cosines.shape[-1] == FRAMES, f"T-MASS's radius is of {FRAMES} frames a video, not {cosines.shape[-1]}.")
+        frames = self.radius.in_features
+        require(cosines.shape[-1] == frames, f"T-MASS's radius is of {frames} frames a video, not {cosines.shape[-1]}.")
         return self.radius(cosines).exp()
 
     def _noise(self, like: Tensor, source: torch.Generator | None) -> Tensor:

@@ -23,7 +23,6 @@ from dits.models.losses import symmetric_cross_entropy
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig, XPool, mean_pool
 from dits.models.sampler import DitsSampler, SamplerConfig
-from dits.scoring.gallery import Derived, Gallery, MeanGallery, PairwiseGallery, XPoolGallery
 
 
 @dataclass(frozen=True)
@@ -221,31 +220,6 @@ class RetrievalModel(nn.Module):
         blocks = zip(texts.split(_PAIRS_AT_ONCE), frames.split(_PAIRS_AT_ONCE), strict=True)
         own = [self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
         return torch.cat(own)
-
-    def gallery(self, frames: Tensor, derived: Derived | None = None) -> Gallery:
-        """The videos (V, F, d) of float16 or float32 prepared for scoring without gradients, on the model's device.
-
-        Args:
-            derived: what `derive` computed of the same videos; by default it is computed here.
-        """
-        device = self.logit_scale.device
-        frames = frames.to(device)
-        derived = self.derive(frames) if derived is None else derived
-        return self._gallery(self, frames, {name: array.to(device) for name, array in derived.items()})
-
-    def derive(self, frames: Tensor) -> dict[str, Tensor]:
-        """What a gallery computes once of videos (V, F, d): arrays of a row a video, by name, on the model's device.
-
-        They belong to these weights. With them kept, in a memory map for example, `gallery` computes nothing. Long
-        arrays can be given in parts.
-        """
-        return self._gallery.derive(self, frames.to(self.logit_scale.device))
-
-    @property
-    def _gallery(self) -> type[MeanGallery] | type[XPoolGallery] | type[PairwiseGallery]:
-        if self.alignment.pairwise:
-            return PairwiseGallery
-        return MeanGallery if self.pooling is None else XPoolGallery
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:

@@ -2,18 +2,16 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dits.models.pooling import mean_pool
+from dits.models.retrieval import RetrievalModel
 from dits.scoring.exact import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, in_fours, padded, taken
 from dits.scoring.ranking import TopVideos, top_of
-
-if TYPE_CHECKING:
-    from dits.models.retrieval import RetrievalModel
 
 Derived = Mapping[str, Tensor]
 """Arrays that a gallery keeps of its videos besides their frames, by name, one row a video. They can be kept."""
@@ -31,7 +29,7 @@ class Gallery(Protocol):
     """
 
     @staticmethod
-    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+    def derive(model: RetrievalModel, frames: Tensor) -> dict[str, Tensor]:
         """What is computed once of videos (V, F, d)."""
 
     def select(self, rows: Tensor) -> "Gallery":
@@ -61,10 +59,31 @@ class Gallery(Protocol):
         """
 
 
+def build_gallery(model: RetrievalModel, frames: Tensor, derived: Derived | None = None) -> Gallery:
+    """The videos (V, F, d) of float16 or float32 prepared for scoring without gradients, on the model's device.
+
+    Args:
+        derived: what `derive` computed of the same videos; by default it is computed here.
+    """
+    device = model.logit_scale.device
+    frames = frames.to(device)
+    derived = derive(model, frames) if derived is None else derived
+    return _gallery_of(model)(model, frames, {name: array.to(device) for name, array in derived.items()})
+
+
+def derive(model: RetrievalModel, frames: Tensor) -> dict[str, Tensor]:
+    """What a gallery computes once of videos (V, F, d): arrays of a row a video, by name, on the model's device.
+
+    They belong to the model's weights. With them kept, in a memory map for example, `build_gallery` computes nothing.
+    Long arrays can be given in parts.
+    """
+    return _gallery_of(model).derive(model, frames.to(model.logit_scale.device))
+
+
 class MeanGallery:
     """Mean-pooled videos; whatever aligns the text."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
+    def __init__(self, model: RetrievalModel, frames: Tensor, derived: Derived) -> None:
         self._model = model
         self._frames = frames
         self._videos = derived["means"]
@@ -78,7 +97,7 @@ class MeanGallery:
         return chosen
 
     @staticmethod
-    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+    def derive(model: RetrievalModel, frames: Tensor) -> dict[str, Tensor]:
         """See `Gallery`: the unit means (V, d)."""
         return {"means": mean_pool(frames)}
 
@@ -116,7 +135,7 @@ class MeanGallery:
 class XPoolGallery:
     """X-Pool's videos, scored exactly without a pooled embedding per pair; whatever aligns the text."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
+    def __init__(self, model: RetrievalModel, frames: Tensor, derived: Derived) -> None:
         assert model.pooling is not None
         self._model = model
         self._by_aligned = model.config.pooling.attend_with == "aligned"
@@ -130,7 +149,7 @@ class XPoolGallery:
         return chosen
 
     @staticmethod
-    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+    def derive(model: RetrievalModel, frames: Tensor) -> dict[str, Tensor]:
         """See `Gallery`, `PreparedVideos` and `ExactScorer.derive`."""
         assert model.pooling is not None
         return dict(zip(("inverse_deviations", "grams"), ExactScorer(model.pooling).derive(frames), strict=True))
@@ -163,12 +182,12 @@ class XPoolGallery:
 class PairwiseGallery:
     """Videos of a method that moves every pair of text and video: scored pair by pair, a block at a time."""
 
-    def __init__(self, model: "RetrievalModel", frames: Tensor, derived: Derived) -> None:
+    def __init__(self, model: RetrievalModel, frames: Tensor, derived: Derived) -> None:
         self._model = model
         self._frames = frames
 
     @staticmethod
-    def derive(model: "RetrievalModel", frames: Tensor) -> dict[str, Tensor]:
+    def derive(model: RetrievalModel, frames: Tensor) -> dict[str, Tensor]:
         """See `Gallery`: nothing can be."""
         return {}
 
@@ -207,6 +226,12 @@ class PairwiseGallery:
         for videos in self._frames.split(max(1, _PAIRS_AT_ONCE // min(len(texts), 64))):
             frames = videos.float()
             yield torch.cat([self._model.similarity(some, frames) for some in texts.split(64)])
+
+
+def _gallery_of(model: RetrievalModel) -> type[MeanGallery] | type[XPoolGallery] | type[PairwiseGallery]:
+    if model.alignment.pairwise:
+        return PairwiseGallery
+    return MeanGallery if model.pooling is None else XPoolGallery
 
 
 def _chosen(frames: Tensor, rows: Tensor | None) -> Tensor:

@@ -2,40 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dits.common.errors import CheckpointError, InputError
+from dits.common.errors import InputError
 from dits.common.memory import memory_errors
 from dits.common.threads import CORES, compute_on
 from dits.corpora.corpus import Corpus
-from dits.corpora.embeddings import CorpusEmbeddings, corpus_embeddings
-from dits.corpora.index_location import is_index
-from dits.corpora.names import Progress, open_corpus, tell
-from dits.encoders.openclip import BUNDLED, OpenClipEncoder, load_encoder
-from dits.models.checkpoint import find_weights, load_checkpoint, prepared_weights
-from dits.models.retrieval import SEARCH_METHODS, ModelConfig, RetrievalModel
+from dits.corpora.embeddings import CorpusEmbeddings
+from dits.encoders.openclip import OpenClipEncoder
+from dits.models.retrieval import RetrievalModel
 from dits.scoring.exact import in_fours
-from dits.scoring.gallery import Derived, Gallery
+from dits.scoring.gallery import Gallery
 from dits.scoring.ranking import ranks_at, top_of
 from dits.search.batching import Together
+from dits.search.methods import Derive, LoadedMethod, load_method, method_over
 from dits.search.query import Question, check_top, read_query
 from dits.search.results import FrameWeight, Hit, SearchResult
 
 _QUERIES_AT_ONCE = 32
 _SCORES_AT_ONCE = 2**24  # of one method: 64 MB
 _FEW_VIDEOS = 4096  # so many are scored in less time than the sentences take, which several cores take no less
-
-
-@dataclass(frozen=True)
-class LoadedMethod:
-    """A method ready to search with: its model, the gallery prepared for it, and the checksum of its weights."""
-
-    model: RetrievalModel
-    gallery: Gallery
-    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -52,9 +40,6 @@ class Candidates:
 
 
 FindCandidates = Callable[[Tensor], Candidates | None]
-
-Derive = Callable[[str, RetrievalModel], Derived | None]
-"""Gives what a gallery keeps of the videos under weights of a name, see `RetrievalModel.derive`; None to compute it."""
 
 
 class SearchEngine:
@@ -144,7 +129,7 @@ class SearchEngine:
     ) -> "SearchEngine":
         """The same encoder and methods over other videos; see `__init__` for what is given."""
         methods = {
-            name: _over(name, method.model, method.weights, embeddings.frames, derive)
+            name: method_over(name, method.model, method.weights, embeddings.frames, derive)
             for name, method in self.methods.items()
         }
         missing, together = self.missing, self._together
@@ -276,131 +261,3 @@ class SearchEngine:
 def _of_all(scores: Tensor, some: Candidates | None) -> Tensor:
     """Scores that stand for those of all videos."""
     return scores if some is None else scores[some.sample]
-
-
-def load_engine(
-    corpus: str = "demo",
-    encoder: str = BUNDLED,
-    methods: Sequence[str] | None = None,
-    weights: Path | None = None,
-    progress: Progress | None = None,
-    strict: bool = False,
-    allow_missing: bool = False,
-    device: str | None = None,
-    together: bool = False,
-) -> SearchEngine:
-    """Loads everything that search needs.
-
-    Args:
-        corpus: see `open_corpus`; or an index of one's own videos: its folder or URL, or "index", the default one.
-        encoder: see `dits.encoders.openclip.load_encoder`.
-        methods: which of "mean", "xpool" and "dits" to load; by default all, or those that `weights` holds, where it
-            holds any (an encoder that was tuned with one method has no other), and mean pooling.
-        weights: a folder with <method>.safetensors; by default see `dits.models.checkpoint.find_weights`.
-        progress: told what is being done.
-        strict: see `open_corpus`.
-        allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
-            Prepared weights that cannot be used count as missing.
-        device: see `dits.encoders.openclip.load_encoder`.
-        together: see `SearchEngine`: for many who ask at the same time.
-
-    Raises:
-        DitsError: anything is missing, damaged, or made for another encoder; the message says what.
-    """
-    notices: list[str] = []
-    derive: Derive | None = None
-    candidates: FindCandidates | None = None
-    if is_index(corpus):
-        from dits.search.indexed import indexed_videos
-
-        tell(progress, "Loading the encoder", 0, 1)
-        loaded_encoder = load_encoder(encoder, device)
-        opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
-    else:
-        opened = open_corpus(corpus, progress, notices.append, strict)
-        tell(progress, "Loading the encoder", 0, 1)
-        loaded_encoder = load_encoder(encoder, device)
-        embeddings = corpus_embeddings(
-            opened,
-            loaded_encoder,
-            lambda done, total: tell(progress, "Embedding the clips", done, total),
-            notices.append,
-        )
-    tell(progress, "Loading the weights", 0, 1)
-    loaded: dict[str, LoadedMethod] = {}
-    missing: dict[str, str | None] = {}
-    for name in methods or _methods_of(weights):
-        try:
-            loaded[name] = load_method(name, loaded_encoder, embeddings.frames, weights, derive)
-        except CheckpointError as error:
-            prepared = prepared_weights(name, loaded_encoder.id)
-            if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
-                raise  # what was named or shipped must be whole
-            missing[name] = str(error) if prepared.is_file() else None
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, together)
-
-
-def _methods_of(weights: Path | None) -> Sequence[str]:
-    held = [name for name in SEARCH_METHODS if weights and (weights / f"{name}.safetensors").is_file()]
-    return tuple(dict.fromkeys(("mean", *held))) if held else SEARCH_METHODS
-
-
-def load_method(
-    method: str,
-    encoder: OpenClipEncoder,
-    frames: Tensor,
-    weights: Path | None = None,
-    derive: Derive | None = None,
-) -> LoadedMethod:
-    """A method with its weights, and the videos (V, F, d) prepared for it, on the encoder's device.
-
-    Raises:
-        InputError: there is no such method.
-        CheckpointError: the weights are missing, damaged, or made for another encoder.
-    """
-    return _over(method, *load_model(method, encoder, weights), frames, derive)
-
-
-def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = None) -> tuple[RetrievalModel, str | None]:
-    """A method's model on the encoder's device, and the checksum of its weights, which mean pooling has none of.
-
-    Raises:
-        CheckpointError: as `load_method`.
-    """
-    path = weights_of(method, encoder.id, weights)
-    checkpoint = load_checkpoint(path, encoder, method) if path else None
-    model = checkpoint.model if checkpoint else RetrievalModel(ModelConfig(method=method)).eval()
-    return model.to(encoder.device), checkpoint.sha256 if checkpoint else None
-
-
-def weights_name(method: str, sha256: str | None) -> str:
-    """What is derived under a method's weights is kept by this name, see `Derive`."""
-    return f"{method}-{(sha256 or 'none')[:16]}"
-
-
-def _over(
-    method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: Derive | None
-) -> LoadedMethod:
-    """A method with the checksum of its weights, over videos (V, F, d)."""
-    derived = derive(weights_name(method, sha256), model) if derive else None
-    return LoadedMethod(model, model.gallery(frames, derived), sha256)
-
-
-def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:
-    """Where a method's weights lie; None for mean pooling, which has none. To be asked before the long work.
-
-    Raises:
-        CheckpointError: they are missing.
-    """
-    if method == "mean":
-        return None
-    path = find_weights(method, encoder_id, weights)
-    if path.is_file():
-        return path
-    if weights is not None:
-        raise CheckpointError(f"The weights are missing: there is no file {path}. Name another folder with --weights.")
-    if method in SEARCH_METHODS:
-        make = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
-    else:
-        make = f"train them with `python -m dits train {method}`, and name their folder with --weights."
-    raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {make}")

@@ -1,6 +1,7 @@
 """An index as what search runs on: clips, embeddings, and which of them are scored."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dits.common.errors import InputError
@@ -13,8 +14,10 @@ from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.models.retrieval import RetrievalModel
 from dits.scoring.gallery import Derived
+from dits.scoring.gallery import derive as derive_arrays
 from dits.search.candidates import candidate_search
-from dits.search.engine import Derive, FindCandidates, SearchEngine
+from dits.search.engine import FindCandidates, SearchEngine
+from dits.search.methods import Derive
 
 Indexed = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
 
@@ -55,7 +58,7 @@ def indexed_videos(
     embeddings = CorpusEmbeddings(encoder.id, ids, snapshot.frames, snapshot.times)
 
     def derive(weights: str, model: RetrievalModel) -> Derived:
-        return snapshot.derived(weights, model.derive)
+        return snapshot.derived(weights, partial(derive_arrays, model))
 
     return corpus, embeddings, derive, candidate_search(index, snapshot, encoder.device, notice)
 

@@ -1,5 +1,7 @@
 """How many of the best videos are among the candidates that a vector index gives."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,10 @@ from dits.index.snapshot import Snapshot, open_snapshot
 from dits.index.store import VideoIndex
 from dits.models.checkpoint import find_weights
 from dits.models.retrieval import SEARCH_METHODS
+from dits.scoring.gallery import derive
 from dits.search.candidates import candidate_search
-from dits.search.engine import Derive, FindCandidates, LoadedMethod, load_method
+from dits.search.engine import FindCandidates
+from dits.search.methods import Derive, LoadedMethod, load_method
 
 BEST = 10
 _QUERIES = 64
@@ -63,4 +67,4 @@ def recall(loaded: LoadedMethod, texts: Tensor, candidates: FindCandidates) -> f
 
 
 def _derived_of(snapshot: Snapshot) -> Derive:
-    return lambda weights, model: snapshot.derived(weights, model.derive)
+    return lambda weights, model: snapshot.derived(weights, partial(derive, model))

@@ -3,6 +3,7 @@
 import os
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.models.alignment import Alignment
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery, derive
 from dits.search.results import FrameWeight
 
 
@@ -77,8 +79,8 @@ class Shard:
         index = VideoIndex.open_at(plan.location, plan.encoder, plan.version)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._snapshot = open_snapshot(index, (plan.part, plan.parts))
-        derived = self._snapshot.derived(plan.weights, self._model.derive)
-        self._gallery = self._model.gallery(self._snapshot.frames, derived)
+        derived = self._snapshot.derived(plan.weights, partial(derive, self._model))
+        self._gallery = build_gallery(self._model, self._snapshot.frames, derived)
         if len(self._snapshot):  # what is compiled or loaded at the first query is not to wait for that
             some = torch.ones(1, index.dim)
             self.answer(some, some, 1)

@@ -29,7 +29,7 @@ from dits.encoders.openclip import OpenClipEncoder, load_encoder
 from dits.index.cluster import connected, living, reason_of
 from dits.index.store import VideoIndex
 from dits.models.retrieval import RetrievalModel
-from dits.search.engine import load_model, weights_name
+from dits.search.methods import load_model, weights_name
 from dits.search.query import check_top, read_query
 from dits.search.results import Hit, SearchResult
 from dits.search.shard import Answer, Found, Shard, ShardPlan, for_shards
@@ -79,7 +79,7 @@ def open_shards(
 
     Args:
         address: see `dits.index.cluster.connected`.
-        corpus, encoder, weights: see `dits.search.engine.load_engine`; the corpus must be an index.
+        corpus, encoder, weights: see `dits.search.loading.load_engine`; the corpus must be an index.
 
     Raises:
         DitsError: anything is missing or damaged, or a shard does not start; the message says what.

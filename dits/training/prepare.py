@@ -31,7 +31,7 @@ from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import SEARCH_METHODS, ModelConfig, RetrievalModel
 from dits.models.sampler import SamplerConfig
-from dits.search.engine import load_method
+from dits.search.methods import load_method
 from dits.training.trainer import PairData, TrainingConfig, TrainingResult, pair_data, train
 
 PREPARED_METHODS = ("xpool", "dits")

@@ -26,6 +26,7 @@ from dits.encoders.openclip import Encoder
 from dits.evaluation.metrics import evaluate_scores, selection_key
 from dits.models.alignment import one_of
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.training.ignored_pairs import IgnoredPairs
 from dits.training.optimisation import parameter_groups, set_learning_rates, warmup_cosine
 
@@ -192,7 +193,7 @@ def require_trainable(model: RetrievalModel, config: TrainingConfig) -> None:
 def validate(model: RetrievalModel, data: PairData) -> dict[str, dict[str, float]]:
     """Both directions' metrics of a model on data."""
     model.eval()
-    return evaluate_scores(model.gallery(data.frames).scores(data.texts), data.video_of)
+    return evaluate_scores(build_gallery(model, data.frames).scores(data.texts), data.video_of)
 
 
 def batches(video_of: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from dits.corpora.index_location import is_index
 from dits.encoders.openclip import load_encoder
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
+from dits.scoring.gallery import derive
 from dits.search.candidates import EXACT_ON_CPU
-from dits.search.engine import SearchEngine, load_method
+from dits.search.engine import SearchEngine
+from dits.search.methods import load_method
 from dits.search.recall import candidate_recall
 from tests.benchmarks.synthetic import write_index
 
@@ -26,7 +29,7 @@ METHODS = ("dits", "xpool")
 
 _START = """
 import sys, time
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 engine = load_engine(sys.argv[1], methods=["dits"])
 engine.search("two boxers in a ring")
 print(time.process_time())
@@ -49,7 +52,9 @@ def make(location: Path, videos: int) -> dict[str, float]:
     snapshot = open_snapshot(index)
     seconds["snapshot"] = next(laps)
     for method in METHODS:
-        load_method(method, encoder, snapshot.frames, derive=lambda w, model: snapshot.derived(w, model.derive))
+        load_method(
+            method, encoder, snapshot.frames, derive=lambda w, model: snapshot.derived(w, partial(derive, model))
+        )
         seconds[f"derived for {method}"] = next(laps)
     noted.write_text(json.dumps(seconds))
     return seconds

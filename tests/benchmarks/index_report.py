@@ -15,7 +15,7 @@ import torch
 
 from dits.common.files import write_json
 from dits.search.candidates import CANDIDATES
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from tests.benchmarks import index_measures as measures
 
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "index" / "results.json"

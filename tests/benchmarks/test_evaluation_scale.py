@@ -37,7 +37,7 @@ def lap(name):
     now = time.perf_counter()
     report[name], start = round(now - start, 2), now
 
-scores = model.gallery(video).scores(text)
+scores = build_gallery(model, video).scores(text)
 lap("scores")
 ranks = ranks_both_ways(scores, targets)
 metrics = {direction: metrics_of(values) for direction, values in ranks.items()}

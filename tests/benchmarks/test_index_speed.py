@@ -16,7 +16,7 @@ from dits.index.adding.config import AddConfig
 from dits.index.adding.reader import ReadJob, read_file
 from dits.index.adding.run import add_videos
 from dits.index.store import VideoIndex
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from dits.video.segments import Segmenting
 from tests.benchmarks import index_measures as measures
 from tests.benchmarks.index_memory import measure as measure_memory

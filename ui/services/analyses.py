@@ -25,7 +25,7 @@ from dits.evaluation.report import check_described, evaluation_report
 from dits.models.checkpoint import find_weights, load_checkpoint
 from dits.models.pooling import PoolingConfig, mean_pool
 from dits.models.retrieval import METHODS, SEARCH_METHODS, ModelConfig, RetrievalModel
-from dits.scoring.gallery import Gallery
+from dits.scoring.gallery import Gallery, build_gallery
 from dits.search.engine import SearchEngine
 from dits.search.query import MAX_RESULTS
 from ui.runtime.cache import Kept
@@ -250,7 +250,7 @@ class Analyst:
         """The ids of clips, and the clips as a method ranks them."""
         engine, model = self.engine, self.model(method)
         loaded, everything = engine.methods.get(method), engine.embeddings
-        gallery = loaded.gallery if loaded else model.gallery(everything.frames)
+        gallery = loaded.gallery if loaded else build_gallery(model, everything.frames)
         if split == "all":
             return everything.ids, gallery
         ids, place = self.part(split).ids, {name: row for row, name in enumerate(everything.ids)}

@@ -7,7 +7,8 @@ from dits.common.errors import DitsError
 from dits.common.threads import CORES, compute_on
 from dits.corpora.index_location import is_index
 from dits.corpora.names import open_corpus
-from dits.search.engine import SearchEngine, load_engine
+from dits.search.engine import SearchEngine
+from dits.search.loading import load_engine
 from ui.runtime.gpu import DEVICE, LENT, LentGpu
 from ui.runtime.shutdown import ENDING
 
@@ -16,7 +17,7 @@ class EngineLoader:
     """One engine for all visitors, loaded once in the background; a failed load is tried again when asked for.
 
     Attributes:
-        corpus: its name, see `dits.search.engine.load_engine`.
+        corpus: its name, see `dits.search.loading.load_engine`.
 
     Raises:
         DitsError: there is no such corpus.

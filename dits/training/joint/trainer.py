@@ -24,6 +24,7 @@ from dits.encoders.openclip import OpenClipEncoder, load_encoder
 from dits.evaluation.metrics import evaluate_scores, selection_key
 from dits.models.checkpoint import CheckpointHeader, save_checkpoint
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.training.ignored_pairs import IgnoredPairs
 from dits.training.joint.config import JointTrainingConfig
 from dits.training.joint.data import CLIP, STEP, JointData, derived_seed, plan_steps
@@ -289,7 +290,7 @@ class _JointTrainer:
         clips = self.data.evaluation
         texts = self.encoder.encode_text([caption for clip in clips for caption in clip.captions])
         video_of = np.array([n for n, clip in enumerate(clips) for _ in clip.captions])
-        return evaluate_scores(self.model.head.gallery(frames).scores(texts), video_of)
+        return evaluate_scores(build_gallery(self.model.head, frames).scores(texts), video_of)
 
     def _waited_enough(self) -> bool:
         """Whether the last evaluations, as many as the patience, brought no better result."""

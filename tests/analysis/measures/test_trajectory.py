@@ -18,6 +18,7 @@ from dits.common.errors import InputError
 from dits.evaluation.metrics import evaluate_scores
 from dits.models.pooling import PoolingConfig, mean_pool
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from tests.helpers.flows import VIDEO_OF, a_model, frames, points
 
 
@@ -40,7 +41,7 @@ def test_steps_start_at_the_text_and_end_at_what_retrieval_uses(model, frames, f
     reports = step_reports(flow)
     assert [report.step for report in reports] == [0, 1, 2, 3]
     assert [report.timestep for report in reports] == [3, 2, 1, 0]
-    final = evaluate_scores(model.gallery(frames).scores(points(10)), VIDEO_OF)["t2v"]
+    final = evaluate_scores(build_gallery(model, frames).scores(points(10)), VIDEO_OF)["t2v"]
     assert reports[-1].t2v.as_dict() == final
     with torch.inference_mode():
         unmoved = model.pooling(points(10), frames)

@@ -20,6 +20,7 @@ from analysis.report.wording import findings, title_of
 from dits.common.errors import InputError, StorageError
 from dits.evaluation.metrics import METRIC_NAMES, evaluate_scores
 from dits.models.pooling import mean_pool
+from dits.scoring.gallery import build_gallery
 from tests.helpers.flows import VIDEO_OF, a_flow, a_model, frames, points
 
 HOSTILE = ("</script><script>alert(1)</script>", "<!--<script>", "<img src=x onerror=alert(1)>", "a & b 'c' \"d\"")
@@ -91,7 +92,7 @@ class TestNumbers:
 
     def test_first_and_last_step_are_text_and_aligned_embedding(self, report):
         model, own = a_model(), mean_pool(frames())[VIDEO_OF]
-        gallery = model.gallery(frames())
+        gallery = build_gallery(model, frames())
         with torch.inference_mode():
             pooled = model.pooling(points(10), frames())
             ends = {0: (points(10), None), -1: (model.align(points(10)), gallery.scores(points(10)))}

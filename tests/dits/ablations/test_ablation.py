@@ -23,6 +23,7 @@ from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import METHODS, ModelConfig
 from dits.models.sampler import SamplerConfig
+from dits.scoring.gallery import build_gallery
 from dits.training.trainer import PairData, TrainingConfig, train
 from tests.conftest import write_open_clip_folder
 
@@ -86,7 +87,7 @@ def test_a_row_is_what_training_it_alone_gives(tmp_path):
     alone = train(
         config, TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, seed=5), SPLITS.train, SPLITS.validation
     )
-    scores = alone.model.gallery(SPLITS.test.frames).scores(SPLITS.test.texts).numpy()
+    scores = build_gallery(alone.model, SPLITS.test.frames).scores(SPLITS.test.texts).numpy()
     (outcome,) = results.outcomes[variant.key]
     assert outcome.validation == alone.best
     np.testing.assert_array_equal(outcome.t2v_ranks, ranks_of(scores, SPLITS.test.video_of))

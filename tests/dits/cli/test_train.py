@@ -14,6 +14,7 @@ from dits.common.errors import InputError
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.training.trainer import TrainingConfig, train
 from tests.dits.training.test_trainer import config as model_config
 from tests.dits.training.test_trainer import pairs
@@ -240,7 +241,7 @@ def test_a_pooling_flag_is_offered_where_it_changes_the_model(method, field, val
             model.alignment.fit(texts, frames.mean(dim=1))
         torch.manual_seed(2)
         loss = model.train().loss(texts, frames).detach()
-        return torch.cat([loss[None], model.eval().gallery(frames).scores(texts).flatten()])
+        return torch.cat([loss[None], build_gallery(model.eval(), frames).scores(texts).flatten()])
 
     default = PoolingConfig(dim=32)
     offered = field in METHODS[method].pooling

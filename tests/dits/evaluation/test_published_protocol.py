@@ -14,6 +14,7 @@ from dits.evaluation.leak import leaky_scores
 from dits.evaluation.metrics import evaluate_scores, ranks_of, video_to_text_ranks
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 
 DIM = 32
 
@@ -107,7 +108,7 @@ def published_metrics(ranks):
 
 
 def assert_ours_is_the_published(model, texts, frames, targets):
-    ours = model.gallery(frames).scores(texts)
+    ours = build_gallery(model, frames).scores(texts)
     published = published_scores(model, texts, frames)
     np.testing.assert_allclose(ours.numpy(), published, atol=1e-5)
     t2v, v2t = published_ranks(published, targets)
@@ -144,7 +145,7 @@ def test_the_leak_is_the_mistake_and_not_the_score():
     texts = texts[torch.from_numpy(np.argsort(targets))]
     leaky = leaky_scores(model, texts, frames)
     np.testing.assert_allclose(leaky.numpy(), published_leaky_scores(model, texts, frames), atol=1e-5)
-    proper = model.gallery(frames).scores(texts)
+    proper = build_gallery(model, frames).scores(texts)
     torch.testing.assert_close(leaky.diagonal(), proper.diagonal())  # a pair's own score is the same in both
     off = ~torch.eye(40, dtype=torch.bool)
     assert (leaky - proper)[off].abs().mean() > 0.01
@@ -157,7 +158,7 @@ def test_the_leak_inflates_the_demo_corpus(engine):
     own = np.arange(len(clips))
     for method in ("xpool", "dits"):
         model = engine.methods[method].model
-        proper = evaluate_scores(model.gallery(frames).scores(texts), own)["t2v"]
+        proper = evaluate_scores(build_gallery(model, frames).scores(texts), own)["t2v"]
         leaky = evaluate_scores(leaky_scores(model, texts, frames), own)["t2v"]
         assert leaky["R@1"] > proper["R@1"] + 3
 
@@ -165,7 +166,7 @@ def test_the_leak_inflates_the_demo_corpus(engine):
 def test_mean_pooling_has_nothing_to_leak():
     model = RetrievalModel(ModelConfig(method="mean")).eval()
     texts, frames, _ = random_features(9, 9)
-    torch.testing.assert_close(leaky_scores(model, texts, frames), model.gallery(frames).scores(texts))
+    torch.testing.assert_close(leaky_scores(model, texts, frames), build_gallery(model, frames).scores(texts))
 
 
 def test_the_leak_needs_one_caption_per_video():
@@ -178,15 +179,15 @@ def test_permuting_the_gallery_changes_nothing_and_permuting_queries_permutes_ra
     """Of the whole way from features to ranks; the leak would not survive the first."""
     model = random_model()
     texts, frames, targets = random_features(70, 30)
-    ranks = ranks_of(model.gallery(frames).scores(texts).numpy(), targets)
-    by_video = video_to_text_ranks(model.gallery(frames).scores(texts).numpy(), targets)
+    ranks = ranks_of(build_gallery(model, frames).scores(texts).numpy(), targets)
+    by_video = video_to_text_ranks(build_gallery(model, frames).scores(texts).numpy(), targets)
     rng = np.random.default_rng(0)
     columns, rows = rng.permutation(30), rng.permutation(70)
     moved = np.argsort(columns)[targets]
-    scores = model.gallery(frames[torch.from_numpy(columns)]).scores(texts).numpy()
+    scores = build_gallery(model, frames[torch.from_numpy(columns)]).scores(texts).numpy()
     assert ranks_of(scores, moved).tolist() == ranks.tolist()
     assert video_to_text_ranks(scores, moved).tolist() == by_video[columns].tolist()
-    scores = model.gallery(frames).scores(texts[torch.from_numpy(rows)]).numpy()
+    scores = build_gallery(model, frames).scores(texts[torch.from_numpy(rows)]).numpy()
     assert ranks_of(scores, targets[rows]).tolist() == ranks[rows].tolist()
     assert video_to_text_ranks(scores, targets[rows]).tolist() == by_video.tolist()
 
@@ -195,6 +196,6 @@ def test_videos_without_captions_are_distractors_only():
     model = random_model()
     texts, frames, targets = random_features(20, 8)
     more = torch.cat([frames, random_features(5, 5, seed=9)[1]])
-    alone, among = (evaluate_scores(model.gallery(videos).scores(texts), targets) for videos in (frames, more))
+    alone, among = (evaluate_scores(build_gallery(model, videos).scores(texts), targets) for videos in (frames, more))
     assert among["v2t"] == alone["v2t"]
     assert among["t2v"]["MnR"] > alone["t2v"]["MnR"]

@@ -14,6 +14,7 @@ from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
 from dits.models.sampler import SamplerConfig
+from dits.scoring.gallery import build_gallery
 
 
 def scores_of_texts(queries, by_text):
@@ -95,5 +96,5 @@ def test_a_method_that_draws_ranks_identical_texts_differently_and_no_other_does
     parts = {"network": AlignmentConfig(dim=32, depth=1, heads=4, zero_init=False), **settings}
     model = RetrievalModel(ModelConfig(method, PoolingConfig(kind=kind, dim=32), **parts)).eval()
     texts = torch.randn(1, 32).expand(70, -1)  # more than are scored at once
-    scores = model.gallery(torch.randn(5, 12, 32)).scores(texts)
+    scores = build_gallery(model, torch.randn(5, 12, 32)).scores(texts)
     assert model.alignment.draws == bool((scores - scores[:1]).abs().max() > 1e-4)

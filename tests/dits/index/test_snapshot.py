@@ -1,6 +1,7 @@
 """Snapshots: what they hold, what they take over from the one before, and how they are cut."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dits.index.snapshot import cut, open_snapshot
 from dits.index.store import VideoIndex
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import derive
 from tests.helpers.index_rows import DIM, rows
 
 
@@ -51,7 +53,7 @@ class Counted:
 
     def __call__(self, frames):
         self.videos += len(frames)
-        return self.model.derive(frames)
+        return derive(self.model, frames)
 
 
 def test_a_snapshot_holds_what_is_stored(index):
@@ -69,9 +71,9 @@ def test_the_same_version_is_not_read_again(index):
 def test_a_new_snapshot_takes_over_the_rows_of_the_one_before(index, model, added):
     """A few new rows are looked up, many are read with all others; what is derived of old rows is not derived again."""
     index.write(rows(range(100)))
-    before, derive = open_snapshot(index), Counted(model)
-    before.derived("xpool-1", derive)
-    assert derive.videos == 100
+    before, counted = open_snapshot(index), Counted(model)
+    before.derived("xpool-1", counted)
+    assert counted.videos == 100
     index.write(rows(range(100, 100 + added)))
     index.forget([b"/v/5.mp4", b"/v/70.mp4"])
     kept = [n for n in range(100 + added) if n not in (5, 70)]
@@ -80,9 +82,9 @@ def test_a_new_snapshot_takes_over_the_rows_of_the_one_before(index, model, adde
     assert_holds(after, rows(kept))
     assert read[0][0] > 98
     assert read[-1] == (len(kept), len(kept))
-    derived = after.derived("xpool-1", derive)
-    assert derive.videos == 100 + added
-    expected = model.derive(after.frames)
+    derived = after.derived("xpool-1", counted)
+    assert counted.videos == 100 + added
+    expected = derive(model, after.frames)
     assert set(derived) == set(expected)
     for name, array in expected.items():
         assert torch.equal(derived[name], array), name  # to the last bit: scores do not depend on an index's past
@@ -91,33 +93,33 @@ def test_a_new_snapshot_takes_over_the_rows_of_the_one_before(index, model, adde
 
 def test_what_is_derived_is_not_taken_over_under_other_weights(index, model):
     index.write(rows(range(10)))
-    open_snapshot(index).derived("xpool-1", model.derive)
+    open_snapshot(index).derived("xpool-1", partial(derive, model))
     index.write(rows(range(10, 12)))
-    derive = Counted(model)
-    open_snapshot(index).derived("xpool-2", derive)
-    assert derive.videos == 12
+    counted = Counted(model)
+    open_snapshot(index).derived("xpool-2", counted)
+    assert counted.videos == 12
 
 
 def test_removed_rows_alone_make_a_new_snapshot_that_derives_nothing(index, model):
     index.write(rows(range(10)))
-    open_snapshot(index).derived("xpool-1", model.derive)
+    open_snapshot(index).derived("xpool-1", partial(derive, model))
     index.forget([b"/v/4.mp4"])
     after = open_snapshot(index)
     assert_holds(after, rows(n for n in range(10) if n != 4))
-    derive = Counted(model)
-    assert len(after.derived("xpool-1", derive)["grams"]) == 9
-    assert derive.videos == 0
+    counted = Counted(model)
+    assert len(after.derived("xpool-1", counted)["grams"]) == 9
+    assert counted.videos == 0
 
 
 def test_an_index_that_is_emptied_and_filled_again(index, model):
     index.write(rows(range(4)))
-    open_snapshot(index).derived("xpool-1", model.derive)
+    open_snapshot(index).derived("xpool-1", partial(derive, model))
     index.forget([f"/v/{n}.mp4".encode() for n in range(4)])
     assert len(open_snapshot(index)) == 0
     index.write(rows(range(6)))
     after = open_snapshot(index)
     assert_holds(after, rows(range(6)))
-    assert torch.equal(after.derived("xpool-1", model.derive)["grams"], model.derive(after.frames)["grams"])
+    assert torch.equal(after.derived("xpool-1", partial(derive, model))["grams"], derive(model, after.frames)["grams"])
 
 
 def test_an_index_that_is_made_anew_in_the_same_place_shares_nothing(index, tmp_path, tiny_encoder):

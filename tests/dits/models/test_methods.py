@@ -21,6 +21,7 @@ from dits.models.network import AlignmentConfig, AlignmentNetwork
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
 from dits.models.sampler import DitsSampler, SamplerConfig
+from dits.scoring.gallery import build_gallery
 
 DIM, FRAMES = 32, 12
 NETWORK = AlignmentConfig(dim=DIM, depth=1, heads=4, timestep_features=16, zero_init=False)
@@ -67,10 +68,10 @@ def test_a_gallery_scores_as_the_plain_definition_does(method, options):
     model, texts, frames = model_for(method, **options), draw(5, DIM), draw(7, FRAMES, DIM, seed=2)
     with torch.no_grad():
         expected = model.similarity(texts, frames)
-    scores = model.gallery(frames).scores(texts)
+    scores = build_gallery(model, frames).scores(texts)
     assert scores.shape == (5, 7)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
-    weights = model.gallery(frames).frame_weights(texts[0])
+    weights = build_gallery(model, frames).frame_weights(texts[0])
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(7))
 
 
@@ -78,8 +79,8 @@ def test_a_gallery_scores_as_the_plain_definition_does(method, options):
 def test_a_permuted_gallery_gives_permuted_scores(method, options):
     model, texts, frames = model_for(method, **options), draw(4, DIM), draw(6, FRAMES, DIM, seed=2)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    expected = model.gallery(frames).scores(texts)[:, order]
-    torch.testing.assert_close(model.gallery(frames[order]).scores(texts), expected, atol=1e-5, rtol=0)
+    expected = build_gallery(model, frames).scores(texts)[:, order]
+    torch.testing.assert_close(build_gallery(model, frames[order]).scores(texts), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("mean", "shift", "prior")])
@@ -96,7 +97,7 @@ def test_no_fraction_of_the_gallery_is_pooled_by_its_own_text():
     for method, options in VARIANTS:
         if "inference_noise_scale" in options or "start" in options or method in ("prior", "diffusion"):
             continue  # what is drawn depends on a text's place in the call
-        gallery, texts = model_for(method, **options).gallery(frames), draw(5, DIM)
+        gallery, texts = build_gallery(model_for(method, **options), frames), draw(5, DIM)
         torch.testing.assert_close(gallery.scores(texts)[:1], gallery.scores(texts[:1]), atol=1e-5, rtol=0)
 
 
@@ -104,7 +105,7 @@ def test_no_fraction_of_the_gallery_is_pooled_by_its_own_text():
 def test_the_leak_is_in_what_a_video_is_pooled_by(method, options):
     """On its own pair nothing changes; elsewhere the leaky score is that of a video pooled by its own text."""
     model, texts, frames = model_for(method, **options), draw(6, DIM), draw(6, FRAMES, DIM, seed=2)
-    leaky, proper = leaky_scores(model, texts, frames), model.gallery(frames).scores(texts)
+    leaky, proper = leaky_scores(model, texts, frames), build_gallery(model, frames).scores(texts)
     torch.testing.assert_close(leaky.diagonal(), proper.diagonal(), atol=1e-5, rtol=0)
     off = ~torch.eye(6, dtype=torch.bool)
     pooled_by_text = method != "mean" and options.get("pooling") != "mean"
@@ -344,8 +345,8 @@ def test_pooling_by_the_aligned_text_attends_with_it():
     by_text, by_aligned = model_for("dits"), model_for("dits", attend_with="aligned")
     text, frames = draw(DIM), draw(6, FRAMES, DIM, seed=2)
     aligned = by_text.align(text[None])[0]
-    expected = by_text.gallery(frames).frame_weights(aligned)
-    torch.testing.assert_close(by_aligned.gallery(frames).frame_weights(text), expected)
+    expected = build_gallery(by_text, frames).frame_weights(aligned)
+    torch.testing.assert_close(build_gallery(by_aligned, frames).frame_weights(text), expected)
 
 
 def test_pairwise_methods_have_no_aligned_text():

@@ -9,6 +9,7 @@ from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
 from dits.models.sampler import SamplerConfig
 from dits.scoring.exact import BLOCK
+from dits.scoring.gallery import build_gallery, derive
 
 
 def model_for(method):
@@ -23,19 +24,19 @@ def test_a_gallery_scores_as_training_does(method):
     model, texts, frames = model_for(method), torch.randn(5, 32), torch.randn(7, 4, 32)
     with torch.no_grad():
         expected = model.similarity(texts, frames)
-    torch.testing.assert_close(model.gallery(frames).scores(texts), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(build_gallery(model, frames).scores(texts), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("method", ["mean", "xpool", "dits", "tmass"])
-def test_a_gallery_of_a_map_of_a_file_computes_nothing_and_copies_nothing(method, tmp_path):
+def test_a_gallery_of_a_map_of_a_file_computes_nothing_and_copies_nothing(method, tmp_path, monkeypatch):
     """With what was derived in another run: the same scores and frames, to the last bit."""
     model, texts = model_for(method), torch.randn(5, 32)
     np.save(tmp_path / "frames.npy", torch.randn(40, 12, 32).half().numpy())
     frames = torch.from_numpy(np.load(tmp_path / "frames.npy", mmap_mode="c"))
-    computed = model.gallery(frames)
-    save_file(model.derive(frames), tmp_path / "derived.safetensors")
-    model.derive = None  # not to be called
-    kept = model.gallery(frames, load_file(tmp_path / "derived.safetensors"))
+    computed = build_gallery(model, frames)
+    save_file(derive(model, frames), tmp_path / "derived.safetensors")
+    monkeypatch.setattr("dits.scoring.gallery.derive", None)  # not to be called
+    kept = build_gallery(model, frames, load_file(tmp_path / "derived.safetensors"))
     scores = kept.scores(texts)
     assert torch.equal(scores, computed.scores(texts))
     assert torch.equal(kept.best_frames(texts[0]), computed.best_frames(texts[0]))
@@ -46,7 +47,7 @@ def test_a_gallery_of_a_map_of_a_file_computes_nothing_and_copies_nothing(method
 @pytest.mark.parametrize("method", ["mean", "xpool", "dits", "tmass"])
 def test_a_gallery_answers_for_some_of_its_videos_as_for_all(method):
     model, texts, frames = model_for(method), torch.randn(5, 32), torch.randn(40, 12, 32).half()
-    gallery, rows = model.gallery(frames), torch.tensor([31, 0, 7])
+    gallery, rows = build_gallery(model, frames), torch.tensor([31, 0, 7])
     text = texts[0]
     torch.testing.assert_close(gallery.frame_weights(text, rows), gallery.frame_weights(text)[rows])
     assert torch.equal(gallery.best_frames(text, rows), gallery.best_frames(text)[rows])
@@ -59,8 +60,8 @@ def test_a_gallery_answers_for_some_of_its_videos_as_for_all(method):
 @pytest.mark.parametrize("method", ["mean", "xpool", "dits"])
 def test_parts_of_a_gallery_score_as_the_whole_to_the_last_bit(method):
     model, texts, frames = model_for(method), torch.randn(3, 32), torch.randn(BLOCK + 70, 2, 32).half()
-    parts = [model.gallery(frames[part]).scores(texts) for part in (slice(0, BLOCK), slice(BLOCK, None))]
-    assert torch.equal(torch.cat(parts, dim=1), model.gallery(frames).scores(texts))
+    parts = [build_gallery(model, frames[part]).scores(texts) for part in (slice(0, BLOCK), slice(BLOCK, None))]
+    assert torch.equal(torch.cat(parts, dim=1), build_gallery(model, frames).scores(texts))
 
 
 @pytest.mark.parametrize("method", ["mean", "xpool"])
@@ -75,16 +76,20 @@ def test_pooling_attends_with_the_original_text():
     dits, xpool = model_for("dits"), model_for("xpool")
     xpool.pooling.load_state_dict(dits.pooling.state_dict())
     text, frames = torch.randn(32), torch.randn(7, 4, 32)
-    torch.testing.assert_close(dits.gallery(frames).frame_weights(text), xpool.gallery(frames).frame_weights(text))
-    assert not torch.allclose(dits.gallery(frames).scores(text[None]), xpool.gallery(frames).scores(text[None]))
+    torch.testing.assert_close(
+        build_gallery(dits, frames).frame_weights(text), build_gallery(xpool, frames).frame_weights(text)
+    )
+    assert not torch.allclose(
+        build_gallery(dits, frames).scores(text[None]), build_gallery(xpool, frames).scores(text[None])
+    )
 
 
 @pytest.mark.parametrize("method", ["mean", "xpool", "dits"])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_ranks_as_the_cpu_does(method):
     model, texts, frames = model_for(method), torch.randn(5, 32), torch.randn(7, 4, 32)
-    expected = model.gallery(frames).scores(texts)
-    on_gpu = model.to("cuda").gallery(frames)
+    expected = build_gallery(model, frames).scores(texts)
+    on_gpu = build_gallery(model.to("cuda"), frames)
     torch.testing.assert_close(on_gpu.scores(texts), expected, atol=1e-4, rtol=0)
     assert on_gpu.frame_weights(texts[0]).device.type == on_gpu.best_frames(texts[0]).device.type == "cpu"
 

@@ -18,8 +18,11 @@ from dits.index.store import VideoIndex
 from dits.models.checkpoint import find_weights
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.search.candidates import candidate_search, make_vector_index
-from dits.search.engine import Candidates, LoadedMethod, SearchEngine, load_engine
+from dits.search.engine import Candidates, SearchEngine
+from dits.search.loading import load_engine
+from dits.search.methods import LoadedMethod
 from dits.search.recall import BEST, candidate_recall, recall
 from tests.helpers.index_rows import DIM, row_of, rows
 from tests.helpers.plain import xpool_similarity
@@ -53,7 +56,7 @@ def methods():
 def engine_of(snapshot, encoder, models, candidates=None):
     ids = tuple(name.decode() for name in snapshot.ids)
     embeddings = CorpusEmbeddings(encoder.id, ids, snapshot.frames, snapshot.times)
-    loaded = {name: LoadedMethod(model, model.gallery(snapshot.frames), None) for name, model in models.items()}
+    loaded = {name: LoadedMethod(model, build_gallery(model, snapshot.frames), None) for name, model in models.items()}
     return SearchEngine(Corpus("index", snapshot.clips), encoder, embeddings, loaded, candidates=candidates)
 
 
@@ -183,7 +186,7 @@ def test_recall_is_what_a_full_sort_says(index, methods, method):
     texts = torch.randn(6, DIM, generator=torch.Generator().manual_seed(7))
     kept = torch.arange(0, MANY, 3)
     candidates = lambda found: Candidates(kept, torch.ones(len(kept), dtype=torch.bool))  # noqa: E731
-    measured = recall(LoadedMethod(model, model.gallery(frames), None), texts, candidates)
+    measured = recall(LoadedMethod(model, build_gallery(model, frames), None), texts, candidates)
     with torch.no_grad():
         if method == "mean":
             unit = F.normalize(F.normalize(frames.float(), dim=-1).mean(dim=1), dim=-1)
@@ -198,12 +201,12 @@ def test_recall_is_what_a_full_sort_says(index, methods, method):
 
 def test_recall_in_the_status(index, tiny_encoder):
     with pytest.raises(IndexStoreError, match=r"has no vector index .*optimize --vector-index"):
-        status_of(index, tiny_encoder)
+        candidate_recall(index, tiny_encoder)
     index.make_vector_index()
     found = candidate_recall(index, tiny_encoder)
     assert set(found) == {"mean"}  # there are no weights for this encoder
     assert not find_weights("xpool", tiny_encoder.id, None).is_file()
     assert 0.5 < found["mean"] <= 1
-    assert status_of(index, tiny_encoder).as_dict()["recall"] == found
-    assert "recall@10 of candidates, mean" in status_of(index, tiny_encoder).as_text()
+    assert status_of(index, found).as_dict()["recall"] == found
+    assert "recall@10 of candidates, mean" in status_of(index, found).as_text()
     assert "recall" not in status_of(index).as_dict()

@@ -25,8 +25,10 @@ from dits.index.store import VideoIndex
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig, mean_pool
 from dits.models.retrieval import ModelConfig, RetrievalModel
-from dits.search.engine import LoadedMethod, SearchEngine
+from dits.scoring.gallery import build_gallery
+from dits.search.engine import SearchEngine
 from dits.search.indexed import indexed_videos
+from dits.search.methods import LoadedMethod
 from dits.search.shard import Answer
 from dits.search.shards import ShardConfig, ShardedSearch, merged
 from tests.conftest import REPOSITORY
@@ -163,7 +165,7 @@ def model(request, index):
 
 def one_machine(index, encoder, model):
     corpus, embeddings, _, _ = indexed_videos(index.location, encoder, None, lambda sentence: None)
-    loaded = LoadedMethod(model, model.gallery(embeddings.frames), None)
+    loaded = LoadedMethod(model, build_gallery(model, embeddings.frames), None)
     return SearchEngine(corpus, encoder, embeddings, {model.config.method: loaded})
 
 

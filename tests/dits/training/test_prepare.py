@@ -17,7 +17,8 @@ from dits.encoders.openclip import load_encoder
 from dits.evaluation.metrics import selection_key
 from dits.models.checkpoint import bundled_weights, find_weights, load_checkpoint, prepared_weights
 from dits.models.retrieval import ModelConfig
-from dits.search.engine import load_engine, load_method
+from dits.search.loading import load_engine
+from dits.search.methods import load_method
 from dits.training.prepare import (
     PREPARED_METHODS,
     PrepareConfig,

@@ -28,7 +28,7 @@ from dits.corpora.demo import demo_folder
 from dits.encoders.openclip import load_encoder
 from dits.index.store import VideoIndex
 from dits.models.checkpoint import bundled_weights
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from dits.video.sampling import sample_frames
 from tests.conftest import REPOSITORY, first_answer, serve
 from tests.helpers.own_videos import answer, asked, running, wait_for, write_clips

@@ -10,7 +10,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dits.common.errors import InputError, StorageError
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from tests.helpers.own_videos import answer, called, request, running, uploaded, wait_for, write_clips
 from ui.runtime.error_messages import shown_errors
 from ui.services.media import content_type

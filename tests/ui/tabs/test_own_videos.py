@@ -18,7 +18,9 @@ from dits.index.adding.config import AddConfig
 from dits.index.adding.run import add_videos
 from dits.index.store import VideoIndex
 from dits.models.retrieval import ModelConfig, RetrievalModel
-from dits.search.engine import LoadedMethod, SearchEngine, load_engine
+from dits.search.engine import SearchEngine
+from dits.search.loading import load_engine
+from dits.search.methods import LoadedMethod
 from tests.helpers.drawn import floats, panels, traces
 from tests.helpers.own_videos import request, wait_for, write_clips
 from ui.api.endpoints import Api

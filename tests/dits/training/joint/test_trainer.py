@@ -23,7 +23,7 @@ from dits.encoders.folder import write_encoder
 from dits.encoders.openclip import load_encoder
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
-from dits.search.engine import load_engine
+from dits.search.loading import load_engine
 from dits.training.joint.config import JointTrainingConfig
 from dits.training.joint.data import derived_seed, full_batches, joint_data, plan_steps
 from dits.training.joint.distributed import World
