@@ -9,6 +9,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as ui/__init__.py sets it, before MKL's first product
+
 import numpy as np
 import open_clip
 import pytest

@@ -66,7 +66,7 @@ class SearchEngine:
 
         `together`: queries that wait for each other are computed together, for what the weights that are read take
         once; on one core, unless there are many videos. One that comes alone has the same answer, to the last bit under
-        the bundled encoder on a CPU and up to rounding elsewhere, and takes a few milliseconds more than without.
+        the bundled encoder on a CPU (of Intel with MKL_CBWR=AUTO,STRICT) and up to rounding elsewhere, and takes a few milliseconds more than without.
         """
         self.corpus = corpus
         self.encoder = encoder
