@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dits.common.files import atomic_path, cache_root, kept_if_possible, parse_json, sha256_of_json
+from dits.common.files import atomic_path, cache_root, optional_cache_write, parse_json, sha256_of_json
 from dits.encoders.openclip import Encoder
 
 
@@ -29,7 +29,7 @@ def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path |
     if kept is not None and kept.shape == (len(captions), encoder.dim):
         return kept
     texts = encoder.encode_text(captions).cpu().contiguous()
-    with nullcontext() if folder else kept_if_possible(), atomic_path(path) as temporary:
+    with nullcontext() if folder else optional_cache_write(), atomic_path(path) as temporary:
         save_file({"texts": texts}, temporary, metadata={"dits": json.dumps({"key": key})})
     return texts
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from dits.common.errors import DitsError
-from ui.runtime.shutdown import leave, listen_for_the_end
+from ui.runtime.shutdown import leave, listen_for_shutdown
 
 
 def main() -> None:
     """Reads the command line and serves, until a signal ends that; exits with 0 then, or 2 after one sentence."""
     arguments = vars(_parser().parse_args())
-    listen_for_the_end()
+    listen_for_shutdown()
     try:
         leave(_serve(arguments))
     except KeyboardInterrupt:  # before the page was there

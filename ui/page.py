@@ -9,12 +9,12 @@ from ui.api.endpoints import Api, add_endpoints
 from ui.components.deep_links import names
 from ui.components.panels import SAY
 from ui.components.results import progress_html
-from ui.components.validated_blocks import CheckedBlocks
-from ui.runtime.background import Aside
+from ui.components.validated_blocks import ValidatedBlocks
+from ui.runtime.background import BackgroundThreads
 from ui.services.engine_loading import EngineLoader
 from ui.services.sources import Sources
 from ui.tabs.about import build_about_tab
-from ui.tabs.deep_link import Opening
+from ui.tabs.deep_link import DeepLinkOpener
 from ui.tabs.gap import build_gap_tab
 from ui.tabs.search import Handlers, build_search_tab
 from ui.tabs.trajectory import build_trajectory_tab
@@ -32,8 +32,8 @@ HEARD = (
 def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:
     """The page and its endpoints; `warm`: the gap tab is made ready in the background after a first ranking."""
     handle, limits = Handlers(loader, sources), sources.libraries.limits
-    opening = Opening(loader, sources)
-    with CheckedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
+    opening = DeepLinkOpener(loader, sources)
+    with ValidatedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         source = gr.State(None)
         gr.HTML(HEARD, js_on_load=(WEB / "page.js").read_text(encoding="utf-8") % json.dumps(names()), elem_id="heard")
         gr.Markdown(
@@ -51,12 +51,12 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
                 tab, opened = build_videos_tab(tabs, search.where, sources.libraries, search.loaded, sources.choosable)
                 search.show_after(opened)
             quiet: dict[str, Any] = {"concurrency_id": "analysis", "concurrency_limit": 1, "api_visibility": "private"}
-            aside = Aside(threads=2)  # one for the tabs and one for the API
+            background = BackgroundThreads(threads=2)  # one for the tabs and one for the API
             analyst = opening.patient(sources.analyst)
             with gr.Tab("Trajectory", id="trajectory") as trajectory:
-                way = build_trajectory_tab(trajectory, search.query, source, analyst, aside, quiet)
+                way = build_trajectory_tab(trajectory, search.query, source, analyst, background, quiet)
             with gr.Tab("Modality gap", id="gap") as gap:
-                gap_tab, pairs = build_gap_tab(gap, source, analyst, aside, quiet)
+                gap_tab, pairs = build_gap_tab(gap, source, analyst, background, quiet)
             with gr.Tab("About", id="about"):
                 build_about_tab()
         tabs.change(None, None, None, js="() => window.dits.address()", api_visibility="private")
@@ -65,5 +65,5 @@ def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.B
             shown_first.then(gap_tab.warm, None, None, api_visibility="private", show_progress="hidden")
         if limits:
             app.unload(tab.leave)
-        add_endpoints(app, Api(sources), aside)
+        add_endpoints(app, Api(sources), background)
     return app

@@ -117,12 +117,16 @@ def embedding_map(
     figure.add_trace(_texts(map, labels, palette, fast))
     figure.add_trace(_videos(map, labels, palette, fast))
     if count:
-        figure.add_trace(_ways(map, labels, np.arange(count), palette, fast, name="way of a text", opacity=faded))
+        figure.add_trace(
+            _trajectories(map, labels, np.arange(count), palette, fast, name="way of a text", opacity=faded)
+        )
     if beside:
-        figure.add_trace(_ways(map, labels, np.array(beside), palette, False, name="way beside it", width=2, size=7))
+        figure.add_trace(
+            _trajectories(map, labels, np.array(beside), palette, False, name="way beside it", width=2, size=7)
+        )
     if stands_out["path"]:
         index = np.array(stands_out["path"])
-        figure.add_trace(_ways(map, labels, index, palette, False, name="chosen way", width=3, size=9))
+        figure.add_trace(_trajectories(map, labels, index, palette, False, name="chosen way", width=3, size=9))
     if stands_out["text"] or stands_out["video"]:
         figure.add_trace(_rings(map, labels, stands_out, palette))
     if count:
@@ -215,7 +219,7 @@ def _marker(map: Map, colour: str, symbol: str, count: int) -> dict[str, Any]:
     return {"color": colour, "symbol": symbol, "size": size - 3 * (map.texts.shape[1] == 3), "opacity": 0.7}
 
 
-def _ways(
+def _trajectories(
     map: Map,
     labels: MapLabels,
     index: np.ndarray,

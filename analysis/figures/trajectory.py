@@ -26,7 +26,7 @@ def followed_map(map: Map, labels: MapLabels, path: int, beside: Sequence[int] =
     return figure.for_each_trace(lambda trace: trace.update(name=_NAMES.get(trace.name, trace.name)))
 
 
-def way_panel(made: Map, labels: MapLabels, path: int) -> Panel | None:
+def trajectory_panel(made: Map, labels: MapLabels, path: int) -> Panel | None:
     """What the map shows around a way; None where the way does not move."""
     whole, own = _extent(_landmarks(made)), _extent(made.paths[:, path])
     if own <= _STILL * whole:
@@ -37,11 +37,11 @@ def way_panel(made: Map, labels: MapLabels, path: int) -> Panel | None:
         "The way alone",
         f"The same map around this way, {_times(whole / own)}: read its scale before its length.{chance} Circles are "
         "texts and squares are videos, where any lie so close.",
-        partial(way_map, made, labels, path),
+        partial(trajectory_map, made, labels, path),
     )
 
 
-def way_map(map: Map, labels: MapLabels, path: int, theme: str = "light") -> go.Figure:
+def trajectory_map(map: Map, labels: MapLabels, path: int, theme: str = "light") -> go.Figure:
     """The map with axes that reach around one way: all of the same length, in the map's units."""
     figure = followed_map(map, labels, path, theme=theme)
     way = map.paths[:, path]

@@ -120,7 +120,7 @@ def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
     return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1
 
 
-def way_of(flow: Flow, text: int, top: int) -> dict[str, Any]:
+def trajectory_of(flow: Flow, text: int, top: int) -> dict[str, Any]:
     """One text's way as JSON values.
 
     `steps` has one entry for each point, the text itself being the first and v_0 the last, with what PATH_MEASURES

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from analysis.projections.projection import KINDS, Cloud, Map, project
 from dits.common.errors import InputError
-from dits.common.files import atomic_path, kept_if_possible, parse_json, sha256_of_json
+from dits.common.files import atomic_path, optional_cache_write, parse_json, sha256_of_json
 
 _FORMAT = 1
 _HEADER = "map"
@@ -42,7 +42,7 @@ def cached_map(
     except InputError:
         pass
     made = project(cloud, kind, dimensions, seed=seed, neighbours=neighbours, min_distance=min_distance)
-    with kept_if_possible():
+    with optional_cache_write():
         save_map(made, path)
     return made
 

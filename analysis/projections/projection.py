@@ -24,7 +24,7 @@ from dits.common.errors import InputError, require
 
 KINDS = ("linear", "pca", "umap")
 
-FEWEST_FOR_UMAP = 50
+MIN_POINTS_FOR_UMAP = 50
 """With fewer different texts and videos, UMAP's neighbourhoods are most of the corpus: the linear view replaces it."""
 
 
@@ -158,13 +158,13 @@ def project(
         different > dimensions,
         f"A map in {dimensions} dimensions needs more than {dimensions} different points, and there are {different}.",
     )
-    if kind == "umap" and different >= FEWEST_FOR_UMAP:
+    if kind == "umap" and different >= MIN_POINTS_FOR_UMAP:
         return _umap(cloud, dimensions, settings)
     drawn = _linear(cloud, "linear" if kind == "umap" else kind, dimensions)
     if kind == "umap":
         why = (
             f"UMAP shows neighbourhoods, and {different} texts and videos are too few to have any (it takes "
-            f"{FEWEST_FOR_UMAP}): this is the linear view."
+            f"{MIN_POINTS_FOR_UMAP}): this is the linear view."
         )
         drawn = replace(drawn, note=" ".join(filter(None, (why, drawn.note))))
     return replace(drawn, parameters={"asked": kind} | drawn.parameters)

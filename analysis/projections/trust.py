@@ -11,7 +11,7 @@ from sklearn.manifold import trustworthiness
 from analysis.projections.projection import Cloud, Map
 from dits.common.errors import require
 
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 """Both measures of neighbourhoods are quadratic: of more texts and videos, so many are drawn at random."""
 
 _WELL, _ROUGHLY = 0.95, 0.85
@@ -99,8 +99,8 @@ def trust(cloud: Cloud, map: Map, *, neighbours: int = 15, maps_of_other_seeds: 
         require(same, "Maps of different seeds can only be compared where they are of one kind and dimension.")
     full, drawn = cloud.landmarks(), map.landmarks()
     everything = len(full)
-    if everything > MOST_POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(everything, MOST_POINTS, replace=False))
+    if everything > MAX_POINTS:
+        chosen = np.sort(np.random.default_rng(0).choice(everything, MAX_POINTS, replace=False))
         full, drawn = full[chosen], drawn[chosen]
     count = min(neighbours, (len(full) - 1) // 2)
     return Trust(

@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 _BATCH = 32
 _AT_ONCE = 8  # through the tower on a CPU: few images with their channels last stay in the cache
-_LEAST_SHARE = 0.55  # a drawing covers at least this share of its square's side
+_MIN_SHARE = 0.55  # a drawing covers at least this share of its square's side
 
 
 class Augmentation:
@@ -51,7 +51,7 @@ class Augmentation:
         side = IMAGE_SIZE + 40
         canvas = self._backdrop(side).convert("RGBA")
         drawing = drawing.convert("RGBA")
-        reach = side * self.rng.uniform(_LEAST_SHARE, 1.0) / max(drawing.size)
+        reach = side * self.rng.uniform(_MIN_SHARE, 1.0) / max(drawing.size)
         size = (max(1, round(drawing.width * reach)), max(1, round(drawing.height * reach)))
         drawing = drawing.resize(size, Image.Resampling.BICUBIC)
         free = (side - drawing.width, side - drawing.height)

@@ -86,7 +86,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def kept_if_possible() -> Iterator[None]:
+def optional_cache_write() -> Iterator[None]:
     """What is written inside is only kept to be found again: where it cannot be, the log says so, and work goes on."""
     try:
         yield

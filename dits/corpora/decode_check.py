@@ -7,7 +7,7 @@ from functools import partial
 from dits.common.errors import DitsError
 from dits.corpora.corpus import Clip
 from dits.video.sampling import sample_frames
-from dits.video.workers import Lost, each_expendably
+from dits.video.workers import Lost, map_in_workers
 
 Progress = Callable[[int, int], None]
 """Called with the number of clips that were tried, and of all."""
@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 SECONDS = 60
 """How long a file may take, unless said otherwise. A healthy one takes less than one."""
 
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 
 
 def undecodable(
@@ -36,7 +36,7 @@ def undecodable(
         size: of their shorter side, in pixels.
     """
     reasons: dict[str, str] = {}
-    results = each_expendably(partial(_reason, frames=frames, size=size), clips, workers or cores(), seconds)
+    results = map_in_workers(partial(_reason, frames=frames, size=size), clips, workers or cores(), seconds)
     for done, (clip, result) in enumerate(results, start=1):
         reason = why_lost(result, seconds) if isinstance(result, Lost) else result
         if reason:
@@ -66,4 +66,4 @@ def why_lost(lost: Lost, seconds: float) -> str:
 def cores() -> int:
     """How many processes decode, unless said otherwise: one a core, up to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_WORKERS, cores)
+    return min(_MAX_WORKERS, cores)

@@ -39,7 +39,7 @@ _ENCODING: dict[str, Any] = {
     "v": 1,
 }
 _STALE_SECONDS = 3600
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 
 Progress = Callable[[int, int], None]
 """Called with the number of clips that are ready, and of all."""
@@ -147,8 +147,8 @@ def _build_all(jobs: list[_Job], workers: int) -> Iterator[None]:
 def _cores() -> int:
     """The cores that this process may use, 8 at most: more workers would mostly wait for memory."""
     if hasattr(os, "sched_getaffinity"):
-        return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(_MOST_WORKERS, os.cpu_count() or 1)
+        return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+    return min(_MAX_WORKERS, os.cpu_count() or 1)
 
 
 def _ignore_interrupts() -> None:

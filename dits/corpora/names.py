@@ -36,7 +36,7 @@ def open_corpus(
         StorageError: the cache folder cannot be written.
     """
     if name == "demo":
-        return build_demo(lambda done, total: tell(progress, "Preparing the demo clips", done, total))
+        return build_demo(lambda done, total: report_progress(progress, "Preparing the demo clips", done, total))
     if is_index(name):
         raise InputError(
             f"{name} is an index: its videos have no captions. Search it with `search` or the app; to train or "
@@ -87,7 +87,7 @@ def _path(name: str) -> Path:
         raise InputError(f"There is no file or folder '{name[:200]}'.") from error
 
 
-def tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+def report_progress(progress: Progress | None, what: str, done: int, total: int) -> None:
     """Tells whoever wants to know."""
     if progress:
         progress(what, done, total)

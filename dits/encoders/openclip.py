@@ -30,7 +30,7 @@ _TEXTS_AT_ONCE = 128
 _IMAGES_AT_ONCE = 256
 _SEGMENTS_AT_ONCE_ON_GPU = 16  # on the CPU more than one would only fall out of the cache
 _IMAGES_AT_ONCE_ON_CPU = 3  # few images with their channels last stay in the cache: convolutions run twice as fast
-_LEAST_ROWS = 4  # of a product of matrices, see `OpenClipEncoder.encode_each`
+_MIN_ROWS = 4  # of a product of matrices, see `OpenClipEncoder.encode_each`
 _WEIGHTS_NAME = "open_clip_model.safetensors"
 
 
@@ -154,17 +154,17 @@ class OpenClipEncoder:
         if not self._has_pooler:
             return self.encode_text(texts)
         tower = self._model.text
-        tokens = F.pad(self.tokenize(texts), (0, _LEAST_ROWS)).to(self.device)
+        tokens = F.pad(self.tokenize(texts), (0, _MIN_ROWS)).to(self.device)
         lengths = (tokens != 0).sum(dim=1)
         rows, pooled = [], []
         for length in lengths.unique().tolist():
             alike = (lengths == length).nonzero()[:, 0]
-            some = tokens[alike, : max(length, _LEAST_ROWS)]
+            some = tokens[alike, : max(length, _MIN_ROWS)]
             mask = (some != tower.config.pad_token_id).long()
             rows.append(alike)
             pooled.append(tower.pooler(tower.transformer(input_ids=some, attention_mask=mask), mask))
         in_order = torch.cat(pooled)[torch.cat(rows).argsort()]
-        least = F.pad(in_order, (0, 0, 0, max(0, _LEAST_ROWS - len(texts))))
+        least = F.pad(in_order, (0, 0, 0, max(0, _MIN_ROWS - len(texts))))
         return tower.proj(least)[: len(texts)].float().cpu()
 
     @torch.inference_mode()

@@ -86,7 +86,7 @@ class PreparedVideos:
         return self.frames.device
 
     def __getitem__(self, rows: slice | Tensor) -> "PreparedVideos":
-        return PreparedVideos(*(taken(array, rows) for array in (self.frames, self.inverse_deviations, self.grams)))
+        return PreparedVideos(*(take_rows(array, rows) for array in (self.frames, self.inverse_deviations, self.grams)))
 
     def choose(self, rows: Tensor) -> "ChosenVideos":
         """The videos at some rows, which are not copied."""
@@ -136,7 +136,7 @@ class ExactScorer:
     Products are summed in float32, and so are scores, whatever the frames are stored in. A video's score for a given
     text is the same to the last bit whatever other videos are in the array and wherever it stands: on the CPU without
     exception; on a GPU, and in what `derive` computes, in arrays that are cut at multiples of `BLOCK`. On the CPU it
-    does not depend on the other texts either, up to 32 of them: see `in_fours`.
+    does not depend on the other texts either, up to 32 of them: see `padded_to_four`.
     """
 
     def __init__(self, pooling: XPool) -> None:
@@ -223,7 +223,7 @@ class ExactScorer:
         Args:
             rows: which videos; all by default.
         """
-        vectors = self._attending(in_fours(text[None]))[0]
+        vectors = self._attending(padded_to_four(text[None]))[0]
         chosen = torch.arange(len(videos)) if rows is None else rows
         blocks = [videos[block] for block in chosen.to(videos.device).split(BLOCK)]
         logits = [(b.frames.float() @ vectors.T) * b.inverse_deviations[..., None] for b in blocks]
@@ -231,7 +231,7 @@ class ExactScorer:
 
     def _queries(self, texts: Tensor, aligned: Tensor) -> _Queries:
         """The texts (T, d) and aligned embeddings (T, d) with the module's maps folded in."""
-        folded = self._folded(in_fours(texts), in_fours(aligned))
+        folded = self._folded(padded_to_four(texts), padded_to_four(aligned))
         return _Queries(folded.vectors[: len(texts)], folded.constants[: len(texts)])
 
     def _folded(self, texts: Tensor, aligned: Tensor) -> _Queries:
@@ -298,7 +298,7 @@ class ExactScorer:
                 part[:, v] = block[:, : len(videos) - start]
 
 
-def taken(array: Tensor, rows: slice | Tensor) -> Tensor:
+def take_rows(array: Tensor, rows: slice | Tensor) -> Tensor:
     """Rows of an array; a slice is not copied. Of memory, NumPy copies rows several times faster than PyTorch does."""
     if isinstance(rows, slice) or array.device.type != "cpu":
         return array[rows]
@@ -310,7 +310,7 @@ def padded(array: Tensor, length: int) -> Tensor:
     return torch.cat([array, array.new_zeros(length - len(array), *array.shape[1:])]) if len(array) < length else array
 
 
-def in_fours(array: Tensor) -> Tensor:
+def padded_to_four(array: Tensor) -> Tensor:
     """The array with rows of zeros up to a multiple of four: products of so many rows treat each row alike on CPUs."""
     return padded(array, -(-len(array) // 4) * 4)
 

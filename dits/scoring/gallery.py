@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dits.models.pooling import mean_pool
 from dits.models.retrieval import RetrievalModel
-from dits.scoring.exact import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, in_fours, padded, taken
+from dits.scoring.exact import BLOCK, ChosenVideos, ExactScorer, PreparedVideos, padded, padded_to_four, take_rows
 from dits.scoring.ranking import TopVideos, top_of
 
 Derived = Mapping[str, Tensor]
@@ -92,7 +92,7 @@ class MeanGallery:
     def select(self, rows: Tensor) -> "MeanGallery":
         """See `Gallery`."""
         chosen = copy.copy(self)
-        chosen._videos = taken(self._videos, rows.to(self._videos.device))
+        chosen._videos = take_rows(self._videos, rows.to(self._videos.device))
         chosen._places = self._at(rows)
         return chosen
 
@@ -125,7 +125,7 @@ class MeanGallery:
     def _blocks(self, texts: Tensor, aligned: Tensor | None = None) -> Iterator[Tensor]:
         device = self._videos.device
         aligned = self._model.align(texts.to(device)) if aligned is None else aligned.to(device)
-        units = in_fours(F.normalize(aligned, dim=-1))
+        units = padded_to_four(F.normalize(aligned, dim=-1))
         for videos in self._videos.split(BLOCK):
             parts = videos.split(_MEANS_AT_ONCE)
             scores = torch.cat([units @ padded(part, _MEANS_AT_ONCE).T for part in parts], dim=1)

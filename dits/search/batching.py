@@ -9,7 +9,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Together(Generic[Q, A]):
+class QueryBatcher(Generic[Q, A]):
     """Asks a function that answers several questions in little more time than one, from any number of threads.
 
     The function runs in one thread, one call at a time, and gets whatever has come in during the call before: nobody
@@ -27,7 +27,7 @@ class Together(Generic[Q, A]):
     ) -> None:
         self._answer, self._most = answer, most
         self._waiting: deque[tuple[Q, Future[A]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="together", initializer=begin)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="query-batcher", initializer=begin)
 
     def __call__(self, question: Q) -> A:
         """The answer; raises what the function raises for this question alone."""

@@ -13,12 +13,12 @@ from dits.corpora.corpus import Corpus
 from dits.corpora.embeddings import CorpusEmbeddings
 from dits.encoders.openclip import OpenClipEncoder
 from dits.models.retrieval import RetrievalModel
-from dits.scoring.exact import in_fours
+from dits.scoring.exact import padded_to_four
 from dits.scoring.gallery import Gallery
 from dits.scoring.ranking import ranks_at, top_of
-from dits.search.batching import Together
+from dits.search.batching import QueryBatcher
 from dits.search.methods import Derive, LoadedMethod, load_method, method_over
-from dits.search.query import Question, check_top, read_query
+from dits.search.query import PreparedQuery, check_top, read_query
 from dits.search.results import FrameWeight, Hit, SearchResult
 
 _QUERIES_AT_ONCE = 32
@@ -59,14 +59,15 @@ class SearchEngine:
         missing: Mapping[str, str | None] | None = None,
         derive: Derive | None = None,
         candidates: FindCandidates | None = None,
-        together: bool = False,
+        batch_queries: bool = False,
     ) -> None:
         """`candidates` says which videos are scored for a text; by default, and where it gives None, all are. It gets
         the different embeddings (Q, d) that stand for the text under the methods.
 
-        `together`: queries that wait for each other are computed together, for what the weights that are read take
-        once; on one core, unless there are many videos. One that comes alone has the same answer, to the last bit under
-        the bundled encoder on a CPU (of Intel with MKL_CBWR=AUTO,STRICT) and up to rounding elsewhere, and takes a few milliseconds more than without.
+        `batch_queries`: queries that arrive while others are computed form a batch, which reads the weights once. A
+        batch runs on one core, unless there are many videos. A query has the same answer in a batch as alone: to the
+        last bit under the bundled encoder on a CPU (on Intel with MKL_CBWR=AUTO,STRICT), up to rounding elsewhere. A
+        query that comes alone takes a few milliseconds longer than without batching.
         """
         self.corpus = corpus
         self.encoder = encoder
@@ -75,10 +76,10 @@ class SearchEngine:
         self.notices = tuple(notices)
         self.missing = dict(missing or {})
         self._derive, self._candidates = derive, candidates
-        self._together = together
-        at_once = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, len(corpus)))) if together else 1
+        self._batch_queries = batch_queries
+        at_once = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, len(corpus)))) if batch_queries else 1
         used = 1 if len(corpus) <= _FEW_VIDEOS else CORES  # one batch at a time has them all
-        self._answers = Together(self._answer, at_once, (lambda: compute_on(used)) if together else None)
+        self._answers = QueryBatcher(self._answer, at_once, (lambda: compute_on(used)) if batch_queries else None)
 
     def search(self, text: str, method: str = "dits", top: int = 5) -> SearchResult:
         """Ranks the corpus for a sentence by one method.
@@ -116,7 +117,7 @@ class SearchEngine:
         methods = {**self.methods, **loaded}
         return SearchEngine(
             self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates,
-            self._together,
+            self._batch_queries,
         )  # fmt: skip
 
     def over(
@@ -132,8 +133,10 @@ class SearchEngine:
             name: method_over(name, method.model, method.weights, embeddings.frames, derive)
             for name, method in self.methods.items()
         }
-        missing, together = self.missing, self._together
-        return SearchEngine(corpus, self.encoder, embeddings, methods, notices, missing, derive, candidates, together)
+        missing, batch_queries = self.missing, self._batch_queries
+        return SearchEngine(
+            corpus, self.encoder, embeddings, methods, notices, missing, derive, candidates, batch_queries
+        )
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:
         """Ranks the corpus for a sentence by every loaded method.
@@ -143,7 +146,7 @@ class SearchEngine:
         """
         query, notice = read_query(text, self.encoder)
         check_top(top)
-        return self._answers(Question(query, notice, top))
+        return self._answers(PreparedQuery(query, notice, top))
 
     def readable(self, text: str) -> str:
         """The query as it is encoded: without control characters and stray spaces.
@@ -153,13 +156,13 @@ class SearchEngine:
         """
         return read_query(text, self.encoder)[0]
 
-    def _answer(self, questions: Sequence[Question]) -> list[dict[str, SearchResult]]:
+    def _answer(self, questions: Sequence[PreparedQuery]) -> list[dict[str, SearchResult]]:
         """The ranking of each question by every method."""
         with memory_errors():
             return self._ranked(questions)
 
-    def _ranked(self, questions: Sequence[Question]) -> list[dict[str, SearchResult]]:
-        encode = self.encoder.encode_each if self._together else self.encoder.encode_text
+    def _ranked(self, questions: Sequence[PreparedQuery]) -> list[dict[str, SearchResult]]:
+        encode = self.encoder.encode_each if self._batch_queries else self.encoder.encode_text
         texts = encode([question.query for question in questions])
         aligned = self._aligned(texts)
         if self._candidates is None:
@@ -173,7 +176,7 @@ class SearchEngine:
         return [self._among_candidates(*each) for each in zip(questions, texts.split(1), ways, strict=True)]
 
     def _among_candidates(
-        self, question: Question, text: Tensor, aligned: dict[str, Tensor]
+        self, question: PreparedQuery, text: Tensor, aligned: dict[str, Tensor]
     ) -> dict[str, SearchResult]:
         assert self._candidates is not None
         some = self._candidates(torch.cat(list(aligned.values()) or [text]).unique(dim=0))
@@ -186,7 +189,7 @@ class SearchEngine:
 
     def _results(
         self,
-        question: Question,
+        question: PreparedQuery,
         text: Tensor,
         scores: dict[str, Tensor],
         galleries: Mapping[str, Gallery],
@@ -224,7 +227,7 @@ class SearchEngine:
         texts = texts.to(model.logit_scale.device)
         if model.alignment.draws:  # a text alone meets the noise of the first
             return torch.cat([model.align(text) for text in texts.split(1)]).cpu()
-        return model.align(in_fours(texts) if self._together else texts)[: len(texts)].cpu()
+        return model.align(padded_to_four(texts) if self._batch_queries else texts)[: len(texts)].cpu()
 
     def _hits(
         self,

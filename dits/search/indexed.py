@@ -50,7 +50,7 @@ def indexed_videos(
         StorageError: the cache folder cannot be written.
     """
     index = VideoIndex.open(location_of(name), encoder)
-    snapshot = open_snapshot(index, progress=_told(progress), root=folder)
+    snapshot = open_snapshot(index, progress=_on_progress(progress), root=folder)
     if not len(snapshot):
         raise InputError(f"The index {index.location} holds no videos yet: add some with `python -m dits index add`.")
     corpus = Corpus(index.location, snapshot.clips)
@@ -63,5 +63,5 @@ def indexed_videos(
     return corpus, embeddings, derive, candidate_search(index, snapshot, encoder.device, notice)
 
 
-def _told(progress: Progress | None) -> Callable[[int, int], None] | None:
+def _on_progress(progress: Progress | None) -> Callable[[int, int], None] | None:
     return (lambda done, total: progress("Reading the index", done, total)) if progress else None

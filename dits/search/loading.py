@@ -6,7 +6,7 @@ from pathlib import Path
 from dits.common.errors import CheckpointError
 from dits.corpora.embeddings import corpus_embeddings
 from dits.corpora.index_location import is_index
-from dits.corpora.names import Progress, open_corpus, tell
+from dits.corpora.names import Progress, open_corpus, report_progress
 from dits.encoders.openclip import BUNDLED, load_encoder
 from dits.models.checkpoint import find_weights, prepared_weights
 from dits.models.retrieval import SEARCH_METHODS
@@ -23,7 +23,7 @@ def load_engine(
     strict: bool = False,
     allow_missing: bool = False,
     device: str | None = None,
-    together: bool = False,
+    batch_queries: bool = False,
 ) -> SearchEngine:
     """Loads everything that search needs.
 
@@ -38,7 +38,7 @@ def load_engine(
         allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
             Prepared weights that cannot be used count as missing.
         device: see `dits.encoders.openclip.load_encoder`.
-        together: see `SearchEngine`: for many who ask at the same time.
+        batch_queries: see `SearchEngine`: for many who ask at the same time.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -49,20 +49,20 @@ def load_engine(
     if is_index(corpus):
         from dits.search.indexed import indexed_videos
 
-        tell(progress, "Loading the encoder", 0, 1)
+        report_progress(progress, "Loading the encoder", 0, 1)
         loaded_encoder = load_encoder(encoder, device)
         opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
     else:
         opened = open_corpus(corpus, progress, notices.append, strict)
-        tell(progress, "Loading the encoder", 0, 1)
+        report_progress(progress, "Loading the encoder", 0, 1)
         loaded_encoder = load_encoder(encoder, device)
         embeddings = corpus_embeddings(
             opened,
             loaded_encoder,
-            lambda done, total: tell(progress, "Embedding the clips", done, total),
+            lambda done, total: report_progress(progress, "Embedding the clips", done, total),
             notices.append,
         )
-    tell(progress, "Loading the weights", 0, 1)
+    report_progress(progress, "Loading the weights", 0, 1)
     loaded: dict[str, LoadedMethod] = {}
     missing: dict[str, str | None] = {}
     for name in methods or _methods_of(weights):
@@ -73,7 +73,7 @@ def load_engine(
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
                 raise  # what was named or shipped must be whole
             missing[name] = str(error) if prepared.is_file() else None
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, together)
+    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, batch_queries)
 
 
 def _methods_of(weights: Path | None) -> Sequence[str]:

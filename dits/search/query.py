@@ -13,7 +13,7 @@ _UNREADABLE = "The encoder has no words for most of this query: the ranking mean
 
 
 @dataclass(frozen=True)
-class Question:
+class PreparedQuery:
     """A query as it is encoded, what is to be said of it, and how many results are wanted."""
 
     query: str

@@ -39,7 +39,7 @@ PREPARED_METHODS = ("xpool", "dits")
 
 _SPLITS = ("validation", "test")
 _NAMES = {"xpool": "X-Pool", "dits": "DITS"}
-_MOST_HEADS = 16  # the paper's; a width that they do not divide gets fewer
+_MAX_HEADS = 16  # the paper's; a width that they do not divide gets fewer
 # One epoch on two cores, over the captions and the square of the width (measured with the demo corpus at 512).
 _SECONDS = {"xpool": 7e-9, "dits": 8e-8}
 
@@ -284,7 +284,7 @@ def _model_config(method: str, dim: int) -> ModelConfig:
         method=method,
         pooling=PoolingConfig(dim=dim),
         sampler=SamplerConfig(noise_scale=0.0),
-        network=AlignmentConfig(dim=dim, heads=math.gcd(dim, _MOST_HEADS)),
+        network=AlignmentConfig(dim=dim, heads=math.gcd(dim, _MAX_HEADS)),
     )
 
 

@@ -16,13 +16,13 @@ from dits.video.sampling import every_frame
 Span = tuple[float, float]
 """Start and end, in seconds from a video's first frame."""
 
-SHORTEST_SCENE = 1.0
+MIN_SCENE_SECONDS = 1.0
 """Seconds. A shorter one, such as a flash, joins its neighbour."""
 
-LONGEST_SCENE = 60.0
+MAX_SCENE_SECONDS = 60.0
 """Seconds. A longer one is cut into equal parts: twelve frames say little of more."""
 
-MOST_SPANS = 100_000
+MAX_SPANS = 100_000
 """Of one video: a day in seconds. A file can claim to last for ages, and a length be given as next to nothing."""
 
 _SCENE_PIXELS = 64  # of the shorter side of the frames that are compared
@@ -59,9 +59,10 @@ def spans(video: Video, segmenting: Segmenting) -> list[Span]:
     """The pieces of a video, in order: each begins where the last one ends, and together they cover it.
 
     By length, all last as long, but for the end: a rest of less than half a piece joins the last one, which then
-    lasts up to one and a half. By scenes, see SHORTEST_SCENE and LONGEST_SCENE; what cannot be decoded holds no cut.
+    lasts up to one and a half. By scenes, see MIN_SCENE_SECONDS and MAX_SCENE_SECONDS; what cannot be decoded holds no
+    cut.
 
-    Raises InputError for a length that makes more than MOST_SPANS, VideoError for a file that cannot be opened (any
+    Raises InputError for a length that makes more than MAX_SPANS, VideoError for a file that cannot be opened (any
     more), and DitsError where PySceneDetect is missing.
     """
     duration = video.info.duration or video.tick  # a picture may have none; it is shown at any moment
@@ -111,22 +112,22 @@ def _by_length(video: Video, duration: float, seconds: float) -> np.ndarray:
 
 
 def _by_scenes(video: Video, duration: float, cuts: list[float]) -> np.ndarray:
-    _check_count(video, duration, LONGEST_SCENE)
+    _check_count(video, duration, MAX_SCENE_SECONDS)
     edges = [0.0]
     for cut in cuts:
-        if edges[-1] + SHORTEST_SCENE <= cut <= duration - SHORTEST_SCENE:
+        if edges[-1] + MIN_SCENE_SECONDS <= cut <= duration - MIN_SCENE_SECONDS:
             edges.append(cut)
     edges.append(duration)
     inner = [
-        np.linspace(start, end, math.ceil((end - start) / LONGEST_SCENE), endpoint=False)
+        np.linspace(start, end, math.ceil((end - start) / MAX_SCENE_SECONDS), endpoint=False)
         for start, end in pairwise(edges)
     ]
     return np.append(np.concatenate(inner), duration)
 
 
 def _check_count(video: Video, duration: float, seconds: float) -> None:
-    if duration > MOST_SPANS * seconds:
+    if duration > MAX_SPANS * seconds:
         raise InputError(
-            f"{name_of(video.path)} lasts {duration:.0f} s by its own account, more than {MOST_SPANS:,} pieces of "
+            f"{name_of(video.path)} lasts {duration:.0f} s by its own account, more than {MAX_SPANS:,} pieces of "
             f"{seconds:g} s; choose longer pieces, or leave it out."
         )

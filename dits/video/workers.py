@@ -24,7 +24,7 @@ _SECONDS_TO_WAIT = 0.25
 
 _NO_START = "A process for decoding videos does not start, or was ended: free memory, or take fewer, and try again."
 
-MOST_BYTES = 2**33
+MAX_BYTES = 2**33
 """Of memory that a process may ask for, where the system counts it (Linux), and never more than half of what there is.
 PyTorch and its threads take one gigabyte; of the largest frames that are read, 8192 x 8192, decoders keep up to
 sixteen, 0.1 to 0.2 GB each. A file that asks for more fails, or ends its process alone."""
@@ -37,19 +37,19 @@ class Lost:
     timed_out: bool
 
 
-def each_expendably(
+def map_in_workers(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, seconds: float
 ) -> Generator[tuple[Item, Result | Lost]]:
-    """Every item with its result, as they come. See `run_expendably`.
+    """Every item with its result, as they come. See `run_in_worker`.
 
     Args:
         seconds: what one item may take; starting a process does not count.
     """
     left = iter(items)
-    return run_expendably(function, lambda: next(left, None), workers, lambda item: seconds)
+    return run_in_worker(function, lambda: next(left, None), workers, lambda item: seconds)
 
 
-def run_expendably(
+def run_in_worker(
     function: Callable[[Item], Result],
     take: Callable[[], Item | None],
     workers: int,
@@ -72,7 +72,7 @@ def run_expendably(
     Raises:
         DitsError: a process does not start.
     """
-    crew = _Crew(function, workers)
+    crew = _WorkerPool(function, workers)
     retries: deque[_Job[Item]] = deque()
     try:
         while not ended():
@@ -102,7 +102,7 @@ class _Job(Generic[Item]):
     tries: int = 1
 
 
-class _Crew(Generic[Item]):
+class _WorkerPool(Generic[Item]):
     """Processes, and what they are given: `pending` are jobs that wait for a process that starts."""
 
     def __init__(self, function: Callable[[Item], Any], workers: int) -> None:
@@ -227,7 +227,7 @@ def _bound_memory() -> None:
         half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ImportError, ValueError, OSError):  # Windows has no such bound
         return
-    most = min(MOST_BYTES, half)
+    most = min(MAX_BYTES, half)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or most < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))

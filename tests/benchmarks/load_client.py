@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-_LONGEST_LINE = 2**16
+_MAX_LINE_LENGTH = 2**16
 _KEPT = 3.0  # seconds that an idle connection is used again; the server closes it after five
 
 
@@ -183,7 +183,7 @@ class _Connection:
 
     @classmethod
     async def to(cls, address: Any) -> "_Connection":
-        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=_LONGEST_LINE)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=_MAX_LINE_LENGTH)
         return cls(reader, writer, address.netloc)
 
     async def send(self, method: str, path: str, body: bytes) -> None:

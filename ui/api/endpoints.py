@@ -6,17 +6,16 @@ import gradio as gr
 from gradio.utils import get_function_description
 
 from analysis.flow import VIDEO_SIDES
-from analysis.measures.trajectory import way_of
+from analysis.measures.trajectory import trajectory_of
 from dits.common.errors import require
 from dits.corpora.corpus import Query
 from dits.search.query import MAX_RESULTS, read_query
-from ui.api import answers
-from ui.api import validation as asked
+from ui.api import answers, validation
 from ui.api.answers import Described
-from ui.runtime.background import Aside
+from ui.runtime.background import BackgroundThreads
 from ui.runtime.error_messages import shown_errors
 from ui.runtime.queue import SEARCHES
-from ui.services.analyses import Analyst, checked_choice
+from ui.services.analyses import Analyst, validated_choice
 from ui.services.sources import Sources
 from ui.tabs.gap import NO_PAIRS
 from ui.tabs.trajectory import MAX_STEPS
@@ -54,10 +53,10 @@ class Api:
             top: How many results, from 1 to 100.
             own: Search the videos that you have added, on a run of your own, instead of the corpus.
         """
-        sentence = asked.text(query, "The query")
+        sentence = validation.text(query, "The query")
         source = self._source(own)
-        ranked_by = asked.text(method, "The method")[:40]
-        count = asked.whole(top, "The number of results", 1, MAX_RESULTS)
+        ranked_by = validation.text(method, "The method")[:40]
+        count = validation.whole(top, "The number of results", 1, MAX_RESULTS)
         result = self._sources.engine(source).search(sentence, ranked_by, count)
         media, values = self._sources.media(source), result.as_dict()
         for value, hit in zip(values["results"], result.hits, strict=True):
@@ -76,8 +75,8 @@ class Api:
             own: List the videos that you have added, on a run of your own, instead of the corpus.
         """
         source = self._source(own)
-        start = asked.whole(offset, "The offset", 0, 2**53)
-        count = asked.whole(limit, "The limit", 1, MAX_CLIPS)
+        start = validation.whole(offset, "The offset", 0, 2**53)
+        count = validation.whole(limit, "The limit", 1, MAX_CLIPS)
         analyst, media = self._sources.analyst(source), self._sources.media(source)
         engine = analyst.engine
         return _answer(
@@ -129,19 +128,19 @@ class Api:
             top: Clips that are among the first so many at any step are listed, from 1 to 100.
             own: Over the videos that you have added, on a run of your own, instead of the corpus.
         """
-        sentence = asked.text(query, "The query")
+        sentence = validation.text(query, "The query")
         whole = self._sources.analyst(self._source(own))
-        checked_choice(method, whole.methods, "method")
+        validated_choice(method, whole.methods, "method")
         settings = (
-            asked.optional(asked.whole, steps, "T'", 0, MAX_STEPS),
-            asked.optional(asked.number, noise, "The noise", 0, 1),
-            asked.optional(asked.whole, seed, "The seed", 0, 2**32 - 1),
+            validation.optional(validation.whole, steps, "T'", 0, MAX_STEPS),
+            validation.optional(validation.number, noise, "The noise", 0, 1),
+            validation.optional(validation.whole, seed, "The seed", 0, 2**32 - 1),
         )
-        count = asked.whole(top, "The number of leading clips", 1, MAX_RESULTS)
+        count = validation.whole(top, "The number of leading clips", 1, MAX_RESULTS)
         read, notice = read_query(sentence, whole.engine.encoder)
         analyst = whole.over(read)
         flow = analyst.query_flow(read, method, *settings)
-        way = way_of(flow, 0, count)
+        way = trajectory_of(flow, 0, count)
         titles = {clip.id: clip.title for clip in analyst.engine.corpus}
         return _answer(
             {
@@ -176,9 +175,9 @@ class Api:
         """
         analyst = self._sources.analyst()
         require(analyst.has_captions, NO_PAIRS)
-        checked_choice(split, analyst.splits, "split")
-        checked_choice(method, analyst.methods, "method")
-        checked_choice(video_side, VIDEO_SIDES, "vector of a clip")
+        validated_choice(split, analyst.splits, "split")
+        validated_choice(method, analyst.methods, "method")
+        validated_choice(video_side, VIDEO_SIDES, "vector of a clip")
         measured = analyst.analysis(split, method, video_side).as_dict()
         return _answer(measured | {"encoder": analyst.engine.encoder.id})
 
@@ -202,8 +201,8 @@ class Api:
             own: Among the videos that you have added, on a run of your own, instead of the corpus.
         """
         analyst = self._sources.analyst(self._source(own))
-        checked_choice(method, analyst.methods, "method")
-        described = [_query(item, analyst) for item in asked.items(queries, "The queries", MAX_PAIRS)]
+        validated_choice(method, analyst.methods, "method")
+        described = [_query(item, analyst) for item in validation.items(queries, "The queries", MAX_PAIRS)]
         report = analyst.evaluation(described, method, split)
         return _answer(
             {
@@ -228,8 +227,10 @@ class Api:
         analyst = self._sources.analyst()
         encoder = analyst.engine.encoder
         if method is not None:
-            checked_choice(method, analyst.methods, "method")
-        listed = [asked.text(item, "Each of the texts") for item in asked.items(texts, "The texts", MAX_TEXTS)]
+            validated_choice(method, analyst.methods, "method")
+        listed = [
+            validation.text(item, "Each of the texts") for item in validation.items(texts, "The texts", MAX_TEXTS)
+        ]
         read, notices = zip(*(read_query(item, encoder) for item in listed), strict=True)
         embeddings = encoder.encode_text(read)
         return _answer(
@@ -246,17 +247,17 @@ class Api:
 
     def _source(self, own: Any) -> str | None:
         """What is searched, see `ui.services.sources.Sources`."""
-        return self._sources.libraries.of(None).token if asked.flag(own, "own") else None
+        return self._sources.libraries.of(None).token if validation.flag(own, "own") else None
 
 
-def add_endpoints(app: gr.Blocks, api: Api, aside: Aside) -> None:
+def add_endpoints(app: gr.Blocks, api: Api, background: BackgroundThreads) -> None:
     """Makes the endpoints public, within a page. What takes long has a queue of its own, so that searches go on."""
     quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES}
     long: dict[str, Any] = {"concurrency_id": "measuring", "concurrency_limit": 1}
     for endpoint in (api.search, api.corpus):
         gr.api(shown_errors(endpoint), **quick)
     for endpoint in (api.trajectory, api.gap, api.evaluate, api.embed):
-        gr.api(aside(endpoint), **long)
+        gr.api(background(endpoint), **long)
     _describe_parameters(app)
 
 
@@ -271,7 +272,7 @@ def _describe_parameters(app: gr.Blocks) -> None:
 
 def _answer(values: dict[str, Any]) -> Any:
     """An answer of this version of the API."""
-    return {"api": VERSION, **asked.finite(values)}
+    return {"api": VERSION, **validation.finite(values)}
 
 
 def _query(item: Any, analyst: Analyst) -> Query:
@@ -280,5 +281,5 @@ def _query(item: Any, analyst: Analyst) -> Query:
         isinstance(item, dict) and item.keys() == {"video_id", "caption"},
         "Each of the queries must have a video_id and a caption, and nothing else.",
     )
-    caption = analyst.engine.readable(asked.text(item["caption"], "The caption"))
-    return Query(asked.text(item["video_id"], "The video_id"), caption)
+    caption = analyst.engine.readable(validation.text(item["caption"], "The caption"))
+    return Query(validation.text(item["video_id"], "The video_id"), caption)

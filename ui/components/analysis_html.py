@@ -59,7 +59,7 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
     )
 
 
-def way_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS_MEDIA) -> str:
+def trajectory_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS_MEDIA) -> str:
     """What each step of a sentence's way does, and the clips that lead at each; of other ways where they end."""
     flow, others = flows[0], flows[1:]
     measured, ranks = path_measures(flow), ranks_by_step(flow, 0)

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-LONGEST_QUERY = 1_000
+MAX_QUERY_LENGTH = 1_000
 """Characters of a sentence that a link carries."""
 
 TABS = ("search", "own", "trajectory", "gap", "about")
@@ -92,8 +92,8 @@ def _text(value: Any) -> str:
 
 
 def _sentence() -> Parameter:
-    read = lambda text: text if text.strip() and len(text) <= LONGEST_QUERY else None  # noqa: E731
-    return Parameter(read, f"a sentence of at most {LONGEST_QUERY:,} characters")
+    read = lambda text: text if text.strip() and len(text) <= MAX_QUERY_LENGTH else None  # noqa: E731
+    return Parameter(read, f"a sentence of at most {MAX_QUERY_LENGTH:,} characters")
 
 
 def _one_of(*choices: str, default: str | None = None) -> Parameter:

@@ -10,13 +10,13 @@ from gradio.utils import get_upload_folder
 
 from dits.common.errors import InputError, require
 
-DEEPEST = 32
+MAX_DEPTH = 32
 """So deep may what is sent be nested."""
 
 _log = logging.getLogger(__name__)
 
 
-class CheckedBlocks(gr.Blocks):
+class ValidatedBlocks(gr.Blocks):
     """Blocks that refuse, in one sentence, what they cannot use, and tell nobody but the log what failed inside."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> list[Any]:
@@ -25,7 +25,7 @@ class CheckedBlocks(gr.Blocks):
             sent, needed = len(inputs), len(block_fn.inputs)
             require(sent >= needed, f"{sent} values were sent where {needed} are needed.")
             for block, value in zip(block_fn.inputs, inputs, strict=False):
-                check_sent(value, Path(get_upload_folder()) if isinstance(block, gr.File) else None)
+                validate_sent(value, Path(get_upload_folder()) if isinstance(block, gr.File) else None)
             return await super().preprocess_data(block_fn, inputs, *more, **named)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
@@ -48,7 +48,7 @@ class CheckedBlocks(gr.Blocks):
             ) from error
 
 
-def check_sent(value: Any, folder: Path | None) -> None:
+def validate_sent(value: Any, folder: Path | None) -> None:
     """Nothing, where a value that was sent can be used.
 
     Args:
@@ -58,7 +58,7 @@ def check_sent(value: Any, folder: Path | None) -> None:
         InputError: it is nested too deeply, holds half a character, or names a file that was not uploaded here.
     """
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         for named in (part for part in level if isinstance(part, dict) and "path" in part):
             require(
                 folder is not None and _is_upload(named["path"], folder),

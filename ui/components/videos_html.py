@@ -7,12 +7,12 @@ from dits.index.adding.config import counted
 from dits.index.status import IndexStatus
 from dits.video.probe import name_of
 from ui.components.results import error_html, notice_html, progress_html
-from ui.services.index_runs import Indexing
+from ui.services.index_runs import IndexRuns
 
 _LISTED = 200
 
 
-def run_html(runs: Indexing) -> str:
+def run_html(runs: IndexRuns) -> str:
     """How far a run is, or what came of the last one; nothing where there was none."""
     if runs.running:
         return _progress(runs)
@@ -53,7 +53,7 @@ def held_html(status: IndexStatus | None, hidden: str = "") -> str:
     )
 
 
-def _progress(runs: Indexing) -> str:
+def _progress(runs: IndexRuns) -> str:
     if runs.stopped:
         return progress_html("Stopping", 0, 1)
     if runs.waiting:

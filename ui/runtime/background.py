@@ -16,7 +16,7 @@ STEPS = 10  # of niceness, below what runs searches
 LOWEST = 19  # that Linux knows
 
 
-class Aside:
+class BackgroundThreads:
     """Runs handlers in threads of their own, of a low priority, which the threads that they start inherit.
 
     Args:
@@ -24,7 +24,7 @@ class Aside:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="aside", initializer=step_aside)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=enter_background)
 
     def __call__(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """The handler, which is waited for, with its expected failures as `shown_errors` has them."""
@@ -36,15 +36,15 @@ class Aside:
         return shown_errors(run)
 
 
-def step_aside() -> None:
+def enter_background() -> None:
     """This thread gives way, and leaves half of the cores alone: threads that wait for each other and for what has
     more priority take several times as long as one.
     """
-    give_way()
+    lower_priority()
     compute_on(max(1, CORES // 2))
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """On Linux, where threads have priorities of their own, this one gets a lower one than the one that started it."""
     if sys.platform == "linux":
         thread = threading.get_native_id()

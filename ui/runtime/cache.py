@@ -16,7 +16,7 @@ class _Entry:
     value: Any = None
 
 
-class Kept:
+class Cache:
     """Values by their keys. Whoever asks for one that is being made waits for it; others do not wait.
 
     Args:

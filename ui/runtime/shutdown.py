@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 if TYPE_CHECKING:  # so that signals are heard before what takes seconds to import
     import gradio as gr
 
-ENDING = "The app is being ended: try again when it has been started again."
+SHUTTING_DOWN = "The app is being ended: try again when it has been started again."
 
 _PATIENCE = 8.0  # seconds that answers under way may take; whoever asks for the end may wait ten before it insists
 _DELIVERY = 1.0  # seconds in which finished answers are fetched
@@ -33,7 +33,7 @@ _LASTING = re.compile(r"/gradio_api/(?:heartbeat/|mcp)|/clip/")
 _HARMLESS = re.compile(r"/gradio_api/(?:cancel|reset)/?")
 
 
-def listen_for_the_end() -> None:
+def listen_for_shutdown() -> None:
     """From now on the first signal to end raises KeyboardInterrupt here, in the main thread; the next one ends all."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for Ctrl-C of what it runs behind itself
@@ -50,7 +50,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class Traffic:
+class RequestsInFlight:
     """What is being answered.
 
     Attributes:
@@ -60,13 +60,13 @@ class Traffic:
 
     def __init__(self) -> None:
         self.closing = False
-        self.under_way = 0
+        self.in_flight = 0
 
 
-class Gate:
+class ShutdownMiddleware:
     """ASGI middleware: counts what is being answered, and takes nothing new on once the app is to end."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, traffic: RequestsInFlight) -> None:
         self._app, self._traffic = app, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,19 +75,21 @@ class Gate:
             return
         asks, path = scope["method"] == "POST", scope["path"]
         if asks and self._traffic.closing and not _HARMLESS.fullmatch(path):
-            await JSONResponse({"detail": ENDING}, 503)(scope, receive, send)
+            await JSONResponse({"detail": SHUTTING_DOWN}, 503)(scope, receive, send)
         elif _LASTING.match(path) and not asks:
             await self._app(scope, receive, send)
         else:
-            self._traffic.under_way += 1
+            self._traffic.in_flight += 1
             try:
                 await self._app(scope, receive, send)
             finally:
-                self._traffic.under_way -= 1
+                self._traffic.in_flight -= 1
 
 
-def serve_until_the_end(app: "gr.Blocks", traffic: Traffic, stop: Callable[[], None], busy: Callable[[], bool]) -> None:
-    """Waits for a signal to end (see `listen_for_the_end`), and then until everybody has been answered.
+def serve_until_shutdown(
+    app: "gr.Blocks", traffic: RequestsInFlight, stop: Callable[[], None], busy: Callable[[], bool]
+) -> None:
+    """Waits for a signal to end (see `listen_for_shutdown`), and then until everybody has been answered.
 
     Args:
         stop: asks what runs in the background to stop.
@@ -99,8 +101,8 @@ def serve_until_the_end(app: "gr.Blocks", traffic: Traffic, stop: Callable[[], N
     except KeyboardInterrupt:
         traffic.closing = True
     stop()
-    _wait_while(lambda: traffic.under_way or _works(app) or busy(), _PATIENCE)
-    _wait_while(lambda: traffic.under_way or _holds_answers(app), _DELIVERY)
+    _wait_while(lambda: traffic.in_flight or _works(app) or busy(), _PATIENCE)
+    _wait_while(lambda: traffic.in_flight or _holds_answers(app), _DELIVERY)
     app.server.config.timeout_graceful_shutdown = 1
     app.close(verbose=False)
 

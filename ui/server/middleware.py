@@ -46,7 +46,7 @@ ADDRESSES = {
 }
 """The addresses that are answered, by method; HEAD and OPTIONS are as GET and POST."""
 
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 """Of whatever is sent, but for uploads."""
 
 UPLOAD = "/gradio_api/upload"
@@ -231,8 +231,8 @@ def _limited(request: Request, receive: Receive) -> Receive:
 
 
 def _require_small(size: int) -> None:
-    if size > MOST_BYTES:
-        raise HTTPException(413, f"That is too much at once: {MOST_BYTES // 1_000_000} MB at most, but for uploads.")
+    if size > MAX_BYTES:
+        raise HTTPException(413, f"That is too much at once: {MAX_BYTES // 1_000_000} MB at most, but for uploads.")
 
 
 def _refusal(request: Request, status: int, sentence: str) -> Response:

@@ -18,7 +18,7 @@ from ui.components.theme import THEME
 from ui.page import build_app
 from ui.runtime.process_folder import ProcessFolder
 from ui.runtime.queue import SESSIONS, SWITCH, THREADS, tune, without_statistics
-from ui.runtime.shutdown import Gate, Traffic, serve_until_the_end
+from ui.runtime.shutdown import RequestsInFlight, ShutdownMiddleware, serve_until_shutdown
 from ui.server.mcp import has_tools, restricted_tools
 from ui.server.middleware import PLAINLY, Guard, names_of
 from ui.server.ports import free_port, start_errors
@@ -68,7 +68,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
     limits = libraries.limits
     names = None if settings.hosted else names_of(settings.host, settings.names)
     guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
-    traffic = Traffic()
+    traffic = RequestsInFlight()
     with start_errors(port):
         app.launch(
             server_name=settings.host,
@@ -77,7 +77,7 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
             css_paths=[WEB / "style.css", PANELS_WEB / "panels.css"],
             app_kwargs={
                 "routes": media_routes(sources.served, PLOTLY),
-                "middleware": [Middleware(Gate, traffic=traffic), guard],
+                "middleware": [Middleware(ShutdownMiddleware, traffic=traffic), guard],
                 "exception_handlers": PLAINLY,
                 "lifespan": restricted_tools,
             },
@@ -93,7 +93,9 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
             _frontend=False,  # or it gives up where its own page takes seconds to answer, as while the engine is loaded
         )
     if wait:
-        serve_until_the_end(app, traffic, lambda: _stop(loader, libraries), lambda: loader.running or libraries.running)
+        serve_until_shutdown(
+            app, traffic, lambda: _stop(loader, libraries), lambda: loader.running or libraries.running
+        )
     return app, sources
 
 

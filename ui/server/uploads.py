@@ -15,7 +15,7 @@ from starlette.types import Message, Receive
 
 from ui.services.visitors import Limits
 
-_MOST_FILES = 1000  # at a time, on a machine of the visitor's own
+_MAX_FILES = 1000  # at a time, on a machine of the visitor's own
 _HEAD = 10_000  # bytes that a file may take beside its content: its name and the like
 _WHILE = 600.0  # seconds in which an address may upload as much as a visitor may have
 
@@ -57,7 +57,7 @@ class Uploads:
 
     @property
     def _most_files(self) -> int:
-        return self._limits.files if self._limits else _MOST_FILES
+        return self._limits.files if self._limits else _MAX_FILES
 
     def _reserve(self, upload: object, request: Request, limits: Limits) -> None:
         announced, address, now = request.headers.get("content-length", ""), _address(request), time.monotonic()

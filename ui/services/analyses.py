@@ -28,7 +28,7 @@ from dits.models.retrieval import METHODS, SEARCH_METHODS, ModelConfig, Retrieva
 from dits.scoring.gallery import Gallery, build_gallery
 from dits.search.engine import SearchEngine
 from dits.search.query import MAX_RESULTS
-from ui.runtime.cache import Kept
+from ui.runtime.cache import Cache
 from ui.services.engine_loading import EngineLoader
 from ui.services.media import CORPUS_MEDIA, Media
 
@@ -59,10 +59,10 @@ class Analyst:
         """`maps` is a folder to keep maps in, by default one of the cache."""
         self.engine, self.media, self._maps = engine, media, maps
         self.key = next(_KEYS)
-        self.pages = Kept(PAGES)
-        self._once = Kept()
-        self._queries = Kept(QUERIES)
-        self._parts = Kept(PARTS)
+        self.pages = Cache(PAGES)
+        self._once = Cache()
+        self._queries = Cache(QUERIES)
+        self._parts = Cache(PARTS)
 
     @property
     def methods(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class Analyst:
         Raises:
             InputError: it has no weights here.
         """
-        checked_choice(method, self.methods, "method")
+        validated_choice(method, self.methods, "method")
         return self._once(("model", method), lambda: self._model(method))
 
     def flow(self, split: str, method: str, side: str = "mean") -> Flow:
@@ -163,7 +163,7 @@ class Analyst:
             InputError: a query's clip is not among them, there would be more than MAX_SCORES scores, or the method
                 moves every pair of text and clip.
         """
-        checked_choice(split, ("all", *self.splits), "split")
+        validated_choice(split, ("all", *self.splits), "split")
         ids, gallery = self._once(("gallery", split, method), lambda: self._gallery(split, method))
         require(
             len(queries) * len(ids) <= MAX_SCORES,
@@ -313,7 +313,7 @@ class Analysts:
             return self._analyst
 
 
-def checked_choice(value: object, there: Iterable[str], what: str) -> str:
+def validated_choice(value: object, there: Iterable[str], what: str) -> str:
     """What was chosen, if it is one of what is there.
 
     Raises:

@@ -10,7 +10,7 @@ from dits.corpora.names import open_corpus
 from dits.search.engine import SearchEngine
 from dits.search.loading import load_engine
 from ui.runtime.gpu import DEVICE, LENT, LentGpu
-from ui.runtime.shutdown import ENDING
+from ui.runtime.shutdown import SHUTTING_DOWN
 
 
 class EngineLoader:
@@ -70,7 +70,7 @@ class EngineLoader:
             DitsError: it is.
         """
         if self._stopping.is_set():
-            raise DitsError(ENDING)
+            raise DitsError(SHUTTING_DOWN)
 
     def engine(self) -> SearchEngine:
         """The engine.
@@ -93,7 +93,7 @@ class EngineLoader:
     def _load(self) -> None:
         compute_on(CORES)
         try:
-            engine = load_engine(progress=self._told, allow_missing=True, together=True, **self._arguments)  # type: ignore[arg-type]
+            engine = load_engine(progress=self._on_progress, allow_missing=True, batch_queries=True, **self._arguments)  # type: ignore[arg-type]
             if self._gpu:
                 engine.encoder = self._gpu.serve(engine.encoder)
             engine.search_all("warm up")
@@ -104,6 +104,6 @@ class EngineLoader:
             self._error = DitsError(f"The search engine could not be loaded ({type(error).__name__}: {error}).")
             raise
 
-    def _told(self, what: str, done: int, total: int) -> None:
+    def _on_progress(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
         self.go_on()

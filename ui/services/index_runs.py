@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dits.common.errors import DitsError, require
 from dits.common.threads import CORES, compute_on
 from dits.index.adding.config import AddProgress, AddReport, Progress
-from ui.runtime.background import give_way
+from ui.runtime.background import lower_priority
 
 Work = Callable[[Progress], AddReport]
 """Changes an index, and ends when the progress that it is given raises."""
@@ -14,7 +14,7 @@ Work = Callable[[Progress], AddReport]
 _POLL = 0.2  # seconds
 
 
-class Indexing:
+class IndexRuns:
     """The runs of one index.
 
     Args:
@@ -76,12 +76,12 @@ class Indexing:
             self._thread.join()
 
     def _run(self, work: Work) -> None:
-        give_way()
+        lower_priority()
         compute_on(CORES)
         try:
             self._wait()
             try:
-                self.report = work(self._told)
+                self.report = work(self._on_progress)
             finally:
                 self._turn.release()
         except _StoppedError:
@@ -101,7 +101,7 @@ class Indexing:
                 raise _StoppedError
         self.waiting = False
 
-    def _told(self, progress: AddProgress) -> None:
+    def _on_progress(self, progress: AddProgress) -> None:
         self.progress = progress
         if self._stop.is_set():
             raise _StoppedError

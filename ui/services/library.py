@@ -20,7 +20,7 @@ from dits.index.store import VideoIndex
 from dits.search.engine import SearchEngine
 from dits.search.indexed import search_index
 from ui.services.analyses import Analyst
-from ui.services.index_runs import Indexing
+from ui.services.index_runs import IndexRuns
 from ui.services.media import IndexMedia
 
 NO_VIDEOS = "There are no videos of yours yet: add some in the tab Your videos."
@@ -44,7 +44,7 @@ class Library:
     Args:
         location: of the index, which need not be there yet.
         base: gives the engine whose encoder and methods are used.
-        turn: see `Indexing`.
+        turn: see `IndexRuns`.
         config: how videos are added, but for how they are cut.
         folder: where everything that is derived of the videos is kept; by default in the cache.
 
@@ -65,7 +65,7 @@ class Library:
         self.location = location
         self.token = secrets.token_urlsafe(16)
         self.media = IndexMedia(self.token)
-        self.runs = Indexing(turn, self.refresh)
+        self.runs = IndexRuns(turn, self.refresh)
         self._base, self._config, self._folder = base, config or AddConfig(), folder
         self._loading = threading.Lock()
         self._opened: VideoIndex | None = None

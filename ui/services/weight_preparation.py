@@ -10,7 +10,7 @@ from ui.services.engine_loading import EngineLoader
 _START = ("Preparing the weights", 0, 1)
 
 
-class WeightsPreparer:
+class WeightPreparation:
     """Makes the weights that the engine is missing: in the background, once for all visitors."""
 
     def __init__(self, loader: EngineLoader) -> None:
@@ -51,7 +51,7 @@ class WeightsPreparer:
         compute_on(CORES)
         try:
             engine = self._loader.engine()
-            prepare_weights(engine.corpus, engine.encoder, engine.embeddings, progress=self._told)
+            prepare_weights(engine.corpus, engine.encoder, engine.embeddings, progress=self._on_progress)
             self._loader.replace(engine.with_prepared())
         except DitsError as error:
             self.error = error
@@ -59,6 +59,6 @@ class WeightsPreparer:
             self.error = DitsError(f"The weights could not be prepared ({type(error).__name__}: {error}).")
             raise
 
-    def _told(self, what: str, done: int, total: int) -> None:
+    def _on_progress(self, what: str, done: int, total: int) -> None:
         self.progress = (what, done, total)
         self._loader.go_on()

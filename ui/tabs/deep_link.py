@@ -22,7 +22,7 @@ SOMEBODYS_OWN = (
 _POLL = 0.3  # seconds
 
 
-class Opening:
+class DeepLinkOpener:
     """Opens links, over an engine that may still be loading."""
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:

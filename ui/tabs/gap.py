@@ -21,8 +21,8 @@ from ui.components.analysis_html import chosen_html, gap_html
 from ui.components.deep_links import link_html
 from ui.components.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.components.results import notice_html
-from ui.runtime.background import Aside, step_aside
-from ui.services.analyses import Analyst, checked_choice
+from ui.runtime.background import BackgroundThreads, enter_background
+from ui.services.analyses import Analyst, validated_choice
 
 KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
 LINEAR = "Linear"
@@ -88,11 +88,11 @@ class GapTab:
         analyst = self._analyst(source)
         if not analyst.has_captions:
             return notice_html(NO_PAIRS), "[]", "[]", ""
-        checked_choice(split, analyst.splits, "split")
+        validated_choice(split, analyst.splits, "split")
         for method in (first, second):
-            checked_choice(method, analyst.methods, "method")
-        checked_choice(side, VIDEO_SIDES, "vector of a clip")
-        checked_choice(view, KINDS, "map")
+            validated_choice(method, analyst.methods, "method")
+        validated_choice(side, VIDEO_SIDES, "vector of a clip")
+        validated_choice(view, KINDS, "map")
         numbers, figures = analyst.pages(
             ("measures", split, first, second, side), lambda: _measures(analyst, split, first, second, side)
         )
@@ -115,7 +115,7 @@ class GapTab:
 
     def _warm(self) -> None:
         try:
-            step_aside()
+            enter_background()
             self.show(*self._chosen(self._analyst(None), None, None, None), "mean", next(iter(KINDS)), False)
         except DitsError:
             pass  # whoever opens the tab is told
@@ -188,14 +188,18 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
 
 
 def build_gap_tab(
-    tab: gr.Tab, source: gr.State, analyst: Callable[[str | None], Analyst], aside: Aside, shared: dict[str, Any]
+    tab: gr.Tab,
+    source: gr.State,
+    analyst: Callable[[str | None], Analyst],
+    background: BackgroundThreads,
+    shared: dict[str, Any],
 ) -> tuple[GapTab, dict[str, Any]]:
     """Lays the tab out; returns what it calls, and its controls by their names in links.
 
     Args:
         source: holds what is searched.
         analyst: gives the analyst of that.
-        aside: runs what the tab calls.
+        background: runs what the tab calls.
         shared: settings that all events of the tab have.
     """
     handle = GapTab(analyst)
@@ -220,11 +224,11 @@ def build_gap_tab(
     inputs, outputs = [split, first, second, side, view, three, source], [numbers, panels, maps, chosen]
     shared = {**shared, "show_progress_on": [numbers, maps]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
-    methods, show = [split, first, second], aside(handle.show)
-    opened = tab.select(aside(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared)
+    methods, show = [split, first, second], background(handle.show)
+    opened = tab.select(background(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared)
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
     gr.on([control.input for control in inputs[:-1]], show, inputs, outputs, **last)
-    picked = maps.select(aside(handle.chosen), [*methods, source], chosen, **last)
+    picked = maps.select(background(handle.chosen), [*methods, source], chosen, **last)
     picked.success(None, None, None, js=reveal("gap-chosen"))
     return handle, {
         "split": split, "method": first, "beside": second, "side": side, "map": view, "three": three

@@ -30,7 +30,7 @@ from ui.runtime.queue import SEARCHES
 from ui.services.engine_loading import EngineLoader
 from ui.services.library import NO_VIDEOS
 from ui.services.sources import Sources
-from ui.services.weight_preparation import WeightsPreparer
+from ui.services.weight_preparation import WeightPreparation
 from ui.web import WEB
 
 Method = Literal["dits", "xpool", "mean"]
@@ -41,7 +41,7 @@ class Handlers:
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:
         self.loader, self.sources = loader, sources
-        self.preparer = WeightsPreparer(loader)
+        self.preparer = WeightPreparation(loader)
 
     def show(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
         """The ranking and the comparison of the methods, as HTML; `own` is what is searched, see `Sources`."""

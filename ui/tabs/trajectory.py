@@ -13,18 +13,18 @@ import torch
 from analysis.figures import bump_chart, query_curves
 from analysis.figures.map_panels import DrawnFlow, map_panel
 from analysis.figures.panels import Panel
-from analysis.figures.trajectory import followed_map, way_panel
+from analysis.figures.trajectory import followed_map, trajectory_panel
 from analysis.flow import Flow
 from analysis.measures.trajectory import path_measures, ranks_by_step
 from analysis.projections.projection import add_path
 from analysis.projections.trust import trust
 from dits.common.errors import require
-from ui.components.analysis_html import chosen_html, way_html
+from ui.components.analysis_html import chosen_html, trajectory_html
 from ui.components.deep_links import link_html
 from ui.components.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
 from ui.components.results import notice_html
-from ui.runtime.background import Aside
-from ui.services.analyses import Analyst, checked_choice
+from ui.runtime.background import BackgroundThreads
+from ui.services.analyses import Analyst, validated_choice
 from ui.tabs.gap import KINDS, LINEAR, MAP_TITLES
 
 STARTS = 3
@@ -83,7 +83,7 @@ class TrajectoryTab:
     ) -> tuple[str, str, str]:
         """The table of steps, the figures, and no chosen points."""
         analyst = self._over(query, source)
-        checked_choice(view, KINDS, "map")
+        validated_choice(view, KINDS, "map")
         flows = self._flows(analyst, query, method, steps, noise, seed, beside)
         asked = ("way", flows[0].texts, method, steps, noise, seed, bool(beside), view, bool(three))
         settings = {"steps": int(steps), "noise": float(noise), "seed": int(seed)} if analyst.is_dits(method) else {}
@@ -122,7 +122,7 @@ class TrajectoryTab:
         return [flow, *(other.moved(other.points[1:], "diffusion, from noise") for other in others)]
 
     def _flow(self, analyst: Analyst, query: str, method: str, steps: int, noise: float, seed: int) -> Flow:
-        checked_choice(method, analyst.methods, "method")
+        validated_choice(method, analyst.methods, "method")
         if not analyst.is_dits(method):
             return analyst.query_flow(query, method)
         require(_is_whole(steps) and 0 <= steps <= MAX_STEPS, f"T' is a whole number from 0 to {MAX_STEPS} here.")
@@ -136,7 +136,7 @@ def build_trajectory_tab(
     search_query: gr.Textbox,
     source: gr.State,
     analyst: Callable[[str | None], Analyst],
-    aside: Aside,
+    background: BackgroundThreads,
     shared: dict[str, Any],
 ) -> dict[str, Any]:
     """Lays the tab out and returns its controls by their names in links; see `ui.tabs.gap.build_gap_tab`."""
@@ -174,18 +174,18 @@ def build_trajectory_tab(
     inputs, outputs = [query, *sampling, beside, view, three, source], [numbers, panels, chosen]
     shared = {**shared, "show_progress_on": [numbers, panels]}
     last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
-    show = aside(handle.show)
+    show = background(handle.show)
     opened = tab.select(
-        aside(handle.opened),
+        background(handle.opened),
         [seen, numbers, search_query, query, method, source],
         [seen, fresh, query, method, beside],
         **shared,
     )
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)
-    method.change(aside(handle.settings), [method, source], [steps, noise, seed], **last)
+    method.change(background(handle.settings), [method, source], [steps, noise, seed], **last)
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
-    picked = panels.select(aside(handle.chosen), [query, *sampling, beside, source], chosen, **last)
+    picked = panels.select(background(handle.chosen), [query, *sampling, beside, source], chosen, **last)
     picked.success(None, None, None, js=reveal("way-chosen"))
     return {
         "method": method, "steps": steps, "noise": noise, "seed": seed, "beside": beside, "map": view, "three": three
@@ -213,7 +213,7 @@ def _page(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
                 partial(query_curves, path_measures(flow), 0),
             ),
         ]
-    return _lead(analyst) + way_html(flows, corpus, analyst.media), panel_values(panels)
+    return _lead(analyst) + trajectory_html(flows, corpus, analyst.media), panel_values(panels)
 
 
 def _lead(analyst: Analyst) -> str:
@@ -239,7 +239,7 @@ def _maps(analyst: Analyst, flows: list[Flow], method: str, view: str, three: bo
         panel = map_panel(made, figures, whole.labels)
         panels += [
             replace(panel, heading=MAP_TITLES[made.kind], draw=draw, wide=False),
-            way_panel(made, whole.labels, first),
+            trajectory_panel(made, whole.labels, first),
         ]
         if made.kind == KINDS[LINEAR]:  # stands in for a UMAP of few points
             break

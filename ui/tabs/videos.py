@@ -19,7 +19,7 @@ from ui.services.visitors import Libraries, Limits
 CUTS = {"every 10 seconds": "10s", "where scenes change": "scenes", "not at all": "whole", "another length": "length"}
 
 _LONGEST_CUT = 86_400.0
-_MOST_TEXT = 100_000
+_MAX_TEXT = 100_000
 _POLL = 0.3  # seconds
 
 
@@ -215,6 +215,6 @@ def _segment(cut: Any, seconds: Any) -> str:
 def _paths(text: Any) -> list[str]:
     """The paths that were typed, one on a line, in quotes or not."""
     require(isinstance(text, str), "The paths must be a text.")
-    require(len(text) <= _MOST_TEXT, "That is too long for paths: name the folder that the files are in.")
+    require(len(text) <= _MAX_TEXT, "That is too long for paths: name the folder that the files are in.")
     lines = (line.strip() for line in text.split("\n"))
     return [line[1:-1] if line[:1] == line[-1:] and line[:1] in "'\"" else line for line in lines if line]

@@ -20,7 +20,7 @@ _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _RDF_OLD = "{http://www.w3.org/TR/1999/REC-rdf-syntax-ns#}"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
 _COMMON_TITLE = 8  # a title that more drawings carry names their collection, not what they show
-_MOST_SVG_BYTES = 3_000_000  # a few maps are larger and take minutes to draw
+_MAX_SVG_BYTES = 3_000_000  # a few maps are larger and take minutes to draw
 _NOT_DESCRIPTIONS = {  # keywords of screen furniture and of series of abstract shapes
     "hash", "theme", "magick", "gradients", "geometry", "icons", "application", "action", "filesystem", "buttons",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def clipart(root: Path, release: str) -> Iterator[Pair | PairsError]:
     found = [(path, *_metadata(path)) for path in sorted(folder.rglob("*.svg"))]
     often = Counter(title for _, title, _ in found)
     for path, title, keywords in found:
-        if _NOT_DESCRIPTIONS & set(keywords) or path.stat().st_size > _MOST_SVG_BYTES:
+        if _NOT_DESCRIPTIONS & set(keywords) or path.stat().st_size > _MAX_SVG_BYTES:
             continue
         category = "/".join(path.relative_to(folder).parts[:-1])
         name = _plain(title if title and often[title] <= _COMMON_TITLE else _stem_words(path.stem))

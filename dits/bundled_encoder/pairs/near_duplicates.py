@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-MOST_DISTANCE = 10
+MAX_DISTANCE = 10
 """Bits of 64 up to which two pictures count as the same. Whole pictures of the demo corpus's kind lie at 0 to 2 where
 they are copies, at 12 and above where not; mirror images and halves bring a few false alarms at 10, at little cost."""
 
@@ -18,7 +18,7 @@ class NearDuplicates:
     the 64-bit DCT hash of the ImageHash package.
     """
 
-    def __init__(self, held_out: Iterable[Image.Image], distance: int = MOST_DISTANCE) -> None:
+    def __init__(self, held_out: Iterable[Image.Image], distance: int = MAX_DISTANCE) -> None:
         self.distance = distance
         self._hashes = np.array([_hash(image) for image in held_out], dtype=np.uint64)
 

@@ -26,7 +26,7 @@ INDEX = "index.json"
 PICTURE_SIDE = 320  # pixels of the shorter side that is kept; the image tower sees 260
 
 _SHARD_PAIRS = 500
-_MOST_PIXELS = 100_000_000
+_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def open_picture(data: bytes | Path, name: str) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
-        if image.width * image.height > _MOST_PIXELS:
+        if image.width * image.height > _MAX_PIXELS:
             raise PairsError(f"{name} is too large a picture: {image.width} x {image.height} pixels.")
         image.load()
         return image

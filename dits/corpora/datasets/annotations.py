@@ -19,7 +19,7 @@ from dits.corpora.corpus import SPLITS, read_rows
 Captions = dict[str, list[str]]
 """Captions by the video's id, both in the file's order."""
 
-_LONGEST_NAME = 255  # bytes, of nearly every file system
+_MAX_NAME_LENGTH = 255  # bytes, of nearly every file system
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -142,7 +142,7 @@ def check_name(name: str, where: str) -> None:
         CorpusError: the name holds a folder or anything unprintable, or is too long.
     """
     plain = name.strip() == name and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
-    if not plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
+    if not plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > _MAX_NAME_LENGTH:
         raise CorpusError(f"{where}: the video {name[:100]!r} is no plain file name, without folders.")
 
 

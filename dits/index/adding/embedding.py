@@ -15,7 +15,7 @@ from dits.models.pooling import mean_pool
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _CHECKED = 16
-_LEAST_COSINE = 0.995  # of a frame's embedding in reduced precision to the one in full
+_MIN_COSINE = 0.995  # of a frame's embedding in reduced precision to the one in full
 
 
 class SegmentEncoder:
@@ -62,7 +62,7 @@ class SegmentEncoder:
             return reduced
         self._unchecked -= len(pixels)
         full = self._encoder.encode_pixels(pixels)
-        if float(F.cosine_similarity(reduced, full, dim=-1).min()) >= _LEAST_COSINE:
+        if float(F.cosine_similarity(reduced, full, dim=-1).min()) >= _MIN_COSINE:
             return reduced
         self.notices.append(f"In {self._precision} embeddings differ too much here: they are computed in fp32.")
         self._precision = "fp32"

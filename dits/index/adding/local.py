@@ -9,7 +9,7 @@ from dits.corpora.decode_check import cores
 from dits.encoders.openclip import OpenClipEncoder
 from dits.index.adding.config import AddConfig
 from dits.index.adding.embedding import SegmentEncoder
-from dits.index.adding.prefetch import Ahead
+from dits.index.adding.prefetch import Prefetcher
 from dits.index.adding.reader import ReadFile, ReadJob, read_files
 
 Embeddings = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -52,7 +52,7 @@ class LocalWork:
     def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
         """See `Work`."""
         workers, seconds = self._workers, self._seconds
-        results = Ahead(lambda ended: read_files(jobs, workers, seconds, refused, ended), workers, tick)
+        results = Prefetcher(lambda ended: read_files(jobs, workers, seconds, refused, ended), workers, tick)
         try:
             for job, result in results:
                 yield job, result, self._embed(result.segments) if isinstance(result, ReadFile) else ()

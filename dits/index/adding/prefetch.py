@@ -11,7 +11,7 @@ T = TypeVar("T")
 _TICK = 0.25  # seconds
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates over a generator that a thread runs. What it raises is raised here; `close` ends it at once.
 
     Args:
@@ -29,7 +29,9 @@ class Ahead(Generic[T]):
         self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
         self._tick = tick
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(make(self._closed.is_set),), name="ahead", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(make(self._closed.is_set),), name="prefetcher", daemon=True
+        )
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:

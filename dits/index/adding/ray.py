@@ -22,7 +22,7 @@ from dits.index.adding.reader import ReadFile, ReadJob, read_files
 from dits.index.cluster import living, reason_of
 from dits.index.scan import shown
 
-_MOST_TASKS = 10_000
+_MAX_TASKS = 10_000
 _BYTES_A_BLOCK = 16 * 2**20  # that readers hand over at once: a job's pixels
 _CPUS_AN_ENCODER = 4
 _BYTES_A_READER = 2**28  # of memory; what encoders ask for differs, so that Ray Data does not make one of the two
@@ -93,7 +93,7 @@ class RayWork:
         encoders = self._encoders or int(gpus or max(1, cpus // _CPUS_AN_ENCODER))
         numbered = [{"file": file, "job": job} for file, job in enumerate(jobs)]
         return (
-            ray.data.from_items(numbered, override_num_blocks=min(len(jobs), _MOST_TASKS))
+            ray.data.from_items(numbered, override_num_blocks=min(len(jobs), _MAX_TASKS))
             .map_batches(
                 _read,
                 fn_kwargs={"seconds": self._config.seconds},

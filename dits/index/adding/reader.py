@@ -21,7 +21,7 @@ from dits.index.schema import segment_id
 from dits.video.probe import Video, examine, name_of
 from dits.video.sampling import sample_spans, thumbnail
 from dits.video.segments import Segmenting, Span, spans
-from dits.video.workers import Lost, run_expendably
+from dits.video.workers import Lost, run_in_worker
 
 _SEGMENTS_A_JOB = 8
 _BYTES_A_SECOND = 10_000_000  # of a file, which is hashed and listed: a slow disk's pace
@@ -125,7 +125,7 @@ def read_files(
         pace = _BYTES_A_SECOND_TO_CUT if job.segmenting.by == "scenes" else _BYTES_A_SECOND
         return seconds + (0 if job.rest else job.size / pace)
 
-    for job, result in run_expendably(read_file, take, workers, allowed, ended):
+    for job, result in run_in_worker(read_file, take, workers, allowed, ended):
         if isinstance(result, Lost):
             yield job, why_lost(result, allowed(job)).capitalize()
             continue

@@ -16,7 +16,7 @@ from sklearn.manifold import trustworthiness
 from analysis.projections import cache as projection_cache
 from analysis.projections.cache import cached_map, load_map, save_map
 from analysis.projections.projection import Cloud, add_path, nearest, project
-from analysis.projections.trust import MOST_POINTS, largest_step, trust
+from analysis.projections.trust import MAX_POINTS, largest_step, trust
 from analysis.projections.umap_layout import _register
 from dits.common.errors import InputError
 
@@ -295,8 +295,8 @@ class TestTrust:
     def test_many_points_are_sampled_and_it_is_said(self):
         many = two_cones(pairs=1100, paths=1)
         figures = trust(many, project(many, "linear"))
-        assert (figures.points, figures.sampled) == (MOST_POINTS, True)
-        assert f"on {MOST_POINTS} points drawn at random" in figures.sentence()
+        assert (figures.points, figures.sampled) == (MAX_POINTS, True)
+        assert f"on {MAX_POINTS} points drawn at random" in figures.sentence()
         drawn = project(many, "linear")
         everything = trustworthiness(many.landmarks(), drawn.landmarks(), n_neighbors=15, metric="cosine")
         assert figures.trustworthiness == pytest.approx(everything, abs=0.02)

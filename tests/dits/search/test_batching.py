@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dits.common.threads import CORES, compute_on
-from dits.search.batching import Together
+from dits.search.batching import QueryBatcher
 from dits.search.engine import SearchEngine
-from dits.search.query import Question
+from dits.search.query import PreparedQuery
 from tests.benchmarks.load_client import sentences
 
 
@@ -19,7 +19,7 @@ class Held:
     def __init__(self, refused=(), most=8):
         self.batches, self.refused = [], set(refused)
         self.begun, self.may = threading.Event(), threading.Event()
-        self.ask = Together(self._answer, most)
+        self.ask = QueryBatcher(self._answer, most)
 
     def _answer(self, numbers):
         self.batches.append(list(numbers))
@@ -76,7 +76,7 @@ def test_what_fails_alone_is_raised_where_it_was_asked():
 @pytest.fixture(scope="module")
 def together(engine):
     """The same engine, as the app runs it."""
-    return SearchEngine(engine.corpus, engine.encoder, engine.embeddings, engine.methods, together=True)
+    return SearchEngine(engine.corpus, engine.encoder, engine.embeddings, engine.methods, batch_queries=True)
 
 
 @pytest.mark.parametrize("count", [2, 5, 32])
@@ -84,7 +84,7 @@ def test_a_ranking_does_not_depend_on_what_is_computed_beside_it(engine, togethe
     """To the last bit, and as it is without up to rounding: sentences of many lengths, and twice the same one."""
     texts = [text for text, _ in zip(sentences(seed=count), range(count - 1), strict=False)]
     texts.append(texts[0])
-    several = together._answer([Question(text, None, 8) for text in texts])
+    several = together._answer([PreparedQuery(text, None, 8) for text in texts])
     for place in range(0, count, max(1, count // 4)):
         assert several[place] == together.search_all(texts[place], 8)
         for method, expected in engine.search_all(texts[place], 8).items():
@@ -109,7 +109,7 @@ def test_few_videos_are_searched_on_one_core(engine, monkeypatch, few, cores):
     monkeypatch.setattr(
         engine.encoder, "encode_each", lambda texts: seen.append(torch.get_num_threads()) or encode(texts)
     )
-    found = SearchEngine(engine.corpus, engine.encoder, engine.embeddings, engine.methods, together=True)
+    found = SearchEngine(engine.corpus, engine.encoder, engine.embeddings, engine.methods, batch_queries=True)
     compute_on(CORES)
     found.search("a dog", "mean", 1)
     assert seen == [cores]

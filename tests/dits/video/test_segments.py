@@ -23,7 +23,7 @@ from dits.video import probe as video_file
 from dits.video import sampling as video_module
 from dits.video.probe import MAX_PIXELS, Video, examine
 from dits.video.sampling import every_frame, probe, sample_frames, sample_spans, thumbnail
-from dits.video.segments import LONGEST_SCENE, MOST_SPANS, SHORTEST_SCENE, Segmenting, scene_cuts, spans
+from dits.video.segments import MAX_SCENE_SECONDS, MAX_SPANS, MIN_SCENE_SECONDS, Segmenting, scene_cuts, spans
 from tests.helpers.videos import cut, read_stamp, read_stamps, stamp, write_video
 
 # --- Spans are what sample_frames returns of them ---
@@ -275,7 +275,7 @@ def test_pieces_of_a_length_cover_the_video(tmp_path: Path) -> None:
         np.testing.assert_allclose((ends - starts)[:-1], length)
         last = ends[-1] - starts[-1]
         assert last == duration if len(pieces) == 1 else length / 2 - 1e-9 <= last < length * 1.5 + 1e-9
-        assert len(pieces) <= MOST_SPANS
+        assert len(pieces) <= MAX_SPANS
 
 
 @pytest.mark.parametrize(
@@ -348,14 +348,14 @@ def test_flashes_join_their_neighbours(tmp_path: Path) -> None:
     assert len(scene_cuts(video)) == 3
     pieces = spans(video, Segmenting.parse("scenes"))
     np.testing.assert_allclose(pieces, [(0, 1.5), (1.5, 3.6)], atol=2e-3)
-    assert min(end - start for start, end in pieces) >= SHORTEST_SCENE
+    assert min(end - start for start, end in pieces) >= MIN_SCENE_SECONDS
 
 
 def test_long_scenes_are_cut_into_equal_parts(tmp_path: Path) -> None:
     video = examine(write_scenes(tmp_path / "a.mkv", 70, 20, fps=1))  # 70 s and 20 s
     pieces = spans(video, Segmenting.parse("scenes"))
     np.testing.assert_allclose(pieces, [(0, 35), (35, 70), (70, 90)], atol=2e-3)
-    assert max(end - start for start, end in pieces) <= LONGEST_SCENE
+    assert max(end - start for start, end in pieces) <= MAX_SCENE_SECONDS
 
 
 @pytest.mark.parametrize("name", ["truncated", "damaged", "one frame", "one pixel wide", "very wide"])

@@ -12,12 +12,12 @@ from types import ModuleType
 import pytest
 
 from dits.common.errors import DitsError
-from dits.video.workers import MOST_BYTES, Lost, each_expendably, run_expendably
+from dits.video.workers import MAX_BYTES, Lost, map_in_workers, run_in_worker
 from tests.fixtures.hostile_items import grow, obey
 
 
 def test_every_item_has_its_result():
-    results = dict(each_expendably(obey, range(1, 31), 3, 60))
+    results = dict(map_in_workers(obey, range(1, 31), 3, 60))
     assert {number: result[1] for number, result in results.items()} == {n: n**2 for n in range(1, 31)}
     assert 1 <= len({result[0] for result in results.values()}) <= 3  # the processes are kept
     assert not multiprocessing.active_children()
@@ -26,7 +26,7 @@ def test_every_item_has_its_result():
 def test_a_process_that_dies_or_hangs_is_replaced_and_costs_its_item_alone():
     items = [2, "die", 3, "hang", "die", 4, "hang", 5]
     began = time.monotonic()
-    results = list(each_expendably(obey, items, 2, 2))
+    results = list(map_in_workers(obey, items, 2, 2))
     assert time.monotonic() - began < 60  # what hangs would sleep for an hour
     assert [result for item, result in results if item == "die"] == [Lost(timed_out=False)] * 2
     assert [result for item, result in results if item == "hang"] == [Lost(timed_out=True)] * 2
@@ -36,7 +36,7 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_costs_its_item_alone():
 
 def test_an_item_whose_process_died_is_tried_once_more_after_the_others(tmp_path):
     once = ("once", tmp_path / "died")
-    results = list(each_expendably(obey, [once, 1, 2], 1, 60))
+    results = list(map_in_workers(obey, [once, 1, 2], 1, 60))
     assert [(item, result[1]) for item, result in results] == [(1, 1), (2, 4), (once, "twice")]
 
 
@@ -44,7 +44,7 @@ def test_results_may_add_items():
     """Whoever asks may learn from a result what else is to be done; the run ends when nothing is left or awaited."""
     left = deque([2, 3])
     results = {}
-    for item, (_, square) in run_expendably(obey, lambda: left.popleft() if left else None, 2, lambda item: 60):
+    for item, (_, square) in run_in_worker(obey, lambda: left.popleft() if left else None, 2, lambda item: 60):
         results[item] = square
         if square < 50:
             left.append(square)
@@ -56,14 +56,14 @@ def test_an_item_has_the_time_that_is_said_of_it():
     began = time.monotonic()
     items = iter(["hang", 3])
     limit = {"hang": 1, 3: 3600}
-    results = dict(run_expendably(obey, lambda: next(items, None), 2, limit.__getitem__))
+    results = dict(run_in_worker(obey, lambda: next(items, None), 2, limit.__getitem__))
     assert results["hang"] == Lost(timed_out=True)
     assert results[3][1] == 9
     assert time.monotonic() - began < 60
 
 
 def test_who_stops_asking_leaves_no_process():
-    results = each_expendably(obey, [1, "hang", "hang"], 3, 3600)
+    results = map_in_workers(obey, [1, "hang", "hang"], 3, 3600)
     assert next(results)[0] == 1
     results.close()
     assert not multiprocessing.active_children()
@@ -75,26 +75,26 @@ def test_processes_that_cannot_start_are_an_error(monkeypatch):
     exec("def function(item): return item", module.__dict__)
     monkeypatch.setitem(sys.modules, "nowhere_else", module)
     with pytest.raises(DitsError, match="does not start"):
-        list(each_expendably(module.function, [1, 2], 2, 60))
+        list(map_in_workers(module.function, [1, 2], 2, 60))
     assert not multiprocessing.active_children()
 
 
 def test_nothing_to_do_starts_nothing():
-    assert list(each_expendably(obey, [], 4, 60)) == []
+    assert list(map_in_workers(obey, [], 4, 60)) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what a process asks for")
 def test_a_process_gets_so_much_memory_and_no_more():
-    results = list(each_expendably(grow, [2 * MOST_BYTES, 2 * MOST_BYTES], 1, 60))
+    results = list(map_in_workers(grow, [2 * MAX_BYTES, 2 * MAX_BYTES], 1, 60))
     assert len({got for _, got in results}) == 1  # what failed leaves the process as it was
-    assert 2**30 <= results[0][1] < MOST_BYTES
+    assert 2**30 <= results[0][1] < MAX_BYTES
 
 
 def test_who_says_that_the_run_has_ended_is_heard_at_once():
     began = time.monotonic()
     items = iter(["hang", "hang"])
     ended = iter([False] * 3)
-    results = run_expendably(obey, lambda: next(items, None), 2, lambda item: 3600, lambda: next(ended, True))
+    results = run_in_worker(obey, lambda: next(items, None), 2, lambda item: 3600, lambda: next(ended, True))
     assert list(results) == []
     assert time.monotonic() - began < 60
     assert not multiprocessing.active_children()

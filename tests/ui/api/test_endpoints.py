@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from gradio_client.exceptions import AppError
 
 from analysis.captions import caption_embeddings
-from ui.api import validation as asked
+from ui.api import validation
 from ui.api.endpoints import MAX_PAIRS, MAX_TEXTS, VERSION, Api
 from ui.runtime.error_messages import shown_errors
 from ui.services.engine_loading import EngineLoader
@@ -363,9 +363,13 @@ def test_before_the_corpus_is_loaded_every_endpoint_says_so(tiny_corpus):
 
 def test_numbers_that_json_has_no_word_for_are_null():
     values = {"a": [1, 2.5, math.nan], "b": (math.inf, -math.inf), "c": {"d": "nan", "e": None, "f": True}}
-    assert asked.finite(values) == {"a": [1, 2.5, None], "b": [None, None], "c": {"d": "nan", "e": None, "f": True}}
+    assert validation.finite(values) == {
+        "a": [1, 2.5, None],
+        "b": [None, None],
+        "c": {"d": "nan", "e": None, "f": True},
+    }
 
 
 @pytest.mark.parametrize("value", [5, 5.0])
 def test_whole_numbers_may_come_as_fractions(value):
-    assert asked.whole(value, "It", 1, 5) == 5
+    assert validation.whole(value, "It", 1, 5) == 5

@@ -13,7 +13,7 @@ import torch
 
 from dits.common.errors import InputError
 from dits.common.threads import CORES, compute_on
-from ui.runtime.background import Aside
+from ui.runtime.background import BackgroundThreads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
 
@@ -45,12 +45,12 @@ def test_threads_that_a_handler_starts_inherit_it():
         thread.start()
         thread.join()
 
-    Aside(1)(start)()
-    assert found[0] == Aside(1)(priority)()
+    BackgroundThreads(1)(start)()
+    assert found[0] == BackgroundThreads(1)(priority)()
 
 
 def test_a_handler_leaves_half_of_the_cores_alone_whatever_others_say():
-    aside = Aside(1)
+    aside = BackgroundThreads(1)
     assert aside(torch.get_num_threads)() == max(1, CORES // 2)
     compute_on(CORES)
     assert aside(torch.get_num_threads)() == max(1, CORES // 2)
@@ -68,7 +68,7 @@ def test_numpy_has_no_threads_of_its_own():
 def test_a_handler_sees_the_session_that_called_it():
     session = contextvars.ContextVar("session", default=None)
     session.set("mine")
-    assert Aside(1)(session.get)() == "mine"
+    assert BackgroundThreads(1)(session.get)() == "mine"
 
 
 def test_no_more_than_allowed_run_at_once():
@@ -83,7 +83,7 @@ def test_no_more_than_allowed_run_at_once():
         with lock:
             running[0] -= 1
 
-    run = Aside(2)(count)
+    run = BackgroundThreads(2)(count)
     callers = [threading.Thread(target=run) for _ in range(6)]
     for caller in callers:
         caller.start()
@@ -97,4 +97,4 @@ def test_what_is_expected_to_fail_is_a_message_on_the_page():
         raise InputError("There is no clip <b>.")
 
     with pytest.raises(gr.Error, match="no clip &lt;b&gt;"):
-        Aside(1)(refuse)()
+        BackgroundThreads(1)(refuse)()

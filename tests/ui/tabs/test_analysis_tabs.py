@@ -13,7 +13,7 @@ from dits.common.errors import DitsError, InputError
 from tests.helpers.drawn import floats, panels, traces
 from tests.helpers.plain import xpool_similarity
 from ui.components.panels import MAX_CHOSEN, choosing
-from ui.runtime.cache import Kept
+from ui.runtime.cache import Cache
 from ui.runtime.error_messages import shown_errors
 from ui.services.analyses import Analyst, Analysts
 from ui.tabs.gap import GapTab
@@ -401,7 +401,7 @@ def test_a_replaced_engine_has_a_new_analyst(engine):
 
 
 def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
-    kept, calls, values = Kept(), [], []
+    kept, calls, values = Cache(), [], []
     asking, all_ask = [], threading.Event()
 
     def make():
@@ -421,7 +421,7 @@ def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
 
 
 def test_who_asks_for_one_value_does_not_wait_for_another():
-    kept, release = Kept(), threading.Event()
+    kept, release = Cache(), threading.Event()
     slow = threading.Thread(target=kept, args=("slow", lambda: release.wait(30)))
     slow.start()
     try:
@@ -432,12 +432,12 @@ def test_who_asks_for_one_value_does_not_wait_for_another():
 
 
 def test_one_value_may_be_made_of_another():
-    kept = Kept()
+    kept = Cache()
     assert kept("sum", lambda: kept("part", lambda: 1) + kept("part", lambda: 2)) == 2
 
 
 def test_a_failure_is_not_kept():
-    kept = Kept()
+    kept = Cache()
     with pytest.raises(InputError):
         kept("key", lambda: _fail())
     assert len(kept) == 0
@@ -445,7 +445,7 @@ def test_a_failure_is_not_kept():
 
 
 def test_the_values_asked_for_last_stay():
-    kept, made = Kept(2), []
+    kept, made = Cache(2), []
     for key in "abacab":
         kept(key, lambda key=key: made.append(key) or key)
     assert made == ["a", "b", "c", "b"]

@@ -13,7 +13,7 @@ from dits.corpora.corpus import FRAMES, Clip
 from dits.corpora.embeddings import embed_clips
 from dits.index.adding.config import AddConfig
 from dits.index.adding.embedding import SegmentEncoder
-from dits.index.adding.prefetch import Ahead
+from dits.index.adding.prefetch import Prefetcher
 from dits.index.adding.reader import read_file
 from dits.index.adding.run import add_videos, remove_videos, update_index
 from dits.index.store import VideoIndex
@@ -293,7 +293,7 @@ def test_progress_is_told_while_nothing_comes():
         if len(told) == 2:
             go_on.set()
 
-    assert list(Ahead(lambda ended: slow(), 1, tick)) == [1]
+    assert list(Prefetcher(lambda ended: slow(), 1, tick)) == [1]
     assert len(told) >= 2
 
 
