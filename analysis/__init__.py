@@ -1,4 +1,4 @@
-"""The modality gap of any text and video embeddings, and what each step of a sampler does to it.
+"""Measures of the modality gap between text and video embeddings, and of what each sampler step does to it.
 
     from pathlib import Path
     import analysis
@@ -11,38 +11,19 @@
 Names are imported when they are first used.
 """
 
-from importlib import import_module
-from typing import Any
+from dits.common.lazy import lazy_names
 
-_HOME = {
-    "Analysis": "analysis.measures.analysis",
-    "Cloud": "analysis.projections.projection",
-    "Flow": "analysis.flow",
-    "MEASURES": "analysis.measures.gap",
-    "ReportConfig": "analysis.measures.analysis",
-    "analyse": "analysis.measures.analysis",
-    "flow_of": "analysis.flow",
-    "gap_intervals": "analysis.measures.bootstrap",
-    "gap_measures": "analysis.measures.gap",
-    "mean_shift": "analysis.measures.analysis",
-    "pair_distances": "analysis.measures.gap",
-    "path_measures": "analysis.measures.trajectory",
-    "project": "analysis.projections.projection",
-    "read_features": "analysis.features",
-    "step_reports": "analysis.measures.trajectory",
-    "trust": "analysis.projections.trust",
-    "write_report": "analysis.report.files",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'analysis' has no attribute '{name}'")
-    globals()[name] = value = getattr(import_module(_HOME[name]), name)  # found without this function from now on
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "analysis.features": ("read_features",),
+        "analysis.flow": ("Flow", "flow_of"),
+        "analysis.measures.analysis": ("Analysis", "ReportConfig", "analyse", "mean_shift"),
+        "analysis.measures.bootstrap": ("gap_intervals",),
+        "analysis.measures.gap": ("MEASURES", "gap_measures", "pair_distances"),
+        "analysis.measures.trajectory": ("path_measures", "step_reports"),
+        "analysis.projections.projection": ("Cloud", "project"),
+        "analysis.projections.trust": ("trust",),
+        "analysis.report.files": ("write_report",),
+    },
+)

@@ -1,4 +1,4 @@
-"""Embeddings of a corpus's captions, kept in the cache: with them the analysis of a corpus opens in a moment."""
+"""A cache of caption embeddings, so that the analysis of a corpus opens without embedding its captions again."""
 
 import json
 from collections.abc import Sequence
@@ -14,31 +14,30 @@ from dits.encoders.openclip import Encoder
 
 
 def caption_embeddings(encoder: Encoder, captions: Sequence[str], folder: Path | None = None) -> Tensor:
-    """Embeddings (N, d) of captions, read from the folder or computed and kept there.
+    """Embeddings (N, d) of captions, read from the folder, or computed and written there.
 
     Args:
-        folder: by default one of the cache, which need not have room for them.
+        folder: by default a folder of the cache; a failure to write there is not an error.
 
     Raises:
-        StorageError: the folder that was named cannot be written.
+        StorageError: the given folder cannot be written.
     """
-    made_from = {"encoder": encoder.id, "captions": list(captions)}
-    key = sha256_of_json(made_from)
+    key = sha256_of_json({"encoder": encoder.id, "captions": list(captions)})
     path = (folder or cache_root() / "captions") / f"{key[:16]}.safetensors"
-    kept = _kept(path, key)
-    if kept is not None and kept.shape == (len(captions), encoder.dim):
-        return kept
+    cached = _load(path, key)
+    if cached is not None and cached.shape == (len(captions), encoder.dim):
+        return cached
     texts = encoder.encode_text(captions).cpu().contiguous()
     with nullcontext() if folder else optional_cache_write(), atomic_path(path) as temporary:
         save_file({"texts": texts}, temporary, metadata={"dits": json.dumps({"key": key})})
     return texts
 
 
-def _kept(path: Path, key: str) -> Tensor | None:
-    """What the file holds, if it was made from the same; None where it is not there, or damaged."""
+def _load(path: Path, key: str) -> Tensor | None:
+    """The embeddings in the file, or None if it is missing, damaged or has another key."""
     try:
         with safe_open(path, framework="pt") as file:
-            made_from = parse_json((file.metadata() or {})["dits"])
-            return file.get_tensor("texts") if made_from == {"key": key} else None
+            header = parse_json((file.metadata() or {})["dits"])
+            return file.get_tensor("texts") if header == {"key": key} else None
     except (SafetensorError, OSError, ValueError, KeyError):
         return None

@@ -1,4 +1,4 @@
-"""Anybody's embeddings: texts and videos of any model, from a safetensors or npz file."""
+"""Reads text and video embeddings of any model from a safetensors or npz file."""
 
 import zipfile
 from pathlib import Path
@@ -14,34 +14,33 @@ from dits.common.errors import InputError, require
 from dits.models.pooling import mean_pool
 
 KEYS = ("text", "video", "pairs", "text_steps")
-"""What a file may hold: text (N, d); video (V, d), or frames (V, F, d); pairs, the video of each text (N,), or rows of
-text and video (P, 2), where it is not one and the same index; text_steps (S, N, d), the texts' points on their way."""
+"""The arrays of a file: text (N, d); video (V, d), or frames (V, F, d); pairs, each text's video (N,) or rows of text
+and video (P, 2), needed unless text i belongs to video i; text_steps (S, N, d), the texts' trajectories."""
 
 MAX_BYTES, MAX_RATIO = 16 * 2**30, 20
-"""What a file may hold unpacked: 16 GiB, and of more than 256 MiB no more than 20 times what it takes of the disk, as
-embeddings never do; so that a small file cannot fill the memory."""
+"""Limits against small files that would fill the memory: at most 16 GiB unpacked, and above 256 MiB at most 20 times
+the size on disk. Embeddings do not compress that well."""
 
 
 def read_features(path: Path) -> Flow:
-    """The texts, videos and, where there are some, steps that a file holds.
+    """The flow of the texts, videos and optional steps in a file; see KEYS.
 
-    Without `pairs`, text i belongs to video i, and there must be as many of both. Where `text_steps` does not begin
-    with the texts themselves, they are put before it. Videos given as frames are pooled by their mean. Points are
-    ranked by the cosine.
+    Without `pairs`, text i belongs to video i, and both must have the same number. If `text_steps` does not begin with
+    the texts themselves, they are prepended. Frames are pooled by their mean. Videos are ranked by the cosine.
 
     Raises:
-        InputError: the file is neither format, is damaged or too large, holds pickled objects or unknown keys, or its
+        InputError: the file has neither format, is damaged or too large, has pickled objects or unknown keys, or its
             arrays do not fit together or are not finite.
     """
     arrays = _read(path)
     for key in arrays:
-        require(key in KEYS, f"{path} has the key '{key[:100]}': known are {', '.join(KEYS)}.")
+        require(key in KEYS, f"{path} has the unknown key '{key[:100]}': the keys are {', '.join(KEYS)}.")
     for key in ("text", "video"):
         require(key in arrays, f"{path} lacks the key '{key}': it must hold text (N, d) and video (V, d).")
     text, video = _floats(path, "text", arrays["text"], (2,)), _floats(path, "video", arrays["video"], (2, 3))
     require(
         text.shape[-1] == video.shape[-1],
-        f"{path}: text has {text.shape[-1]} dimensions and video {video.shape[-1]}; both must be of one space.",
+        f"{path}: text has {text.shape[-1]} dimensions and video {video.shape[-1]}; they must have the same.",
     )
     rows, video_of = _pairs(path, arrays.get("pairs"), len(text), len(video))
     points = text[None]
@@ -70,7 +69,7 @@ def read_features(path: Path) -> Flow:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    require(path.is_file(), f"There is no file {path}: name a safetensors or npz file of embeddings.")
+    require(path.is_file(), f"There is no file {path}: give a safetensors or npz file of embeddings.")
     try:
         if zipfile.is_zipfile(path):
             return _read_npz(path)
@@ -79,7 +78,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except InputError:
         raise
-    except Exception as error:  # zipfile, what it unpacks with, NumPy and safetensors each raise their own
+    except Exception as error:  # zipfile, its decompressors, NumPy and safetensors each raise their own errors
         reason = str(error)[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{path} is no safetensors or npz file, or is damaged: {reason}.") from error
 
@@ -87,7 +86,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _read_npz(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         total = sum(entry.file_size for entry in archive.infolist())
-        require(total <= MAX_BYTES, f"{path} unpacks to {total / 2**30:.0f} GiB: more than {MAX_BYTES // 2**30}.")
+        require(total <= MAX_BYTES, f"{path} unpacks to {total / 2**30:.0f} GiB, more than {MAX_BYTES // 2**30} GiB.")
         ratio = total / path.stat().st_size
         require(
             total <= 2**28 or ratio <= MAX_RATIO, f"{path} unpacks to {ratio:.0f} times its size, as no embeddings do."
@@ -96,15 +95,13 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _require_small(path: Path) -> None:
-    """Raises InputError where a file is too large, or mostly holes, which take no room on the disk but would here."""
-    found = path.stat()
-    taken = getattr(found, "st_blocks", found.st_size // 512) * 512  # Windows does not tell
+    """Raises InputError if a file is too large, or sparse: holes need no disk space, but do need memory."""
+    status = path.stat()
+    size, on_disk = status.st_size, getattr(status, "st_blocks", status.st_size // 512) * 512  # no blocks on Windows
+    require(size <= MAX_BYTES, f"{path} has {size / 2**30:.0f} GiB, more than {MAX_BYTES // 2**30} GiB.")
     require(
-        found.st_size <= MAX_BYTES, f"{path} holds {found.st_size / 2**30:.0f} GiB: more than {MAX_BYTES // 2**30}."
-    )
-    require(
-        found.st_size <= max(2**28, MAX_RATIO * taken),
-        f"{path} holds {found.st_size / 2**30:.0f} GiB in {taken / 2**20:.0f} MiB of the disk, as no embeddings do.",
+        size <= max(2**28, MAX_RATIO * on_disk),
+        f"{path} holds {size / 2**30:.0f} GiB in {on_disk / 2**20:.0f} MiB of the disk, as no embeddings do.",
     )
 
 
@@ -114,9 +111,9 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> Tensor:
             array = npy.read_array(stream, allow_pickle=False, max_header_size=10_000)
             return torch.from_numpy(np.ascontiguousarray(array))
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]  # NumPy's has several lines
+            reason = " ".join(str(error).split())[:200]  # NumPy's messages have several lines
             raise InputError(
-                f"{path}: '{name[:100]}' is no plain array of numbers ({reason}); pickled objects are not read."
+                f"{path}: '{name[:100]}' is not a plain array of numbers ({reason}); pickled objects are not read."
             ) from error
 
 
@@ -135,12 +132,9 @@ def _floats(path: Path, key: str, values: Tensor, dimensions: tuple[int, ...]) -
 
 
 def _pairs(path: Path, pairs: Tensor | None, texts: int, videos: int) -> tuple[Tensor, np.ndarray]:
-    """The rows of texts that are paired, and the video of each."""
+    """The rows of the paired texts, and the index of each one's video."""
     if pairs is None:
-        require(
-            texts == videos,
-            f"{path} has {texts} texts and {videos} videos: name each text's video in 'pairs'.",
-        )
+        require(texts == videos, f"{path} has {texts} texts and {videos} videos: give each text's video in 'pairs'.")
         return torch.arange(texts), np.arange(texts)
     require(
         pairs.dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
@@ -150,10 +144,8 @@ def _pairs(path: Path, pairs: Tensor | None, texts: int, videos: int) -> tuple[T
     pairs = pairs.long()
     rows, own = (torch.arange(texts), pairs) if pairs.dim() == 1 else (pairs[:, 0], pairs[:, 1])
     for key, index, count in (("text", rows, texts), ("video", own, videos)):
-        require(
-            int(index.min()) >= 0 and int(index.max()) < count,
-            f"{path}: pairs names a {key} outside 0 to {count - 1}.",
-        )
+        in_range = int(index.min()) >= 0 and int(index.max()) < count
+        require(in_range, f"{path}: pairs has a {key} outside 0 to {count - 1}.")
     return rows, own.numpy()
 
 

@@ -1,4 +1,4 @@
-"""What is analysed: texts at every step of their way, their videos, and how a point of the way ranks the videos."""
+"""The data of an analysis: the trajectories of texts, their videos, and the scores between both."""
 
 import math
 from collections.abc import Callable
@@ -12,39 +12,38 @@ from torch import Tensor
 
 from dits.common.errors import InputError, require
 from dits.models.pooling import mean_pool
-from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
+from dits.models.retrieval import METHODS, RetrievalModel
 from dits.scoring.exact import ExactScorer
 
 VIDEO_SIDES = ("mean", "pooled")
-"""What stands for a video when the gap is measured: the mean of its frames, or the frames as its own text pools them,
-which looks closer to that text by construction."""
+"""Video vectors for the gap measures: the mean of a video's frames, or its frames pooled by its own text. The pooled
+vector is closer to that text by construction."""
 
 Scores = Callable[[Tensor, Tensor], np.ndarray]
-"""From texts (N, d) and their points (N, d): the points' cosines (N, V) with all videos, pooled by the texts where a
-method does so."""
+"""Maps texts (N, d) and their trajectory points (N, d) to the points' cosines (N, V) with all videos. Some methods pool
+the videos by the texts."""
 
-
-_SAME_DIRECTION = 1e-5  # by which a cosine of single precision may be below 1
+_SAME_DIRECTION = 1e-5  # tolerance for a cosine of 1 in single precision
 
 
 @dataclass(frozen=True)
 class Flow:
-    """N texts, on their way of S points, and V videos.
+    """N texts with trajectories of S points, and V videos.
 
     Attributes:
-        name: of the corpus or file.
-        split: of the corpus; "all" where there are none.
-        method: what moved the texts.
-        queries: (N, d) the texts' own embeddings, which pool the videos where a method does so.
-        points: (S, N, d) from where the way begins to the aligned embedding v_0, as the model has them: the text itself
-            comes first, but under methods that start at noise.
-        videos: (V, d) one vector each, the mean of unit frames.
-        video_of: (N,) each text's video.
-        own_videos: (N, d) the vector that stands for each text's video when the gap is measured.
-        video_side: which one that is, of VIDEO_SIDES; "given" where there is one vector a video, and no frames.
-        texts: (N) the sentences.
-        video_ids: (V) the videos' names.
-        scores: what ranks the videos at any point.
+        name: the corpus or file.
+        split: the split of the corpus, or "all".
+        method: the alignment method.
+        queries: (N, d) text embeddings. Some methods pool the videos by them.
+        points: (S, N, d) trajectories, unnormalised, from their first point to the aligned embedding v_0. The first
+            point is the text, except under methods that start at noise.
+        videos: (V, d) the mean of each video's unit frames.
+        video_of: (N,) index of each text's video.
+        own_videos: (N, d) each text's video as the gap measures use it.
+        video_side: the kind of `own_videos`, one of VIDEO_SIDES; "given" if videos are single vectors without frames.
+        texts: (N) sentences.
+        video_ids: (V) ids.
+        scores: computes the scores of any trajectory point with all videos.
     """
 
     name: str
@@ -66,11 +65,11 @@ class Flow:
         return list(range(len(self.points) - 1, -1, -1))
 
     def scores_at(self, step: int) -> np.ndarray:
-        """Cosines (N, V) of the texts' points at one step, counted from 0, with all videos."""
+        """Cosines (N, V) of the trajectory points at one step, counted from 0, with all videos."""
         return self.scores(self.queries, self.points[step])
 
-    def of_texts(self, index: np.ndarray) -> "Flow":
-        """Some of the texts, by their indices, with all videos."""
+    def select_texts(self, index: np.ndarray) -> "Flow":
+        """The flow of the texts with these indices, and of all videos."""
         rows = torch.from_numpy(index)
         return replace(
             self,
@@ -81,20 +80,20 @@ class Flow:
             texts=tuple(self.texts[i] for i in index),
         )
 
-    def to_videos(self, video_of: np.ndarray) -> "Flow":
-        """The same texts, each with another video (N,), which stands as the mean of its frames."""
+    def with_videos(self, video_of: np.ndarray) -> "Flow":
+        """The flow with other videos (N,) for its texts, each represented by the mean of its frames."""
         own = self.videos[torch.from_numpy(video_of)]
         return replace(self, video_of=video_of, own_videos=own, video_side="mean")
 
-    def from_text(self) -> "Flow":
-        """The same way with the text before it, where it begins elsewhere; the text at another length is the text."""
-        begins = F.cosine_similarity(self.points[0], self.queries, dim=-1)
-        if bool((begins > 1 - _SAME_DIRECTION).all()):
+    def starting_at_text(self) -> "Flow":
+        """The flow itself if all trajectories start in the direction of their text; else with the texts prepended."""
+        start_cosines = F.cosine_similarity(self.points[0], self.queries, dim=-1)
+        if bool((start_cosines > 1 - _SAME_DIRECTION).all()):
             return self
-        return self.moved(torch.cat([self.queries[None], self.points]))
+        return self.with_points(torch.cat([self.queries[None], self.points]))
 
-    def moved(self, points: Tensor, method: str | None = None) -> "Flow":
-        """The same texts and videos with other points (S, N, d) and, where it is given, another method's name."""
+    def with_points(self, points: Tensor, method: str | None = None) -> "Flow":
+        """The flow with other trajectories (S, N, d), optionally under another method's name."""
         return replace(self, points=points, method=method or self.method)
 
 
@@ -112,12 +111,12 @@ def flow_of(
     video_ids: tuple[str, ...] = (),
     video_side: str = "mean",
 ) -> Flow:
-    """The flow of texts (N, d), whose videos are `frames[video_of]`, frames (V, F, d), under a trained model.
+    """The flow of texts (N, d) under a trained model; text i belongs to `frames[video_of[i]]`, frames are (V, F, d).
 
-    Videos are pooled by the original text at every step, as retrieval does, so that the steps differ in the text alone.
+    The original text pools the videos at every step, as in retrieval, so only the text side changes between steps.
 
     Raises:
-        InputError: the method moves pairs, so that a text alone has no way; or the video side is unknown.
+        InputError: the method moves pairs, so a text alone has no trajectory; or the video side is unknown.
     """
     if video_side not in VIDEO_SIDES:
         raise InputError(f"The video side is one of {', '.join(VIDEO_SIDES)}, not '{video_side}'.")
@@ -140,7 +139,7 @@ def flow_of(
 
 
 def scores_of(model: RetrievalModel, frames: Tensor) -> Scores:
-    """What scores any point of a text's way against videos (V, F, d), which are prepared once."""
+    """The scores of any trajectory point with videos (V, F, d), which are prepared once."""
     if model.pooling is None:
         return cosine_scores(mean_pool(frames))
     scorer = ExactScorer(model.pooling)
@@ -150,7 +149,7 @@ def scores_of(model: RetrievalModel, frames: Tensor) -> Scores:
 
 
 def cosine_scores(videos: Tensor) -> Scores:
-    """Scores by the cosine with one vector per video (V, d)."""
+    """Scores by the cosine with one vector a video (V, d)."""
     unit = F.normalize(videos, dim=-1)
     return lambda _, points: (F.normalize(points, dim=-1) @ unit.T).numpy()
 
@@ -158,10 +157,10 @@ def cosine_scores(videos: Tensor) -> Scores:
 def with_sampling(
     model: RetrievalModel, steps: int | None = None, noise: float | None = None, seed: int | None = None
 ) -> RetrievalModel:
-    """The model with other settings of its sampler at inference: T', the noise scale, the seed; None leaves them.
+    """The model with the same weights and other inference settings of its sampler.
 
-    The weights stay those trained. A DITS network is told the timestep, so it runs at any T', though it was trained at
-    one. For a diffusion model `noise` has no meaning and its T is fixed.
+    The settings are T', the noise scale and the seed; None keeps a setting. A DITS network has the timestep as an
+    input, so it runs at any T', though it was trained at one. A diffusion model has no noise scale, and its T is fixed.
 
     Raises:
         InputError: the method has no such setting, or a value is out of range.
@@ -175,14 +174,12 @@ def with_sampling(
         sampler = replace(config.sampler, **{key: value for key, value in values.items() if value is not None})
         changed = replace(config, sampler=sampler)
     elif config.method in ("diffusion", "prior") and steps is None and noise is None:
-        drawn = replace(getattr(config, config.method), inference_seed=seed)
-        changed = replace(config, **{config.method: drawn})
+        seeded = replace(getattr(config, config.method), inference_seed=seed)
+        changed = replace(config, **{config.method: seeded})
     else:
         raise InputError(f"{METHODS[config.method].title} has no T' or noise to choose at inference.")
-    return model if changed == config else _same_weights(model, changed)
-
-
-def _same_weights(model: RetrievalModel, config: ModelConfig) -> RetrievalModel:
-    other = RetrievalModel(config)
+    if changed == config:
+        return model
+    other = RetrievalModel(changed)
     other.load_state_dict(model.state_dict())
     return other.to(model.logit_scale.device).eval()

@@ -14,13 +14,11 @@ PACKAGES = ("dits", "analysis")
 
 
 def main(folder: Path) -> int:
-    """Writes the pages; returns 1 after printing what is wrong with docstrings and annotations, if anything is."""
-    import analysis
-
-    for name in analysis.__all__:  # imported when first used, and documented only once they are
-        getattr(analysis, name)
-    for package in PACKAGES:
-        _list_modules(importlib.import_module(package))
+    """Writes the pages; returns 1 if docstrings or annotations have errors, after printing them, otherwise 0."""
+    for package in map(importlib.import_module, PACKAGES):
+        for name in package.__all__:  # lazy imports, which pdoc documents only after their first use
+            getattr(package, name)
+        _list_modules(package)
     pdoc.render.configure(docformat="google", show_source=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -31,7 +29,7 @@ def main(folder: Path) -> int:
 
 
 def _list_modules(package: ModuleType) -> None:
-    """pdoc writes no page of a module that the `__all__` of its package leaves out: each is put in."""
+    """Adds a package's modules to its `__all__`, because pdoc writes no pages for modules missing there."""
     modules = list(pkgutil.iter_modules(package.__path__))
     if hasattr(package, "__all__"):
         package.__all__ = [*package.__all__, *(module.name for module in modules)]

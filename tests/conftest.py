@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as ui/__init__.py sets it, before MKL's first product
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as in ui/__init__.py, before MKL computes anything
 
 import numpy as np
 import open_clip
@@ -28,7 +28,7 @@ NOBODY = 65534
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 PAUSE = 0.2
-"""Seconds between two questions to an app that starts: asked without a pause, it answers instead of loading."""
+"""Seconds between two requests to a starting app. Without a pause it would answer requests instead of loading."""
 
 TINY = {
     "embed_dim": 32,
@@ -39,9 +39,9 @@ TINY = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Tests compute in one thread, here and in processes they start: threads of small matrices wait for each other.
+    """Limits tests and their child processes to one thread, because threads slow down small matrices.
 
-    Benchmarks measure with all of them.
+    Benchmarks use all threads.
     """
     if item.get_closest_marker("benchmark") is None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,8 +71,8 @@ def tiny_encoder(tiny_folder):
 
 
 @pytest.fixture
-def mortal():
-    """A folder of one to whom things can be forbidden, as whom the test runs: root may do everything."""
+def unprivileged_folder():
+    """A folder whose owner runs the test, without root's rights, so that permissions have an effect."""
     with tempfile.TemporaryDirectory() as name:
         if os.getuid() != 0:
             yield Path(name)
@@ -87,7 +87,7 @@ def mortal():
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory):
-    """A folder with twelve coloured clips, two captions each, four clips a split."""
+    """A folder with twelve coloured clips, two captions per clip, four clips per split."""
     folder = tmp_path_factory.mktemp("corpora") / "tiny"
     folder.mkdir()
     lines = ["clip,group,split,caption"]
@@ -103,13 +103,13 @@ def tiny_corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def demo():
-    """The whole demo corpus, built in the user's cache folder where it is not there yet."""
+    """The whole demo corpus, built in the user's cache folder if it is missing."""
     return build_demo()
 
 
 @pytest.fixture(scope="session")
 def engine(demo):
-    """The engine that the app runs: the demo corpus, the bundled encoder and the shipped weights."""
+    """The app's engine: the demo corpus, the bundled encoder and the shipped weights."""
     return load_engine()
 
 
@@ -120,14 +120,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def serve(*arguments, environment=None, said=None):
-    """Starts `python app.py` as a user does; the process and its address, once it answers.
+def serve(*arguments, environment=None, stderr=None):
+    """Starts `python app.py` as a user does; returns the process and its address when it answers.
 
-    `said` is a file for what it writes to standard error.
+    `stderr` is a file for its standard error.
     """
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), *arguments]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}), stderr=said)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (environment or {}), stderr=stderr)
     url = f"http://127.0.0.1:{port}/"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -142,7 +142,7 @@ def serve(*arguments, environment=None, said=None):
 
 
 def first_answer(url, method="dits"):
-    """Asks until the app has loaded; fails as soon as it says anything but that it is not ready."""
+    """Searches until the app has loaded; raises any error except 'Not ready yet'."""
     client = Client(url, verbose=False)
     deadline = time.monotonic() + 300
     while True:
@@ -156,7 +156,7 @@ def first_answer(url, method="dits"):
 
 @pytest.fixture(scope="session")
 def outside_log(tmp_path_factory):
-    """What the running app looks for outside this machine, a line each time: see tests/audit."""
+    """The log of the running app's attempts to reach other machines, one per line (tests/audit)."""
     path = tmp_path_factory.mktemp("outside") / "log"
     path.touch()
     return path
@@ -174,7 +174,7 @@ def app_url(demo, outside_log):
     finally:
         process.terminate()
         process.wait(timeout=20)
-    assert outside_log.read_text() == ""  # whatever the tests of this session asked of it
+    assert outside_log.read_text() == ""  # for all tests of this session
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""Lists the licences of all packages that requirements.lock names, and of the assets: `make licences`.
+"""Lists the licences of all packages in requirements.lock and of the assets: `make licences`.
 
-A package's licence is what its metadata says, where that is exact; else what was read in it (licences.toml).
+The licence of a package comes from its metadata if that is exact, otherwise from a review (licences.toml).
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from tools.requirements import ROOT, Locked, read_lock
+from tools.requirements import ROOT, LockedPackage, read_lock
 
 LIST = ROOT / "LICENSES.md"
 REVIEW = Path(__file__).with_suffix(".toml")
@@ -23,38 +23,38 @@ CLASSIFIERS = {
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""Those that name one licence exactly. "BSD License" is several."""
+"""Classifiers that name one licence exactly. "BSD License" could be one of several."""
 
 
 def main() -> None:
-    """Writes LICENSES.md; refuses licences that nobody has reviewed."""
+    """Writes LICENSES.md; exits with an error if a licence is not reviewed."""
     review = read_review()
     lock = read_lock()
     licences = {package.name: licence_of(package, review["read"]) for package in lock}
     unknown = {name: licence for name, licence in licences.items() if not is_accepted(licence, review["accepted"])}
     if unknown:
-        raise SystemExit(f"Review these, and enter them in {REVIEW.relative_to(ROOT)}: {unknown}")
-    LIST.write_text(listing(lock, licences, review), encoding="utf-8")
+        raise SystemExit(f"Review these licences, and enter them in {REVIEW.relative_to(ROOT)}: {unknown}")
+    LIST.write_text(licences_page(lock, licences, review), encoding="utf-8")
 
 
 def read_review() -> dict[str, dict[str, str]]:
-    """What people have read and decided."""
+    """The reviewed licences of packages and the accepted licences (licences.toml)."""
     return tomllib.loads(REVIEW.read_text(encoding="utf-8"))
 
 
-def licence_of(package: Locked, read: Mapping[str, str]) -> str | None:
-    """A package's licence as an SPDX expression: as read, or as its metadata says; None where neither does."""
+def licence_of(package: LockedPackage, read: Mapping[str, str]) -> str | None:
+    """A package's licence as an SPDX expression, from the review or its metadata; None if neither names one."""
     if package.name in read:
         return read[package.name]
     try:
-        return stated(metadata(package.name))
+        return metadata_licence(metadata(package.name))
     except PackageNotFoundError:
         return None
 
 
-def stated(about: PackageMetadata) -> str | None:
-    """The SPDX expression that metadata state, exactly."""
-    fields: Any = about
+def metadata_licence(package: PackageMetadata) -> str | None:
+    """The licence in a package's metadata as an SPDX expression; None if it is not exact."""
+    fields: Any = package
     for name in ("License-Expression", "License"):
         try:
             return str(canonicalize_license_expression(fields.get(name) or ""))
@@ -65,27 +65,26 @@ def stated(about: PackageMetadata) -> str | None:
 
 
 def is_accepted(licence: str | None, accepted: Mapping[str, str]) -> bool:
-    """Whether every licence of an expression is among the accepted ones."""
-    return all(part in accepted for part in parts(licence))
+    """Whether every licence of an expression is accepted."""
+    return all(part in accepted for part in single_licences(licence))
 
 
-def parts(licence: str | None) -> list[str]:
-    """The single licences of an expression."""
+def single_licences(licence: str | None) -> list[str]:
+    """The single licences of an SPDX expression."""
     return re.split(r" AND | OR ", re.sub(r"[()]", "", licence or ""))
 
 
-def listing(lock: Sequence[Locked], licences: Mapping[str, str | None], review: Mapping[str, Mapping[str, str]]) -> str:
-    """LICENSES.md."""
-    rows = [
-        f"| {package.name} | {package.version} | {licences[package.name]} | {package.marker or ''} |\n"
-        for package in lock
-    ]
-    named = {part for licence in licences.values() for part in parts(licence)}
+def licences_page(
+    lock: Sequence[LockedPackage], licences: Mapping[str, str | None], review: Mapping[str, Mapping[str, str]]
+) -> str:
+    """The text of LICENSES.md."""
+    rows = [f"| {p.name} | {p.version} | {licences[p.name]} | {p.marker or ''} |\n" for p in lock]
+    used = {part for licence in licences.values() for part in single_licences(licence)}
     names = {package.name for package in lock}
     return _TEXT.format(
         rows="".join(rows),
-        asks="".join(f"| {name} | {asks} |\n" for name, asks in review["accepted"].items() if name in named),
-        carried="".join(f"| {name} | {what} |\n" for name, what in review["carried"].items() if name in names),
+        terms="".join(f"| {name} | {terms} |\n" for name, terms in review["accepted"].items() if name in used),
+        carried="".join(f"| {name} | {parts} |\n" for name, parts in review["carried"].items() if name in names),
         assets="".join(f"| [{path}]({path}) | {title} |\n" for path, title in _notices()),
     )
 
@@ -98,41 +97,42 @@ def _notices() -> list[tuple[str, str]]:
 
 _TEXT = """# Licences
 
-DITS is MIT licensed ([LICENSE](LICENSE)). This page lists what it needs and what it ships; `make licences` writes it
-from the metadata of the packages in [requirements.lock](requirements.lock) and from what was read where these are
-inexact (`tools/licences.toml`).
+DITS is MIT licensed ([LICENSE](LICENSE)). This page lists the packages that it needs and the assets that it ships. It
+is written by `make licences`, from the metadata of the packages in [requirements.lock](requirements.lock) and, if the
+metadata is not exact, from a review of the packages (`tools/licences.toml`).
 
 ## Packages
 
-None of them is in this repository: whoever installs DITS gets them from a package index under their own licences. All
-of these licences let MIT-licensed software require the package. Passing them on together, as in a container image, is
-another matter: see the two tables after this one.
+The packages are not in this repository: they are installed from a package index under their own licences. All of these
+licences allow MIT-licensed software to require the package. The next two tables list what applies if the packages are
+distributed together, for example in a container image.
 
-| package | release | licence | only where |
+| package | release | licence | only if |
 |---|---|---|---|
 {rows}
-What the licences ask:
+The terms of the licences:
 
-| licence | |
+| licence | terms |
 |---|---|
-{asks}
-What wheels carry besides, under other terms:
+{terms}
+Other software in the wheels, under other terms:
 
-| package | carries |
+| package | contains |
 |---|---|
 {carried}
-The NVIDIA packages come with PyTorch's build for Linux. The CPU build of PyTorch (its own index) does without them, and
-DITS needs no GPU. Without decord everything works through PyAV; without either's build of FFmpeg nothing is decoded.
+The NVIDIA packages are required by PyTorch's build for Linux. PyTorch's CPU build, from its own index, does not need
+them, and DITS does not need a GPU. Without decord, videos are decoded with PyAV; without PyAV and decord, no video can
+be decoded, as both contain FFmpeg.
 
 ## Assets
 
-Each folder's notice says what its files are made from, and under which licence.
+The notice of each folder names the origin and the licence of its files.
 
-| notice | of |
+| notice | subject |
 |---|---|
 {assets}
 The pictures in `assets/` and in `reports/` show the app and its figures, with stills of the demo corpus (MIT, see its
-notice). `reports/gap/dits/report.html` carries plotly.js (MIT, its notice inside).
+notice). `reports/gap/dits/report.html` contains plotly.js (MIT, with its notice).
 """
 
 

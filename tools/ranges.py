@@ -1,7 +1,7 @@
-"""Runs a part of the tests where requirements.txt is taken at its lower or its newest end: `make test-ranges`.
+"""Runs a part of the tests with the lowest and the newest releases in requirements.txt: `make test-ranges`.
 
-Each end of each interpreter gets a fresh environment of about 8 GB, which is deleted at once. The results go to
-reports/ranges: JSON of each environment, and a table of all.
+Each end of the ranges gets a fresh environment of about 8 GB per interpreter, which is deleted afterwards. The results
+are written to reports/ranges: a JSON file per environment, and a table of all.
 """
 
 import argparse
@@ -27,21 +27,28 @@ from tools.requirements import ROOT, read_requirements
 REPORT = ROOT / "reports" / "ranges"
 
 ENDS = {"lowest": "lowest-direct", "newest": "highest"}
-"""The ends of the ranges, and uv's names of them. What the requirements require in turn is always the newest."""
+"""The ends of the ranges, with uv's names for them. Indirect requirements always get their newest release."""
 
 TESTS = (
-    "test_alignment", "test_analysis_tabs", "test_app", "test_bootstrap", "test_checkpoint", "test_clips",
-    "test_corpus", "test_decoding", "test_demo", "test_embeddings", "test_encoders", "test_evaluation", "test_features",
-    "test_figures", "test_files", "test_gap", "test_index_adding", "test_index_embedding", "test_index_search",
-    "test_index_snapshot", "test_maps", "test_methods", "test_model", "test_own_videos", "test_postprocessing",
-    "test_projection", "test_ranking", "test_report", "test_scoring", "test_search", "test_segments",
-    "test_significance", "test_training", "test_trajectory", "test_ui", "test_video", "test_visitors",
+    "analysis/figures/test_figures.py", "analysis/figures/test_map_panels.py",
+    "analysis/measures/test_bootstrap.py", "analysis/measures/test_gap.py", "analysis/measures/test_trajectory.py",
+    "analysis/projections/test_projection.py", "analysis/report/test_report.py", "analysis/test_features.py",
+    "dits/common/test_files.py", "dits/corpora/test_clip_loader.py", "dits/corpora/test_corpus.py",
+    "dits/corpora/test_decode_check.py", "dits/corpora/test_demo.py", "dits/corpora/test_embeddings.py",
+    "dits/encoders/test_openclip.py", "dits/evaluation/test_metrics.py", "dits/evaluation/test_significance.py",
+    "dits/index/adding/test_embedding.py", "dits/index/adding/test_run.py", "dits/index/test_snapshot.py",
+    "dits/models/test_alignment.py", "dits/models/test_checkpoint.py", "dits/models/test_methods.py",
+    "dits/models/test_retrieval.py", "dits/scoring/test_exact.py", "dits/scoring/test_postprocessing.py",
+    "dits/scoring/test_ranking.py", "dits/search/test_engine.py", "dits/search/test_indexed.py",
+    "dits/training/test_trainer.py", "dits/video/test_sampling.py", "dits/video/test_segments.py",
+    "ui/components/test_results.py", "ui/server/test_app.py", "ui/services/test_visitors.py",
+    "ui/tabs/test_analysis_tabs.py", "ui/tabs/test_own_videos.py",
 )  # fmt: skip
-"""Whatever leans on a package of requirements.txt; not the browser, the data sets and the training of the encoder."""
+"""Tests that use a package of requirements.txt, without those of browser, data sets and the encoder's training."""
 
 
 def main() -> None:
-    """Runs the tests, writes the report, and ends with 1 where an end fails."""
+    """Runs the tests, writes the report, and exits with 1 if the tests fail in an environment."""
     parser = argparse.ArgumentParser(prog="python -m tools.ranges", description=__doc__)
     parser.add_argument("--python", nargs="+", default=[sys.executable], metavar="PATH", help="interpreters")
     parser.add_argument("--ends", nargs="+", default=list(ENDS), choices=ENDS)
@@ -53,41 +60,41 @@ def main() -> None:
 
 
 def run(python: str, end: str) -> bool:
-    """Whether the tests pass at an end under an interpreter; what was found is written down."""
+    """Runs the tests at an end with an interpreter, and writes the result; returns whether they pass."""
     with tempfile.TemporaryDirectory(prefix="dits-ranges-") as folder:
         environment = Path(folder) / "venv"
-        own = environment / "bin" / "python"
-        began = time.monotonic()
+        venv_python = str(environment / "bin" / "python")
+        started = time.monotonic()
         _uv("venv", "--quiet", "--no-python-downloads", "--python", python, str(environment))
         _uv(
-            "pip", "install", "--quiet", "--python", str(own), "--only-binary", ":all:", "--link-mode", "hardlink",
+            "pip", "install", "--quiet", "--python", venv_python, "--only-binary", ":all:", "--link-mode", "hardlink",
             "--cache-dir", str(Path(folder) / "cache"), "--resolution", ENDS[end],
             "--requirement", "requirements.txt", *_PYTEST,
         )  # fmt: skip
         installed = time.monotonic()
-        files = [f"tests/{name}.py" for name in TESTS]
-        command = [str(own), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *files]
-        code, said = _ran(command)
-        versions = {package["name"]: package["version"] for package in _listed(own)}
-    release = _version_of(python)
+        files = [f"tests/{name}" for name in TESTS]
+        code, lines = _run_command([venv_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *files])
+        packages = json.loads(_uv("pip", "list", "--quiet", "--format", "json", "--python", venv_python))
+    version_command = [python, "-c", "import platform; print(platform.python_version())"]
+    release = subprocess.check_output(version_command, text=True).strip()
     write_json(
         REPORT / f"python{'.'.join(release.split('.')[:2])}-{end}.json",
         {
             "python": release,
             "end": end,
             "passed": code == 0,
-            "result": said[-1].strip("= "),
+            "result": lines[-1].strip("= "),
             "measured": time.strftime("%Y-%m-%d"),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "seconds": {"installing": round(installed - began), "testing": round(time.monotonic() - installed)},
-            "versions": versions,
+            "seconds": {"installing": round(installed - started), "testing": round(time.monotonic() - installed)},
+            "versions": {package["name"]: package["version"] for package in packages},
         },
     )
     return code == 0
 
 
 def report(results: Sequence[dict[str, Any]]) -> str:
-    """The table, as Markdown: a column for each environment, a row for each requirement."""
+    """The page of results in Markdown: a table with a column per environment and a row per requirement."""
     results = sorted(results, key=lambda result: ([int(part) for part in result["python"].split(".")], result["end"]))
     rows = [
         ["", *(f"Python {result['python']}, {result['end']}" for result in results)],
@@ -105,40 +112,31 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 
 
 _PYTEST = ("pytest>=9,<10",)
-_LONGEST = 3600  # seconds
+_TIMEOUT = 3600  # seconds
 
 _HEAD = """# The ranges of requirements.txt, tested at both ends
 
-`make test-ranges` installs requirements.txt into fresh environments, once with the lowest releases that its ranges
-allow and once with the newest there are, and runs a part of the tests in each ({machine}): `tools/ranges.py` says
-which. Written by that command; everything that was installed is in the JSON files beside this one. An empty cell is a
-package that this platform does not need.
+`make test-ranges` installs requirements.txt into fresh environments, once with the lowest releases in its ranges and
+once with the newest, and runs a part of the tests in each ({machine});
+`tools/ranges.py` lists them. The command writes this page. The JSON files in this folder list all installed packages.
+An empty cell is a package that this platform does not need.
 
 """
 
 
-def _ran(command: Sequence[str]) -> tuple[int | None, list[str]]:
-    """The exit code of a command, and the lines that it prints, which are shown too; no code where it hangs."""
+def _run_command(command: Sequence[str]) -> tuple[int | None, list[str]]:
+    """Runs a command and prints its output; returns its exit code, None after a timeout, and its non-empty lines."""
     lines = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        alarm = threading.Timer(_LONGEST, process.kill)
+        alarm = threading.Timer(_TIMEOUT, process.kill)
         alarm.start()
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             lines += [line.strip()] if line.strip() else []
         alarm.cancel()
-    hung = process.returncode == -signal.SIGKILL
-    return (None, [*lines, f"hung for {_LONGEST // 60} minutes"]) if hung else (process.returncode, lines)
-
-
-def _listed(python: Path) -> Any:
-    return json.loads(_uv("pip", "list", "--quiet", "--format", "json", "--python", str(python)))
-
-
-def _version_of(python: str) -> str:
-    command = [python, "-c", "import platform; print(platform.python_version())"]
-    return subprocess.check_output(command, text=True).strip()
+    timed_out = process.returncode == -signal.SIGKILL
+    return (None, [*lines, f"hung for {_TIMEOUT // 60} minutes"]) if timed_out else (process.returncode, lines)
 
 
 def _uv(*arguments: str) -> str:

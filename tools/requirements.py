@@ -1,8 +1,9 @@
-"""Reads requirement files: the ranges of requirements.txt, and its lock with a release and hashes of each package."""
+"""Reads requirement files: requirements.txt with version ranges, and its lock with a release and hashes per package."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -15,13 +16,13 @@ REQUIREMENTS, LOCK = ROOT / "requirements.txt", ROOT / "requirements.lock"
 
 
 @dataclass(frozen=True)
-class Locked:
-    """A release that the lock names.
+class LockedPackage:
+    """A package in the lock.
 
     Attributes:
-        marker: where it is installed; everywhere by default.
+        marker: the environments in which it is installed; None means all.
         hashes: of its files, as ALGORITHM:DIGEST.
-        via: what requires it: other packages, and requirement files after "-r".
+        via: the packages, and requirement files after "-r", that require it.
     """
 
     name: NormalizedName
@@ -32,32 +33,31 @@ class Locked:
 
     @property
     def here(self) -> bool:
-        """Whether it is installed under this interpreter, on this machine."""
+        """Whether the lock installs it for this interpreter on this machine."""
         return self.marker is None or self.marker.evaluate()
 
 
 def read_requirements(path: Path = REQUIREMENTS) -> list[Requirement]:
-    """The requirements that a file names, in its order, without those of files that it names in turn."""
+    """The requirements in a file, in its order, without those of included files."""
     lines = (line.partition(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
 
-def read_lock(path: Path = LOCK) -> list[Locked]:
-    """The releases of a lock file, in its order."""
-    return list(_locked(path.read_text(encoding="utf-8")))
-
-
-def _locked(text: str) -> Iterator[Locked]:
-    lines = text.splitlines()
+def read_lock(path: Path = LOCK) -> list[LockedPackage]:
+    """The packages in a lock file, in its order."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     starts = [number for number, line in enumerate(lines) if line[:1].isalnum()]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        requirement = Requirement(lines[start].rstrip("\\ "))
-        [pin] = requirement.specifier
-        rest = "\n".join(lines[start + 1 : end])
-        yield Locked(
-            name=canonicalize_name(requirement.name),
-            version=Version(pin.version),
-            marker=requirement.marker,
-            hashes=tuple(re.findall(r"--hash=(\S+)", rest)),
-            via=tuple(re.findall(r"^    #(?: via|  ) (.+)$", rest, flags=re.MULTILINE)),
-        )
+    return [_locked_package(lines[start:end]) for start, end in pairwise([*starts, len(lines)])]
+
+
+def _locked_package(lines: Sequence[str]) -> LockedPackage:
+    requirement = Requirement(lines[0].rstrip("\\ "))
+    [pin] = requirement.specifier
+    rest = "\n".join(lines[1:])
+    return LockedPackage(
+        name=canonicalize_name(requirement.name),
+        version=Version(pin.version),
+        marker=requirement.marker,
+        hashes=tuple(re.findall(r"--hash=(\S+)", rest)),
+        via=tuple(re.findall(r"^    #(?: via|  ) (.+)$", rest, flags=re.MULTILINE)),
+    )

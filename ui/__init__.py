@@ -1,20 +1,20 @@
-"""The page: everything that speaks Gradio."""
+"""The user interface: everything that uses Gradio."""
 
 import os
 from contextlib import suppress
 
-# Before Gradio and the client of its hub read them: the app calls no one.
+# Set before Gradio and huggingface_hub are imported: the app sends no telemetry.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# Before PyTorch's threads, and NumPy's: those without work sleep, or are not there, for what else is computed beside
-# them needs the cores. Analyses in a crowd took five times as long with NumPy's.
+# Set before PyTorch and NumPy start threads: idle threads must leave the cores to other work. With OpenBLAS threads,
+# concurrent analyses took five times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Before MKL's first product: on some Intel processors the rows of a product otherwise differ in their last bits with
-# the number of rows, and a search's answer with the searches that are computed beside it.
+# Set before MKL's first matrix product: on some Intel processors the last bits of a row otherwise depend on the number
+# of rows, so a search result would depend on the other queries of its batch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 with suppress(ImportError):
-    import spaces  # noqa: F401  before PyTorch, which it changes where GPUs are lent (ui/runtime/gpu.py)
+    import spaces  # noqa: F401  before PyTorch, which it patches on ZeroGPU (ui/runtime/gpu.py)

@@ -1,4 +1,4 @@
-"""`python app.py`: reads the command line and serves the page."""
+"""The command `python app.py`: reads the command line and serves the page."""
 
 import argparse
 import os
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from dits.common.errors import DitsError
-from ui.runtime.shutdown import leave, listen_for_shutdown
+from ui.runtime.shutdown import exit_process, listen_for_shutdown
 
 
 def main() -> None:
-    """Reads the command line and serves, until a signal ends that; exits with 0 then, or 2 after one sentence."""
+    """Read the command line and serve the page until a signal; exit with 0, or with 2 after an error message."""
     arguments = vars(_parser().parse_args())
     listen_for_shutdown()
     try:
-        leave(_serve(arguments))
-    except KeyboardInterrupt:  # before the page was there
-        leave(0)
+        exit_process(_serve(arguments))
+    except KeyboardInterrupt:  # before the server has started
+        exit_process(0)
 
 
 def _serve(arguments: dict[str, Any]) -> int:
     try:
-        from ui.server.serving import Settings, launch  # which takes seconds
+        from ui.server.serving import Settings, launch  # this import takes seconds
 
         launch(Settings(**arguments))
     except (DitsError, OSError) as error:
@@ -42,26 +42,26 @@ def _parser() -> argparse.ArgumentParser:
         help="bundled, an OpenCLIP model such as ViT-B-32/openai, NAME/FILE.safetensors, or local-dir:FOLDER",
     )
     parser.add_argument("--weights", type=Path, help="folder with xpool.safetensors and dits.safetensors")
-    parser.add_argument("--index", metavar="DIR", help="where your own videos are indexed (default: your data folder)")
+    parser.add_argument("--index", metavar="DIR", help="index of your own videos (default: in your data folder)")
     parser.add_argument(
         "--hosted",
         action=argparse.BooleanOptionalAction,
         default="SPACE_ID" in os.environ,
-        help="visitors upload videos, each sees only their own, and nobody names folders (default: on a Space)",
+        help="visitors upload videos and see only their own; they cannot name folders (default: on a Space)",
     )
     parser.add_argument(
         "--host",
-        help="address to serve on (default: this machine only); whoever reaches it can name folders, unless --hosted",
+        help="address to serve on (default: this machine only); without --hosted, every visitor can name folders",
     )
     parser.add_argument(
         "--name",
         dest="names",
         action="append",
         default=[],
-        help="a further name that browsers ask for it under, such as that of a server before it; repeatable",
+        help="another host name of the page, such as that of a reverse proxy; repeatable",
     )
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(
-        "--no-warm", dest="warm", action="store_false", help="analyse nothing before somebody opens a tab for it"
+        "--no-warm", dest="warm", action="store_false", help="compute the analysis of a tab only when the tab is opened"
     )
     return parser

@@ -1,11 +1,11 @@
-"""The analysis command line: what an encoder's space is worth, and what each source of its pairs adds, in numbers."""
+"""The analysis command line: measures of an encoder, and the contribution of each source of its training pairs."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from dits.common.errors import DitsError
@@ -13,7 +13,7 @@ from dits.common.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, or 2 after one sentence on what is wrong."""
+    """Run a command; return 0, or 2 after an error message."""
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
@@ -28,23 +28,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     encoder = commands.add_parser("encoder", help="measure an encoder on a corpus: retrieval, zero-shot, gap")
     encoder.add_argument(
-        "--encoder", action="append", metavar="NAME", help="as for search (default: bundled); several: mean and spread"
-    )
+        "--encoder", action="append", metavar="NAME",
+        help="as for search (default: bundled); repeat it for mean and standard deviation",
+    )  # fmt: skip
     encoder.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
     encoder.add_argument("--pairs", type=Path, metavar="DIR", help="shards with stamps, for the zero-shot test")
     encoder.add_argument("--json", action="store_true", help="print JSON")
     encoder.set_defaults(run=_encoder)
-    sources = commands.add_parser("sources", help="what each source of pairs adds to the bundled encoder")
-    sources.add_argument("--corpus", default="demo", help="whose validation split measures (default demo)")
+    sources = commands.add_parser("sources", help="measure what each source of pairs adds to the bundled encoder")
+    sources.add_argument("--corpus", default="demo", help="the corpus with the validation split (default demo)")
     sources.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="shards, from python -m dits pairs")
-    sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="how the encoder is trained")
+    sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="the training recipe")
     sources.add_argument("--seeds", default="1,2,3", help="comma-separated (default: %(default)s)")
     sources.set_defaults(run=_sources)
     return parser
 
 
 def _encoder(args: argparse.Namespace) -> None:
-    from analysis.encoder_quality.report import SPLITS, encoder_report
+    from analysis.encoder_quality.report import SPLITS, encoder_report, spread
     from dits.bundled_encoder.pairs.shards import read_shards
     from dits.corpora.embeddings import corpus_embeddings
     from dits.corpora.names import open_corpus
@@ -53,20 +54,20 @@ def _encoder(args: argparse.Namespace) -> None:
     corpus = open_corpus(args.corpus, notice=lambda sentence: print(f"analysis: {sentence}", file=sys.stderr))
     stamps = [pair for pair in read_shards(args.pairs) if pair.source == "stamps"] if args.pairs else None
     for split in SPLITS:
-        corpus.split(split)  # refuses what lacks one before it is embedded
+        corpus.split(split)  # fails before the corpus is embedded
     reports = []
     for name in args.encoder or ["bundled"]:
         encoder = load_encoder(name)
         embeddings = corpus_embeddings(corpus, encoder, lambda *_: None)
         reports.append(encoder_report(encoder, corpus, embeddings, stamps))
     rows = [_flat(report) for report in reports]
-    summary = {key: (fmean(row[key] for row in rows), _spread([row[key] for row in rows])) for key in rows[0]}
+    summary = {key: (fmean(row[key] for row in rows), spread([row[key] for row in rows])) for key in rows[0]}
     if args.json:
         print(json.dumps({"reports": reports, "mean_and_spread": summary}))
         return
     print(f"{', '.join(report['encoder'] for report in reports)}\n\n| measure | value |\n|---|---:|")
-    for key, (mean, spread) in summary.items():
-        print(f"| {key} | {mean:.3f}" + (f" ± {spread:.3f} |" if len(rows) > 1 else " |"))
+    for key, (mean, deviation) in summary.items():
+        print(f"| {key} | {mean:.3f}" + (f" ± {deviation:.3f} |" if len(rows) > 1 else " |"))
 
 
 def _sources(args: argparse.Namespace) -> None:
@@ -90,7 +91,3 @@ def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)):
             values[prefix + key] = float(value)
     return values
-
-
-def _spread(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0

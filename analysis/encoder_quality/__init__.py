@@ -1,1 +1,1 @@
-"""An encoder's quality in numbers, and what each source of its training pairs adds."""
+"""Measures of an encoder's quality, and the contribution of each source of its training pairs."""

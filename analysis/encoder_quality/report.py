@@ -1,7 +1,8 @@
-"""What an encoder's space is worth: retrieval by mean pooling, zero-shot classes, paraphrases, the modality gap."""
+"""Measures of an encoder: retrieval by mean pooling, zero-shot accuracy, paraphrase agreement, the modality gap."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from dits.evaluation.metrics import evaluate_scores
 from dits.models.pooling import mean_pool
 
 SPLITS = ("validation", "test")
-"""What an encoder is measured on."""
+"""The evaluated splits."""
 
 CATEGORY_NAMES = {
     "animals/birds": "a bird",
@@ -32,17 +33,17 @@ CATEGORY_NAMES = {
     "household/tools": "a tool",
     "hobbies/music": "a musical instrument",
 }
-"""What the held-out categories of stamps are called in the zero-shot test."""
+"""Class names of the held-out categories of stamps in the zero-shot test."""
 
 
 def encoder_report(
     encoder: Encoder, corpus: Corpus, embeddings: CorpusEmbeddings, stamps: Sequence[Pair] | None = None
 ) -> dict[str, Any]:
-    """All measures of an encoder, by split of a corpus; zero-shot accuracy where held-out stamps are given.
+    """All measures of an encoder by split of a corpus, and zero-shot accuracy if held-out stamps are given.
 
     Raises:
         InputError: a split has fewer than two clips.
-        PairsError: the stamps given hold none of the held-out categories.
+        PairsError: the stamps include none of the held-out categories.
     """
     report: dict[str, Any] = {"encoder": encoder.id}
     for split in SPLITS:
@@ -62,9 +63,9 @@ def encoder_report(
 
 
 def paraphrase_agreement(scores: np.ndarray, clip_of: np.ndarray) -> dict[str, float]:
-    """How far captions of one clip rank alike, over all pairs of captions of one clip: scores (texts, videos).
+    """Agreement of rankings over all pairs of captions of one clip, from scores (texts, videos).
 
-    `top1` is the share (percent) of pairs with the same first result; `spearman` the mean rank correlation of their
+    `top1` is the share (percent) of pairs with the same first result. `spearman` is the mean rank correlation of their
     rankings of the whole gallery.
     """
     ranks = scores.argsort(axis=1).argsort(axis=1).astype(float)
@@ -80,16 +81,16 @@ def paraphrase_agreement(scores: np.ndarray, clip_of: np.ndarray) -> dict[str, f
 
 
 def zero_shot(encoder: Encoder, stamps: Sequence[Pair]) -> dict[str, float]:
-    """Accuracy (percent) on stamps of categories that no training sees.
+    """Accuracy (percent) on stamps of categories that are held out from training.
 
-    `category`: which of the six categories, by its name. `description`: which of all different descriptions.
+    `category`: classification by the names of the six categories. `description`: by all different descriptions.
 
     Raises:
-        PairsError: there are no held-out stamps among the pairs.
+        PairsError: the pairs include no held-out stamps.
     """
     held_out = [pair for pair in stamps if is_held_out(pair)]
     if not held_out:
-        raise PairsError("The pairs hold no held-out stamps: prepare the source 'stamps'.")
+        raise PairsError("The pairs have no held-out stamps: prepare the source 'stamps'.")
     pictures = _embed([plain_view(pair.pictures[0]) for pair in held_out], encoder)
     categories = [next(n for n in HELD_OUT_STAMPS if p.group == n or p.group.startswith(f"{n}/")) for p in held_out]
     names = [CATEGORY_NAMES[name] for name in HELD_OUT_STAMPS]
@@ -102,6 +103,11 @@ def zero_shot(encoder: Encoder, stamps: Sequence[Pair]) -> dict[str, float]:
         "category": _accuracy(pictures, encoder.encode_text(names), own_category),
         "description": _accuracy(pictures, encoder.encode_text(descriptions), own_description),
     }
+
+
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation, or 0 for a single value."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def _embed(views: Sequence[Tensor], encoder: Encoder) -> Tensor:

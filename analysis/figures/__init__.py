@@ -1,7 +1,7 @@
-"""Every figure of the analysis of the embedding space, as plotly has them, in one look (`figure_style`).
+"""All plotly figures of the analysis, in one style (`analysis.figures.style`).
 
-They have no title, as the page that shows them has headings; `layout.meta` holds a name for files, a description for
-those who cannot see the figure, and its theme.
+They have no titles, since the pages that show them have headings. `layout.meta` has a name for files, a description for
+readers who cannot see the figure, and the theme.
 """
 
 from analysis.figures.embedding_map import MapLabels, embedding_map

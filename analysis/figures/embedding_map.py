@@ -1,61 +1,42 @@
-"""The embedding map: texts, videos, who belongs to whom, and the way of texts step by step."""
+"""The embedding map: texts, videos, their pairs, and the trajectories of texts step by step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from analysis.figures.style import Palette, caption, palette_of, step_names, styled
+from analysis.projections.projection import Map
 from dits.common.errors import InputError
 
 KINDS = ("text", "video", "path")
-"""What a point of the map stands for: the first of its custom data."""
+"""The kinds of points on a map: the first entry of their custom data."""
 
-_MANY = 5_000  # points, above which the browser draws with WebGL
-_FRAME = 500  # milliseconds that playing stays at a step
+_MANY = 5_000  # points above which WebGL draws
+_FRAME = 500  # milliseconds for each step of the animation
+_MOVE = 300  # milliseconds of these in which the points move
 _CAMERA = {"eye": {"x": 1.45, "y": 1.45, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.15}}
-_FREE = {"ticks": "", "showgrid": False}  # of an axis without a unit
-_MOVE = 300  # of them, those in which the points move there
+_UNITLESS_AXIS = {"ticks": "", "showgrid": False}
 
 
-class Map(Protocol):
-    """Coordinates in k = 2 or 3 dimensions: texts (N, k), videos (V, k), Q ways of S points each (S, Q, k)."""
-
-    @property
-    def texts(self) -> np.ndarray:
-        """Where the texts lie: (N, k)."""
-
-    @property
-    def videos(self) -> np.ndarray:
-        """Where the videos lie: (V, k)."""
-
-    @property
-    def paths(self) -> np.ndarray:
-        """Where the ways lead: (S, Q, k)."""
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """What each of the k axes is."""
-
-    @property
-    def kind(self) -> str:
-        """How the coordinates were made: "umap", "pca" or "linear"."""
+TRAJECTORY, COMPARED, CHOSEN = "trajectory of a text", "compared trajectory", "chosen trajectory"
+"""Names of the traces of trajectories."""
 
 
 @dataclass(frozen=True)
 class MapLabels:
-    """What the points of a map are.
+    """Labels of the points of a map.
 
     Attributes:
         texts: (N) sentences.
         videos: (V) names.
-        video_of: (N,) each text's video.
-        paths: (Q) the text that each way starts at, or -1 for a new query.
+        video_of: (N,) index of each text's video.
+        paths: (Q) index of each trajectory's text, or -1 for a new query.
         path_names: (Q) sentences.
-        thumbnails: (V) addresses of pictures, or none.
-        ends: (Q) the video that a way of a new query is followed to, -1 for the other ways; or none.
+        thumbnails: (V) addresses of pictures, or empty.
+        ends: (Q) the target video of each new query's trajectory, -1 for other trajectories; or empty.
     """
 
     texts: tuple[str, ...]
@@ -67,11 +48,11 @@ class MapLabels:
     ends: tuple[int, ...] = ()
 
     def thumbnail(self, video: int) -> str:
-        """The address of a video's picture; empty where there is none."""
+        """The address of a video's picture, or an empty text."""
         return self.thumbnails[video] if self.thumbnails and video >= 0 else ""
 
     def video_of_path(self, path: int) -> int:
-        """The video that a way leads to, or is followed to; -1 where that is not known."""
+        """The video of a trajectory's text, or the target video of a new query; -1 if unknown."""
         text = self.paths[path]
         if text >= 0:
             return int(self.video_of[text])
@@ -88,49 +69,45 @@ def embedding_map(
     beside: Sequence[int] = (),
     theme: str = "light",
 ) -> go.Figure:
-    """The map as a figure whose frames move the trace "now" along the ways.
+    """The map as a figure whose frames move the trace "now" along the trajectories.
 
-    Every point carries customdata [kind, index, step, thumbnail]: a kind of KINDS, its index among the texts, videos or
-    ways, the step counted from 0 (None for a video), and the address of its video's picture or "".
+    Every point has customdata [kind, index, step, thumbnail]: one of KINDS, its index among the texts, videos or
+    trajectories, the step counted from 0 (None for a video), and the address of its video's picture or "".
 
     Args:
-        pairs: whether lines join the texts with their videos.
-        step: where "now" is at first, counted from 0; the last without one.
-        chosen: the kind and index of what is to stand out, as custom data has them. If that has a way, "now" moves
-            along this way and those beside it alone.
-        beside: the indices of ways to compare it with.
+        pairs: whether to draw lines between texts and their videos.
+        step: the initial step of "now", counted from 0; by default the last.
+        chosen: the kind and index of the point to highlight, as in customdata. If it has a trajectory, "now" moves only
+            along this trajectory and those in `beside`.
+        beside: indices of trajectories for comparison.
 
     Raises:
-        InputError: there is no such theme, step, or thing to choose.
+        InputError: the theme, the step or the chosen point does not exist.
     """
     palette = palette_of(theme)
     steps, count, size = map.paths.shape
     step = steps - 1 if step is None else step
     if count and not 0 <= step < steps:
-        raise InputError(f"There is no step {step}: the ways have {steps} points, counted from 0.")
-    stands_out = _stands_out(map, labels, chosen)
+        raise InputError(f"There is no step {step}: the trajectories have {steps} points, counted from 0.")
+    highlighted = _highlighted(map, labels, chosen)
     fast = len(map.texts) + len(map.videos) + steps * count > _MANY
-    faded = 0.3 if stands_out["path"] else 1.0
+    opacity = 0.3 if highlighted["path"] else 1.0
     figure = go.Figure()
     if pairs:
         figure.add_trace(_pair_lines(map, labels, palette, fast))
     figure.add_trace(_texts(map, labels, palette, fast))
     figure.add_trace(_videos(map, labels, palette, fast))
     if count:
-        figure.add_trace(
-            _trajectories(map, labels, np.arange(count), palette, fast, name="way of a text", opacity=faded)
-        )
+        figure.add_trace(_trajectories(map, labels, range(count), palette, fast, name=TRAJECTORY, opacity=opacity))
     if beside:
-        figure.add_trace(
-            _trajectories(map, labels, np.array(beside), palette, False, name="way beside it", width=2, size=7)
-        )
-    if stands_out["path"]:
-        index = np.array(stands_out["path"])
-        figure.add_trace(_trajectories(map, labels, index, palette, False, name="chosen way", width=3, size=9))
-    if stands_out["text"] or stands_out["video"]:
-        figure.add_trace(_rings(map, labels, stands_out, palette))
+        figure.add_trace(_trajectories(map, labels, beside, palette, False, name=COMPARED, width=2, size=7))
+    if highlighted["path"]:
+        chosen_paths = highlighted["path"]
+        figure.add_trace(_trajectories(map, labels, chosen_paths, palette, False, name=CHOSEN, width=3, size=9))
+    if highlighted["text"] or highlighted["video"]:
+        figure.add_trace(_rings(map, labels, highlighted, palette))
     if count:
-        moving = [*stands_out["path"], *beside] or range(count)
+        moving = [*highlighted["path"], *beside] or range(count)
         figure.add_trace(_now(map, labels, moving, step, palette))
         figure.frames = [
             go.Frame(name=str(at), data=[_now(map, labels, moving, at, palette)], traces=[len(figure.data) - 1])
@@ -138,10 +115,10 @@ def embedding_map(
         ]
         figure.update_layout(_controls(steps, step, redraw=size == 3))
     _set_axes(figure, map)
-    ways = f", and the ways of {count} texts in {steps - 1} steps" if count else ""
+    trajectories = f", and the trajectories of {count} texts in {steps - 1} steps" if count else ""
     description = (
         f"Map ({map.kind}, {size} dimensions) of {len(map.texts)} texts (circles) and {len(map.videos)} videos "
-        f"(squares){ways}. Distances on it are not distances of embeddings."
+        f"(squares){trajectories}. Distances on the map are not distances of embeddings."
     )
     height = 620 if count else 540
     sides = 56 if size == 2 else 8
@@ -149,29 +126,29 @@ def embedding_map(
     return styled(figure, theme, f"map-{map.kind}-{size}d", description, height, margin=margin)
 
 
-def _stands_out(map: Map, labels: MapLabels, chosen: tuple[str, int] | None) -> dict[str, list[int]]:
-    """The texts, videos and ways that belong to what is chosen."""
-    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
+def _highlighted(map: Map, labels: MapLabels, chosen: tuple[str, int] | None) -> dict[str, list[int]]:
+    """The texts, videos and trajectories that belong to the chosen point."""
+    indices: dict[str, list[int]] = {kind: [] for kind in KINDS}
     if chosen is None:
-        return found
+        return indices
     kind, index = chosen
     sizes = {"text": len(map.texts), "video": len(map.videos), "path": map.paths.shape[1]}
     if kind not in sizes or not 0 <= index < sizes[kind]:
         raise InputError(f"The map has no {kind} {index} to choose.")
     if kind == "video":
-        return {**found, "video": [index]}
+        return {**indices, "video": [index]}
     text = index if kind == "text" else labels.paths[index]
     if text >= 0:
-        found |= {"text": [text]}
+        indices["text"] = [text]
     video = int(labels.video_of[text]) if kind == "text" else labels.video_of_path(index)
     if video >= 0:
-        found |= {"video": [video]}
+        indices["video"] = [video]
     own = [path for path, start in enumerate(labels.paths) if start == text]
-    return {**found, "path": own if kind == "text" else [index]}
+    return {**indices, "path": own if kind == "text" else [index]}
 
 
 def _trace(points: np.ndarray, fast: bool = False, **settings: Any) -> go.Scatter | go.Scattergl | go.Scatter3d:
-    """Points (n, k) as a trace; rows that are not numbers break its line."""
+    """Points (n, k) as a trace; NaN rows break its line."""
     kind = go.Scatter3d if points.shape[1] == 3 else go.Scattergl if fast else go.Scatter
     if "hovertext" in settings:
         settings["hovertemplate"] = "%{hovertext}<extra></extra>"
@@ -179,7 +156,7 @@ def _trace(points: np.ndarray, fast: bool = False, **settings: Any) -> go.Scatte
 
 
 def _with_breaks(groups: np.ndarray) -> np.ndarray:
-    """Lines (L, n, k) one after the other, each with a break behind it: (L * (n + 1), k)."""
+    """Lines (L, n, k) as consecutive rows (L * (n + 1), k), with a NaN row after each line."""
     count, _, size = groups.shape
     return np.concatenate([groups, np.full((count, 1, size), np.nan)], axis=1).reshape(-1, size)
 
@@ -191,38 +168,27 @@ def _pair_lines(map: Map, labels: MapLabels, palette: Palette, fast: bool) -> An
 
 
 def _texts(map: Map, labels: MapLabels, palette: Palette, fast: bool) -> Any:
-    return _trace(
-        map.texts,
-        fast,
-        name="text",
-        mode="markers",
-        marker=_marker(map, palette.text, "circle", len(map.texts)),
-        hovertext=[caption(text) for text in labels.texts],
-        customdata=[["text", index, 0, labels.thumbnail(int(video))] for index, video in enumerate(labels.video_of)],
-    )
+    data = [["text", index, 0, labels.thumbnail(int(video))] for index, video in enumerate(labels.video_of)]
+    marker = {"color": palette.text, "symbol": "circle"}
+    return _landmarks(map.texts, fast, name="text", marker=marker, names=labels.texts, customdata=data)
 
 
 def _videos(map: Map, labels: MapLabels, palette: Palette, fast: bool) -> Any:
-    return _trace(
-        map.videos,
-        fast,
-        name="video",
-        mode="markers",
-        marker={**_marker(map, palette.video, "square", len(map.videos)), "line": {"color": palette.page, "width": 1}},
-        hovertext=[caption(name) for name in labels.videos],
-        customdata=[["video", index, None, labels.thumbnail(index)] for index in range(len(map.videos))],
-    )
+    data = [["video", index, None, labels.thumbnail(index)] for index in range(len(map.videos))]
+    marker = {"color": palette.video, "symbol": "square", "line": {"color": palette.page, "width": 1}}
+    return _landmarks(map.videos, fast, name="video", marker=marker, names=labels.videos, customdata=data)
 
 
-def _marker(map: Map, colour: str, symbol: str, count: int) -> dict[str, Any]:
-    size = 8 if count <= 100 else 6 if count <= 1_000 else 4
-    return {"color": colour, "symbol": symbol, "size": size - 3 * (map.texts.shape[1] == 3), "opacity": 0.7}
+def _landmarks(points: np.ndarray, fast: bool, marker: dict[str, Any], names: Sequence[str], **settings: Any) -> Any:
+    size = 8 if len(points) <= 100 else 6 if len(points) <= 1_000 else 4
+    marker = {**marker, "size": size - 3 * (points.shape[1] == 3), "opacity": 0.7}
+    return _trace(points, fast, mode="markers", marker=marker, hovertext=[caption(name) for name in names], **settings)
 
 
 def _trajectories(
     map: Map,
     labels: MapLabels,
-    index: np.ndarray,
+    index: Sequence[int],
     palette: Palette,
     fast: bool,
     *,
@@ -231,10 +197,10 @@ def _trajectories(
     size: int = 5,
     opacity: float = 1.0,
 ) -> Any:
-    """Some ways, coloured from the text's colour at their start to the video's at their end."""
+    """Trajectories, coloured from the text's colour at the start to the video's at the end."""
     steps = len(map.paths)
     return _trace(
-        _with_breaks(map.paths[:, index].transpose(1, 0, 2)),
+        _with_breaks(map.paths[:, list(index)].transpose(1, 0, 2)),
         fast,
         name=name,
         mode="lines+markers",
@@ -253,7 +219,7 @@ def _trajectories(
 
 
 def _now(map: Map, labels: MapLabels, moving: Sequence[int], step: int, palette: Palette) -> Any:
-    """Where some ways are at a step."""
+    """The points of trajectories at a step."""
     points = map.paths[step, list(moving)]
     return _trace(
         points,
@@ -278,8 +244,8 @@ def _path_data(labels: MapLabels, path: int, step: int | None) -> list[Any]:
     return ["path", int(path), step, labels.thumbnail(labels.video_of_path(path))]
 
 
-def _rings(map: Map, labels: MapLabels, stands_out: dict[str, list[int]], palette: Palette) -> Any:
-    texts, videos = stands_out["text"], stands_out["video"]
+def _rings(map: Map, labels: MapLabels, highlighted: dict[str, list[int]], palette: Palette) -> Any:
+    texts, videos = highlighted["text"], highlighted["video"]
     flat = map.texts.shape[1] == 2
     return _trace(
         np.concatenate([map.texts[texts], map.videos[videos]]),
@@ -298,7 +264,7 @@ def _rings(map: Map, labels: MapLabels, stands_out: dict[str, list[int]], palett
 
 
 def _set_axes(figure: go.Figure, map: Map) -> None:
-    """One unit is as long on every axis, but on UMAP's, whose coordinates mean nothing."""
+    """Gives all axes one scale, except those of UMAP, whose coordinates have no meaning."""
     free, flat = map.kind == "umap", map.texts.shape[1] == 2
     settings = [
         {"title": {"text": caption(title, 30 if flat else 22, 2)}, "showticklabels": not free} for title in map.axes
@@ -309,13 +275,13 @@ def _set_axes(figure: go.Figure, map: Map) -> None:
         return
     figure.update_layout(xaxis=settings[0], yaxis=settings[1])
     if free:
-        figure.update_layout({f"{axis}_{part}": value for axis in ("xaxis", "yaxis") for part, value in _FREE.items()})
+        figure.update_xaxes(_UNITLESS_AXIS).update_yaxes(_UNITLESS_AXIS)
     else:
         figure.update_yaxes(scaleanchor="x", scaleratio=1)
 
 
 def _controls(steps: int, step: int, redraw: bool) -> dict[str, Any]:
-    """A slider over the frames, and buttons that play and stop them. Three dimensions move by being drawn again."""
+    """A slider over the frames, and buttons to play and stop them. Figures in three dimensions need `redraw`."""
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": redraw}, "transition": {"duration": 0}}
     play = {
         "mode": "immediate",
@@ -337,8 +303,6 @@ def _controls(steps: int, step: int, redraw: bool) -> dict[str, Any]:
         {"label": "Play", "method": "animate", "args": [None, play]},
         {"label": "Stop", "method": "animate", "args": [[None], jump]},
     ]
-    where = {"type": "buttons", "direction": "left", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top"}
-    return {
-        "sliders": [slider],
-        "updatemenus": [{**where, "showactive": False, "pad": {"t": 58, "r": 0}, "buttons": buttons}],
-    }
+    position = {"direction": "left", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "pad": {"t": 58, "r": 0}}
+    menu = {"type": "buttons", **position, "showactive": False, "buttons": buttons}
+    return {"sliders": [slider], "updatemenus": [menu]}

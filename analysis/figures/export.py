@@ -1,4 +1,4 @@
-"""A figure out of the app: its data as a table, and itself as a page of its own."""
+"""Export of figures: the data as a table, and the figure as an HTML page."""
 
 import html
 from typing import Any
@@ -16,24 +16,24 @@ Row = tuple[str, Any, Any, Any, str]
 
 
 def figure_rows(figure: go.Figure) -> tuple[tuple[str, ...], list[Row]]:
-    """All that a figure draws as COLUMNS and rows, one for each point; z is empty where there are two dimensions.
+    """The data of a figure as COLUMNS and rows, one row a point; z is empty in two dimensions.
 
-    `trace` names the panel, where there are several, and the trace. Breaks in a line are left out: what they part has
-    as many points as every other part. A heat map has a row for each cell, with its value as z.
+    `trace` is the name of the trace, after that of the panel if there are several. Breaks between lines are omitted,
+    since all lines of a trace have the same number of points. A heat map has one row a cell, with its value as z.
     """
     return COLUMNS, [row for trace in figure.data for row in _trace_rows(trace)]
 
 
 def as_cell(value: Any) -> Any:
-    """A value as a cell for a spreadsheet: a text that would be taken for a formula gets an apostrophe before it.
+    """A value as a spreadsheet cell, with an apostrophe before texts that would be read as a formula.
 
-    Captions, sentences and file names are anybody's, and a formula may ask an address.
+    Captions, queries and file names are untrusted, and a formula may request an address.
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def figure_html(figure: go.Figure, title: str) -> str:
-    """One page with the figure under its title, which holds all it needs and works without a network."""
+    """A self-contained HTML page with the figure and its title, which works offline."""
     palette = palette_of(figure.layout.meta["theme"])
     description = html.escape(figure.layout.meta["description"])
     drawn = figure.to_html(
@@ -80,13 +80,13 @@ def _trace_rows(trace: Any) -> list[Row]:
     depths = [None] * len(trace.x) if getattr(trace, "z", None) is None else trace.z
     texts = [""] * len(trace.x) if trace.hovertext is None else trace.hovertext
     points = zip(trace.x, trace.y, depths, texts, strict=True)
-    return [(name, _number(x), _number(y), _number(z), as_plain(text)) for x, y, z, text in points if not _is_break(x)]
+    return [
+        (name, _number(x), _number(y), _number(z), as_plain(text))
+        for x, y, z, text in points
+        if x is not None and x == x  # no NaN: it breaks a line
+    ]
 
 
 def _number(value: Any) -> Any:
-    """A number as Python has it, so that a table of any kind can hold it."""
+    """A NumPy number as a Python number, for any kind of table."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_break(value: Any) -> bool:
-    return value is None or value != value

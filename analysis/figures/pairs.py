@@ -1,7 +1,7 @@
-"""Figures of pairs of texts and videos: how far apart they lie, how they score, what closing the gap does to both."""
+"""Figures of text-video pairs: their distances, their scores, and the effect of closing the gap."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,40 +19,23 @@ from analysis.figures.style import (
     small,
     styled,
 )
+from analysis.measures.gap import PairDistances
 
 BINS = 40
-"""The bins of a histogram, over the range of all that it compares."""
+"""Number of bins of a histogram, over the joint range of all its outlines."""
 
 PAIR_TITLES = {"l1": "L1 distance of pairs", "l2": "L2 distance of pairs", "cosine": "Cosine of pairs"}
 
-_NAMED = 24  # texts up to which a heat map has their beginnings beside its rows
-
-
-_DASHES = ("dot", "solid", "dash", "dashdot")  # of outlines: what was there before is dotted
+_MAX_LABELLED = 24  # texts of a heat map with labels on its axes
+_DASHES = ("dot", "solid", "dash", "dashdot")  # of outlines: the first, "before", is dotted
 _COLOUR_BAR = {"thickness": 10, "len": 200, "lenmode": "pixels", "y": 1, "yanchor": "top", "outlinewidth": 0}
 
 
-class PairDistances(Protocol):
-    """Distances and cosines (N,) of pairs of unit vectors."""
-
-    @property
-    def l1(self) -> np.ndarray:
-        """Sums of absolute differences (N,)."""
-
-    @property
-    def l2(self) -> np.ndarray:
-        """Euclidean distances (N,)."""
-
-    @property
-    def cosine(self) -> np.ndarray:
-        """Cosines (N,)."""
-
-
 def pair_histograms(distances: Mapping[str, PairDistances], theme: str = "light") -> go.Figure:
-    """How pairs' L1, L2 and cosine are distributed, one outline for each name (such as before and after).
+    """Histograms of the L1, L2 and cosine of pairs, with one outline for each name (such as before and after).
 
-    All of a panel share their bins. The trace of an outline holds the bins' left edges and counts, and the last edge
-    with 0. A dashed line stands at the mean.
+    All outlines of a panel have the same bins. Their traces have the bins' left edges and counts, and the last edge
+    with 0. A dashed line marks the mean.
     """
     palette = palette_of(theme)
     measured = {key: {name: np.asarray(getattr(pair, key)) for name, pair in distances.items()} for key in PAIR_TITLES}
@@ -68,33 +51,34 @@ def pair_histograms(distances: Mapping[str, PairDistances], theme: str = "light"
             for trace in (outline, mean):
                 figure.add_trace(trace.update(legendgroup=name, meta=PAIR_TITLES[key]), **place(panel))
         figure.update_yaxes(title_text="pairs", rangemode="tozero", **place(panel))
-    shown = "; ".join(f"{PAIR_TITLES[key]}: mean {_means(values)}" for key, values in measured.items())
-    return styled(figure, theme, "pairs", f"Histograms of the distances of pairs of text and video. {shown}.", height)
+    means = "; ".join(f"{PAIR_TITLES[key]}: mean {_means(values)}" for key, values in measured.items())
+    return styled(figure, theme, "pairs", f"Histograms of the distances of pairs of text and video. {means}.", height)
 
 
 def similarity_heat_map(scores: np.ndarray, names: Sequence[str], theme: str = "light") -> go.Figure:
-    """Cosines (B, B) of texts (rows) with videos (columns) under the names of their pairs.
+    """Cosines (B, B) of texts (rows) with videos (columns), labelled with the names of the pairs.
 
-    Boxes mark the pairs themselves, on the diagonal; a dot marks the highest cosine of each row.
+    Boxes mark the pairs on the diagonal, and dots the highest cosine of each row.
     """
     palette = palette_of(theme)
     size = len(scores)
-    places = np.arange(size)
+    indices = np.arange(size)
     corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [np.nan, np.nan]])
-    boxes = (places[:, None, None] + corners).reshape(-1, 2)
+    boxes = (indices[:, None, None] + corners).reshape(-1, 2)
     highest = scores.argmax(axis=1)
     labels = [caption(name, lines=2) for name in names]
     heat = go.Heatmap(
         name="cosine",
         z=scores,
-        x=places,
-        y=places,
+        x=indices,
+        y=indices,
         colorscale="Cividis",
         colorbar={"title": "cosine", **_COLOUR_BAR},
         hovertext=[[f"text: {row}<br>video: {column}" for column in labels] for row in labels],
         hovertemplate="%{hovertext}<br>cosine %{z:.3f}<extra></extra>",
     )
-    width = 4 if size <= _NAMED else 2
+    labelled = size <= _MAX_LABELLED
+    width = 4 if labelled else 2
     own = go.Scatter(
         name="own video",
         x=boxes[:, 0],
@@ -106,29 +90,29 @@ def similarity_heat_map(scores: np.ndarray, names: Sequence[str], theme: str = "
     best = go.Scatter(
         name="highest of the text",
         x=highest,
-        y=places,
+        y=indices,
         mode="markers",
         marker={"color": palette.page, "size": 1 + width, "line": {"color": palette.ink, "width": 1}},
         hoverinfo="skip",
     )
     figure = go.Figure([heat, own, best])
-    # A light line along the dark one, or the reverse: no single colour stands out from all of the scale.
+    # A light line on the dark one, or the reverse, since no single colour contrasts with the whole scale.
     outline = " ".join(
-        f"M{a},{a} L{b},{a} L{b},{b} L{a},{b} Z" for a, b in zip(places - 0.5, places + 0.5, strict=True)
+        f"M{a},{a} L{b},{a} L{b},{b} L{a},{b} Z" for a, b in zip(indices - 0.5, indices + 0.5, strict=True)
     )
     figure.add_shape(type="path", path=outline, line={"color": palette.page, "width": width / 3}, layer="above")
-    labelled = size <= _NAMED
     ticks: dict[str, Any] = {"showgrid": False, "showline": False, "ticks": "", "showticklabels": labelled}
     if labelled:
-        ticks |= {"tickvals": places, "ticktext": [shortened(name, 14) for name in names]}
+        ticks |= {"tickvals": indices, "ticktext": [shortened(name, 14) for name in names]}
     ends = [-0.5, size - 0.5]
     figure.update_xaxes(title_text="video", tickangle=-60, range=ends, constrain="domain", **ticks)
     figure.update_yaxes(
         title_text="text", range=ends[::-1], scaleanchor="x", constrain="domain", constraintoward="top", **ticks
     )
-    right = int((highest == places).sum())
+    correct = int((highest == indices).sum())
     description = (
-        f"Cosines of {size} texts with their {size} videos: {right} texts have their own, on the diagonal, highest."
+        f"Cosines of {size} texts with their {size} videos: {correct} texts have the highest cosine with their own "
+        "video, on the diagonal."
     )
     return styled(figure, theme, "similarities", description, 560)
 
@@ -140,11 +124,11 @@ def gap_shift(
     theme: str = "light",
     marked: float | None = None,
 ) -> go.Figure:
-    """What closing the gap by arithmetic does: the distance of the centroids, in the full space, and R@1 in percent.
+    """The distance of the centroids, in the full space, and R@1 in percent while arithmetic closes the gap.
 
     Args:
-        fractions: of the gap that is closed, 1 for all of it.
-        marked: the fraction that a line marks.
+        fractions: the closed shares of the gap, 1 for all of it.
+        marked: a fraction to mark with a line.
     """
     palette = palette_of(theme)
     figure, height = panels(["Distance of the centroids", "R@1, text to video (%)"], panel_height=170, legend=False)
@@ -166,7 +150,7 @@ def gap_shift(
 def _outline(
     name: str, edges: np.ndarray, counts: np.ndarray, mean: float, highest: int, index: int, palette: Palette
 ) -> tuple[go.Scatter, go.Scatter]:
-    """A histogram's outline, lightly filled, and its mean."""
+    """A histogram's filled outline, and a line at its mean."""
     colours = (palette.muted, *palette.series)
     colour = colours[index % len(colours)]
     outline = go.Scatter(

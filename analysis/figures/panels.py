@@ -1,4 +1,4 @@
-"""Panels: a figure with its heading and how far to trust it, as the page and the report show them."""
+"""Panels: figures with a heading and a note, as the page and the report show them."""
 
 import csv
 import io
@@ -16,14 +16,14 @@ from analysis.figures.style import dark_colours
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure and what is said of it.
+    """A figure with a heading and a note.
 
     Attributes:
-        name: of its files.
+        name: the name of its files.
         heading: what it shows.
-        note: how to read it, and how far.
-        draw: the figure, given `theme="light"` or `theme="dark"`.
-        wide: whether it takes the whole width.
+        note: how to read it, and its limits.
+        draw: draws the figure, given `theme="light"` or `theme="dark"`.
+        wide: whether it spans the whole width.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Panel:
 
     @property
     def csv(self) -> str:
-        """The data of the figure as CSV, which a spreadsheet opens: it holds no formulas."""
+        """The data of the figure as CSV without formulas, safe for spreadsheets."""
         columns, rows = figure_rows(self.figure)
         text = io.StringIO()
         writer = csv.writer(text)
@@ -48,7 +48,7 @@ class Panel:
         return text.getvalue()
 
     def as_dict(self) -> dict[str, Any]:
-        """The panel as web/panels.js takes it: the figure in the light theme, and what its colours are in the dark."""
+        """The input of web/panels.js: the panel with its light figure, and the dark colour for each light one."""
         return {
             "name": self.name,
             "heading": self.heading,

@@ -1,4 +1,4 @@
-"""Figures against the step: measures of the gap, retrieval, what happens to texts on their way, who overtakes whom."""
+"""Figures by step: gap measures, retrieval, path measures, and the ranks of videos."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ PATH_TITLES = {
     "gap_closed": "Share of the gap closed",
     "rank": "Rank of own video",
 }
-"""What the panels of `path_measures` are called."""
+"""Titles of the path measures."""
 
 _RANKS = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]
 _BUMP_HEIGHT, _BUMP_MARGIN = 460, {"l": 48, "r": 140, "t": 20, "b": 52}  # pixels
@@ -47,21 +47,24 @@ def measure_curves(
     name: str = "DITS",
     other: Mapping[str, Sequence[StepReport]] | None = None,
 ) -> go.Figure:
-    """Measures of the gap (names in MEASURES to titles) at every step, for one method or several.
+    """Gap measures (a mapping of names in MEASURES to titles) at every step, for one method or several.
 
-    Where methods take different numbers of steps, x is the share of their way.
+    If the methods have different numbers of steps, x is the share of the trajectory.
     """
     palette = palette_of(theme)
     methods = {name: reports, **(other or {})}
     figure, height = panels([_title(title) for title in measures.values()], columns=2, legend=len(methods) > 1)
-    aligned = len({len(steps) for steps in methods.values()}) == 1
+    same_steps = len({len(steps) for steps in methods.values()}) == 1
     for panel, (field, title) in enumerate(measures.items()):
         for index, (method, steps) in enumerate(methods.items()):
-            where = np.arange(len(steps)) if aligned else np.linspace(0, 1, len(steps))
-            line = curve(where, [report.gap[field] for report in steps], method, index, palette)
+            x = np.arange(len(steps)) if same_steps else np.linspace(0, 1, len(steps))
+            line = curve(x, [report.gap[field] for report in steps], method, index, palette)
             line.update(showlegend=panel == 0 and len(methods) > 1, legendgroup=method, meta=title)
             figure.add_trace(line, **place(panel, 2))
-    figure.update_xaxes(step_axis(len(reports), ticks=5) if aligned else _share_axis())
+    shares = {"tickvals": [0.0, 0.25, 0.5, 0.75, 1.0], "ticktext": ["t", "", "50%", "", "v₀"]}
+    figure.update_xaxes(
+        step_axis(len(reports), ticks=5) if same_steps else {"title": "share of the trajectory", **shares}
+    )
     figure.update_yaxes(nticks=5)
     changes = "; ".join(
         f"{title} from {reports[0].gap[field]:.3f} to {reports[-1].gap[field]:.3f}" for field, title in measures.items()
@@ -71,7 +74,7 @@ def measure_curves(
 
 
 def retrieval_curve(reports: Sequence[StepReport], theme: str = "light") -> go.Figure:
-    """R@1, R@5 and R@10 of text-to-video retrieval when the point at each step stands for the text."""
+    """Text-to-video R@1, R@5 and R@10 at every step, with the step's points as queries."""
     palette = palette_of(theme)
     recalls = {
         "R@10": [report.t2v.r10 for report in reports],
@@ -82,13 +85,13 @@ def retrieval_curve(reports: Sequence[StepReport], theme: str = "light") -> go.F
     for index, (name, values) in enumerate(recalls.items()):
         figure.add_trace(curve(np.arange(len(reports)), values, name, index, palette))
     figure.update_xaxes(step_axis(len(reports)))
-    figure.update_yaxes(title_text="own video among the first (% of texts)", range=[0, 102])
+    figure.update_yaxes(title_text="recall (% of texts)", range=[0, 102])
     changes = ", ".join(f"{name} from {values[0]:.1f} to {values[-1]:.1f}" for name, values in recalls.items())
     return styled(figure, theme, "retrieval-by-step", f"Recall in percent at every step: {changes}.", 380)
 
 
 def path_bands(measured: Mapping[str, np.ndarray], theme: str = "light") -> go.Figure:
-    """Path measures (S, N) over all texts at every step: the median, and between which quantiles texts lie."""
+    """Median and quantile bands of path measures (S, N) over the texts at every step."""
     palette = palette_of(theme)
     titles = {name: PATH_TITLES.get(name, name) for name in measured}
     figure, height = panels([_title(title) for title in titles.values()], columns=2)
@@ -104,11 +107,11 @@ def path_bands(measured: Mapping[str, np.ndarray], theme: str = "light") -> go.F
     )
     texts = next(iter(measured.values())).shape[1]
     description = f"Quantile bands over {texts} texts at every step, from t to v₀. Medians: {changes}."
-    return styled(figure, theme, "ways-by-step", description, height)
+    return styled(figure, theme, "trajectories-by-step", description, height)
 
 
 def query_curves(measured: Mapping[str, np.ndarray], text: int, theme: str = "light") -> go.Figure:
-    """Path measures (S, N) of one text at every step: its cosines, the share of the gap closed, the lengths of steps.
+    """Path measures (S, N) of one text at every step: its cosines, the share of the gap closed, the step lengths.
 
     Raises:
         InputError: there is no such text.
@@ -118,7 +121,7 @@ def query_curves(measured: Mapping[str, np.ndarray], text: int, theme: str = "li
     if not 0 <= text < texts:
         raise InputError(f"There is no text {text}: {texts} are measured, counted from 0.")
     column = {name: values[:, text] for name, values in measured.items()}
-    where = np.arange(steps)
+    x = np.arange(steps)
     figure, height = panels(["Cosine with", PATH_TITLES["gap_closed"], PATH_TITLES["step_length"]], panel_height=150)
     cosines = {
         "the text": ("cosine_to_start", palette.text),
@@ -126,16 +129,16 @@ def query_curves(measured: Mapping[str, np.ndarray], text: int, theme: str = "li
         "the best other": ("cosine_to_distractor", palette.muted),
     }
     for index, (name, (key, colour)) in enumerate(cosines.items()):
-        figure.add_trace(curve(where, column[key], name, index, palette, colour).update(meta="Cosine"), **place(0))
+        figure.add_trace(curve(x, column[key], name, index, palette, colour).update(meta="Cosine"), **place(0))
     for panel, key in ((1, "gap_closed"), (2, "step_length")):
-        line = curve(where, column[key], PATH_TITLES[key], 0, palette, palette.ink)
+        line = curve(x, column[key], PATH_TITLES[key], 0, palette, palette.ink)
         figure.add_trace(line.update(showlegend=False), **place(panel))
         figure.update_yaxes(**_path_axis(key), **place(panel))
     figure.update_xaxes(step_axis(steps))
     own, best = column["cosine_to_target"], column["cosine_to_distractor"]
     description = (
         f"One text at every step, from t to v₀: its cosine with its own video goes from {own[0]:.3f} to {own[-1]:.3f}, "
-        f"with the best other video from {best[0]:.3f} to {best[-1]:.3f}; the share of the gap that is closed at v₀ is "
+        f"with the best other video from {best[0]:.3f} to {best[-1]:.3f}; the share of the gap closed at v₀ is "
         f"{column['gap_closed'][-1]:.1%}."
     )
     return styled(figure, theme, "text-by-step", description, height)
@@ -144,20 +147,20 @@ def query_curves(measured: Mapping[str, np.ndarray], text: int, theme: str = "li
 def bump_chart(
     ranks: np.ndarray, names: Sequence[str], *, top: int = 8, chosen: int | None = None, theme: str = "light"
 ) -> go.Figure:
-    """Ranks (S, V) at every step, of the videos that are among the first `top` at any step and of the chosen one.
+    """Ranks (S, V) at every step of the chosen video, and of all that are among the first `top` at any step.
 
-    Those that end among the first are named where they end. Customdata is ["video", index, step], as on a map.
+    Videos that end among the first are labelled. Customdata is ["video", index, step], as on a map.
     """
     palette = palette_of(theme)
     steps = len(ranks)
     drawn = [
         int(video) for video in np.argsort(ranks[-1], kind="stable") if video == chosen or ranks[:, video].min() <= top
     ]
-    named = [video for video in drawn if video == chosen or ranks[-1, video] <= top]
-    looks = {video: _bump_look(place, video == chosen, palette) for place, video in enumerate(named)}
-    passing = {"mode": "lines", "line": {"color": faint(palette.muted, 0.5), "width": 1}}
+    labelled = [video for video in drawn if video == chosen or ranks[-1, video] <= top]
+    styles = {video: _bump_style(index, video == chosen, palette) for index, video in enumerate(labelled)}
+    unlabelled = {"mode": "lines", "line": {"color": faint(palette.muted, 0.5), "width": 1}}
     figure = go.Figure()
-    for video in reversed(drawn):  # what is drawn last lies on top
+    for video in reversed(drawn):  # the last trace is on top
         label = caption(names[video])
         figure.add_trace(
             go.Scatter(
@@ -170,12 +173,13 @@ def bump_chart(
                 ],
                 hovertemplate="%{hovertext}<extra></extra>",
                 customdata=[["video", video, step] for step in range(steps)],
-                **looks.get(video, passing),
+                **styles.get(video, unlabelled),
             )
         )
     worst = int(ranks[:, drawn].max())
     logarithmic = worst > 2 * top
-    _name_ends(figure, [(int(ranks[-1, video]), names[video], looks[video]) for video in named], worst, logarithmic)
+    ends = [(int(ranks[-1, video]), names[video], styles[video]["line"]["color"]) for video in labelled]
+    _label_ends(figure, ends, worst, logarithmic)
     figure.update_xaxes(step_axis(steps))
     figure.update_yaxes(
         title_text="rank (logarithmic)" if logarithmic else "rank",
@@ -184,15 +188,12 @@ def bump_chart(
         tickvals=[rank for rank in _RANKS if rank <= worst] if logarithmic else np.arange(1, worst + 1),
     )
     first, last = (names[int(row.argmin())] for row in (ranks[0], ranks[-1]))
-    description = f"Ranks of {len(drawn)} videos at every step; first is {first} at the text and {last} at v₀."
+    description = f"Ranks of {len(drawn)} videos at every step. The first is {first} at the text and {last} at v₀."
     return styled(figure, theme, "ranks-by-step", description, _BUMP_HEIGHT, showlegend=False, margin=_BUMP_MARGIN)
 
 
-def _bump_look(index: int, chosen: bool, palette: Palette) -> dict[str, Any]:
-    """Thick and in the videos' colour what is chosen; colours, dashes and markers tell the others apart.
-
-    Where a colour comes again it has other dashes.
-    """
+def _bump_style(index: int, chosen: bool, palette: Palette) -> dict[str, Any]:
+    """A thick line in the videos' colour for the chosen video; others differ in colour, dashes and markers."""
     others = (*palette.series, palette.text)
     colour = palette.video if chosen else others[index % len(others)]
     dash = "solid" if chosen else DASHES[(index // len(others)) % len(DASHES)]
@@ -206,20 +207,18 @@ def _bump_look(index: int, chosen: bool, palette: Palette) -> dict[str, Any]:
 
 
 def _rank_range(worst: int, logarithmic: bool) -> list[float]:
-    """From the worst rank at the bottom to the first on top."""
+    """The axis range, with the worst rank at the bottom and the first at the top."""
     return [float(np.log10(worst * 1.1)), float(np.log10(0.9))] if logarithmic else [worst + 0.5, 0.5]
 
 
-def _name_ends(
-    figure: go.Figure, ends: Sequence[tuple[int, str, dict[str, Any]]], worst: int, logarithmic: bool
-) -> None:
-    """Names beside the last step, from the first rank downwards, none over another."""
-    bottom, up = _rank_range(worst, logarithmic)
-    pixels = (_BUMP_HEIGHT - _BUMP_MARGIN["t"] - _BUMP_MARGIN["b"]) / (bottom - up)
+def _label_ends(figure: go.Figure, ends: Sequence[tuple[int, str, str]], worst: int, logarithmic: bool) -> None:
+    """Adds labels (rank, name, colour) beside the last step, from the first rank downwards, without overlaps."""
+    bottom, top = _rank_range(worst, logarithmic)
+    pixels = (_BUMP_HEIGHT - _BUMP_MARGIN["t"] - _BUMP_MARGIN["b"]) / (bottom - top)
     free = -np.inf
-    for rank, name, look in ends:
+    for rank, name, colour in ends:
         at = float(np.log10(rank)) if logarithmic else float(rank)
-        below = max((at - up) * pixels, free)
+        below = max((at - top) * pixels, free)
         free = below + _LABEL_HEIGHT
         figure.add_annotation(
             x=1,
@@ -227,25 +226,22 @@ def _name_ends(
             xanchor="left",
             xshift=8,
             y=at,
-            yshift=(at - up) * pixels - below,
+            yshift=(at - top) * pixels - below,
             text=f"{rank} {shortened(name)}",
-            font={"size": 11, "color": look["line"]["color"]},
+            font={"size": 11, "color": colour},
             showarrow=False,
         )
 
 
 def _band_traces(quantiles: np.ndarray, palette: Palette) -> list[go.Scatter]:
-    """Quantiles (5, S), from the lowest to the highest, as two bands and the median.
-
-    A band is drawn along its lower end and back along its upper one.
-    """
-    where = np.arange(quantiles.shape[1])
+    """Quantiles (5, S), from the lowest to the highest, as two filled bands and the median."""
+    x = np.arange(quantiles.shape[1])
     traces = []
     for low, opacity in ((0, 0.18), (1, 0.32)):
         share = QUANTILES[-1 - low] - QUANTILES[low]
         traces.append(
             go.Scatter(
-                x=np.concatenate([where, where[::-1]]),
+                x=np.concatenate([x, x[::-1]]),
                 y=np.concatenate([quantiles[low], quantiles[-1 - low][::-1]]),
                 name=f"{share:.0%} of texts",
                 mode="lines",
@@ -255,7 +251,7 @@ def _band_traces(quantiles: np.ndarray, palette: Palette) -> list[go.Scatter]:
                 hoverinfo="skip",
             )
         )
-    median = curve(where, quantiles[2], "median", 0, palette)
+    median = curve(x, quantiles[2], "median", 0, palette)
     median.hovertemplate = "%{hovertext}<extra></extra>"
     median.hovertext = [
         f"median {middle:.3g}<br>50% of texts {lower:.3g} to {upper:.3g}<br>90% of texts {lowest:.3g} to {highest:.3g}"
@@ -270,11 +266,6 @@ def _path_axis(name: str) -> dict[str, Any]:
     return {"tickformat": ".1%", "nticks": 5} if name == "gap_closed" else {"nticks": 5}
 
 
-def _share_axis() -> dict[str, Any]:
-    shares = [0.0, 0.25, 0.5, 0.75, 1.0]
-    return {"title": "share of the way", "tickvals": shares, "ticktext": ["t", "", "50%", "", "v₀"]}
-
-
 def _title(text: str) -> str:
-    """The title of one of two panels side by side, which a telephone still shows."""
+    """The title of one of two panels side by side, short enough for a phone."""
     return caption(text, 18, 2)

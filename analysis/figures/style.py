@@ -1,4 +1,4 @@
-"""The look of every figure: colours that colour-blind readers tell apart, light and dark themes, hostile text."""
+"""The style of all figures: colour-blind safe palettes, light and dark themes, escaping of untrusted text."""
 
 import html
 import textwrap
@@ -13,34 +13,34 @@ from plotly.subplots import make_subplots
 from dits.common.errors import InputError
 
 CONFIG = {"displaylogo": False, "responsive": True}
-"""What plotly.js is told wherever a figure is drawn."""
+"""The plotly.js configuration of all figures."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""What series differ in besides their colour."""
+"""Series differ in these as well as in colour."""
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _CLEAR = "rgba(0,0,0,0)"
-_PANEL_HEIGHT = 128  # pixels of the axes of one of several panels
-_PANEL_GAP = 88  # pixels between two rows of them, for tick labels and titles
-_MANY_STEPS = 30  # above which curves have no markers
+_PANEL_HEIGHT = 128  # pixels of the axes of a panel
+_PANEL_GAP = 88  # pixels between two rows of panels, for tick labels and titles
+_MANY_STEPS = 30  # steps above which curves have no markers
 
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one theme, after Okabe and Ito (2008).
+    """The colours of a theme, after Okabe and Ito (2008).
 
-    All but `grid` stand out from the page by 3 to 1 at least (WCAG 2.1, 1.4.11).
+    All but `grid` have a contrast of at least 3 to 1 with the page (WCAG 2.1, 1.4.11).
 
     Attributes:
-        page: what the figure is made to lie on; its own background is clear.
-        ink: of words and of what is chosen.
-        muted: of what stays in the background, and of what was there before.
-        grid: of grid lines.
-        text: of texts.
-        between: of a step half-way from text to video.
-        video: of videos.
-        series: of methods, and of what came after.
+        page: the page behind the figure, whose own background is transparent.
+        ink: labels and chosen points.
+        muted: background elements, and values before a change.
+        grid: grid lines.
+        text: texts.
+        between: the middle step between text and video.
+        video: videos.
+        series: methods, and values after a change.
     """
 
     page: str
@@ -94,12 +94,12 @@ def palette_of(theme: str) -> Palette:
 
 
 def dark_colours() -> dict[str, str]:
-    """The colour of the dark theme for each of the light one, which is all that the themes differ in."""
+    """The dark theme's colour for each light colour. The themes do not differ otherwise."""
     return dict(zip(_colours(PALETTES["light"]), _colours(PALETTES["dark"]), strict=True))
 
 
 def styled(figure: go.Figure, theme: str, name: str, description: str, height: int, **layout: Any) -> go.Figure:
-    """The figure in the look of all: `name` is for files, `description` for those who cannot see it."""
+    """The figure in the common style. `name` is for files, `description` for readers who cannot see the figure."""
     return figure.update_layout(
         template=_template(palette_of(theme)),
         meta={"name": name, "description": description, "theme": theme},
@@ -111,9 +111,9 @@ def styled(figure: go.Figure, theme: str, name: str, description: str, height: i
 def panels(
     titles: Sequence[str], columns: int = 1, panel_height: int = _PANEL_HEIGHT, legend: bool = True
 ) -> tuple[go.Figure, int]:
-    """Axes under titles (plotly's markup), row by row, and the height of the whole in pixels.
+    """A figure of panels with titles (plotly's markup), row by row, and its height in pixels.
 
-    Side by side are two at most, which a telephone still shows.
+    Use at most two columns, which a phone can still show.
     """
     rows = -(-len(titles) // columns)
     inner = rows * panel_height + (rows - 1) * _PANEL_GAP
@@ -132,25 +132,25 @@ def panels(
 
 
 def place(panel: int, columns: int = 1) -> dict[str, int]:
-    """The row and column of a panel counted from 0, as plotly counts them."""
+    """Plotly's row and column of a panel, which is counted from 0."""
     return {"row": panel // columns + 1, "col": panel % columns + 1}
 
 
 def step_names(count: int) -> list[str]:
-    """What the S points of a way are called: t, then their number, and v₀ at last."""
+    """The names of the S points of a trajectory: t, the numbers of the steps, and v₀."""
     return ["t", *(str(step) for step in range(1, count - 1)), "v₀"][:count]
 
 
 def step_axis(count: int, title: str = "step", ticks: int = 6) -> dict[str, Any]:
-    """An x axis over the S points of a way."""
+    """An x axis for the S points of a trajectory."""
     stride = max(1, -(-(count - 1) // (ticks - 1)))
-    shown = [*(step for step in range(0, count - 1, stride) if step <= count - 1 - stride), count - 1]
+    ticked = [*(step for step in range(0, count - 1, stride) if step <= count - 1 - stride), count - 1]
     names = step_names(count)
     margin = 0.04 * max(count - 1, 1)
     return {
         "title": title,
-        "tickvals": shown,
-        "ticktext": [names[step] for step in shown],
+        "tickvals": ticked,
+        "ticktext": [names[step] for step in ticked],
         "range": [-margin, count - 1 + margin],
     }
 
@@ -158,7 +158,7 @@ def step_axis(count: int, title: str = "step", ticks: int = 6) -> dict[str, Any]
 def curve(
     x: np.ndarray, y: Sequence[float] | np.ndarray, name: str, index: int, palette: Palette, colour: str | None = None
 ) -> go.Scatter:
-    """A line whose colour, dashes and markers all tell it from those of another index."""
+    """A line whose colour, dashes and markers all depend on its index."""
     colour = colour or palette.series[index % len(palette.series)]
     return go.Scatter(
         x=x,
@@ -171,29 +171,29 @@ def curve(
 
 
 def caption(text: str, width: int = 44, lines: int = 6) -> str:
-    """Anybody's text for plotly, which reads a subset of HTML: wrapped, at most so many lines, every sign itself."""
+    """Untrusted text for plotly, which reads a subset of HTML: escaped, and wrapped to at most `lines` lines."""
     wrapped = textwrap.wrap(_plain(text), width, max_lines=lines, placeholder=" …")
     return "<br>".join(html.escape(line) for line in wrapped)
 
 
 def shortened(text: str, characters: int = 18) -> str:
-    """The text's beginning on one line, for plotly, as a label beside a point or an axis."""
+    """The beginning of an untrusted text on one line, escaped for plotly, as a label of a point or an axis."""
     plain = _plain(text)
     return html.escape(plain if len(plain) <= characters else plain[: characters - 1].rstrip() + "…")
 
 
 def small(text: str) -> str:
-    """Anybody's text in smaller letters, for plotly."""
+    """Untrusted text in small type, for plotly."""
     return f'<span style="font-size:11px">{caption(text, 60, 2)}</span>'
 
 
 def as_plain(markup: str) -> str:
-    """What a reader sees of `caption`, on one line."""
+    """The plain text of `caption`'s markup, on one line."""
     return html.unescape(markup.replace("<br>", " "))
 
 
 def faint(colour: str, opacity: float) -> str:
-    """A colour "#rrggbb" that what is behind shines through."""
+    """A colour "#rrggbb" with an opacity."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -204,8 +204,8 @@ def _colours(palette: Palette) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Without line breaks, what turns the direction of writing or cannot be seen, and what UTF-8 has no bytes for."""
-    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+    """The text on one line, without invisible or bidirectional control characters and unencodable surrogates."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def _template(palette: Palette) -> go.layout.Template:

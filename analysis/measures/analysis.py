@@ -1,4 +1,4 @@
-"""Everything that is measured on a flow: the gap at every step, beside the retrieval at that step."""
+"""The analysis of a flow: the modality gap and the retrieval metrics at every step."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from analysis.flow import Flow, cosine_scores
 from analysis.measures.bootstrap import gap_intervals
 from analysis.measures.gap import MEASURES, centroid_gap, shift_along_gap
-from analysis.measures.points import sampled
+from analysis.measures.points import sample_size
 from analysis.measures.trajectory import (
     PATH_MEASURES,
     QUANTILES,
     StepReport,
     bands,
-    followed,
     largest_step_share,
     path_measures,
     ranks_at,
+    sample_texts,
     step_reports,
 )
 from dits.common.errors import require
@@ -33,11 +33,11 @@ SHIFTS = tuple(round(share / 10, 1) for share in range(11))
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What is measured.
+    """Settings of an analysis.
 
     Attributes:
-        resamples: bootstrap resamples of the videos; 0 leaves the intervals out.
-        seed: of the bootstrap and of whatever is sampled.
+        resamples: number of bootstrap resamples of the videos; 0 omits the intervals.
+        seed: the seed of the bootstrap and of all random samples.
     """
 
     resamples: int = 1000
@@ -49,11 +49,11 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class Shift:
-    """What closing a share of the mean gap by arithmetic does (Liang et al. 2022).
+    """The effect of closing a share of the mean gap by arithmetic (Liang et al. 2022).
 
     Attributes:
-        share: of the gap that is closed.
-        centroid_distance: what is left of it, after normalising again.
+        share: the share of the gap that is closed.
+        centroid_distance: the distance of the centroids that remains after normalising again.
         cosine: mean cosine of the pairs.
         t2v: text-to-video metrics by the cosine.
     """
@@ -66,36 +66,36 @@ class Shift:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was measured on a flow, or on several that differ in the seed of their noise.
+    """The results for one flow, or for several that differ only in the seed of their noise.
 
     Attributes:
-        flows: what was analysed, each with the text as its first point.
-        reports: for each flow, a report of each of its steps.
-        paths: of the first flow, every path measure (S, N), of the texts that were followed.
-        followed: the first flow's texts that were ranked and followed: all, or a sample.
-        intervals: 95 % bootstrap intervals of the first flow's measures, by step: the first and the last.
-        shifts: what arithmetic does to the same pairs.
+        flows: the analysed flows; every trajectory starts at its text.
+        reports: for each flow, one report a step.
+        paths: every path measure (S, N) of `sample`.
+        sample: the texts of the first flow for ranking and path measures: all, or a random sample.
+        intervals: 95 % bootstrap intervals of the first flow's measures at its first and last step, by step.
+        shifts: the effect of arithmetic shifts on `sample`.
     """
 
     flows: tuple[Flow, ...]
     reports: tuple[list[StepReport], ...]
     paths: dict[str, np.ndarray]
-    followed: Flow
+    sample: Flow
     intervals: dict[int, dict[str, tuple[float, float]]]
     shifts: list[Shift]
 
     @property
     def flow(self) -> Flow:
-        """The first flow: the one that is drawn."""
+        """The first flow, which the figures show."""
         return self.flows[0]
 
     def as_dict(self) -> dict[str, Any]:
         """The analysis as JSON values.
 
-        `steps` has one entry for each point of the way, the text itself being the first and v_0 the last: every measure
-        of `analysis.measures.gap.MEASURES`, text-to-video metrics under `t2v`, and under `path` mean and quantiles of
-        what PATH_MEASURES names (a single video has no distractor). The first and the last have `intervals`. With
-        several flows the measures and metrics are means over them, and every step has `spread`, their standard
+        `steps` has one entry for each point of the trajectory, from the text to v_0: all of
+        `analysis.measures.gap.MEASURES`, text-to-video metrics under `t2v`, and mean and quantiles of PATH_MEASURES
+        under `path` (without the distractor's cosine if there is a single video). The first and the last entry have
+        `intervals`. With several flows, measures and metrics are means over the flows, and `spread` has their standard
         deviations.
         """
         flow = self.flow
@@ -116,45 +116,51 @@ class Analysis:
             "videos": len(flow.videos),
             "video_side": flow.video_side,
             "noise_seeds": len(self.flows),
-            "sampled": _sampled(flow, self.followed),
+            "sampled": _sample_sizes(flow, self.sample),
             "measures": {name: measure.as_dict() for name, measure in MEASURES.items()},
             "path_measures": PATH_MEASURES,
             "quantiles": list(QUANTILES),
             "steps": steps,
-            "largest_step_share": float(np.median(largest_step_share(self.followed.points))),
+            "largest_step_share": float(np.median(largest_step_share(self.sample.points))),
             "mean_shift": [asdict(shift) | {"t2v": shift.t2v.as_dict()} for shift in self.shifts],
         }
 
 
 def analyse(flows: Sequence[Flow], config: ReportConfig | None = None) -> Analysis:
-    """Measures a flow, or several that differ in the seed of their noise.
+    """Measure a flow, or several that differ only in the seed of their noise.
 
     Raises:
         InputError: there is no flow, or its embeddings cannot be measured (see `gap_measures`).
     """
     config = config or ReportConfig()
     require(len(flows) > 0, "There is nothing to analyse: give at least one flow.")
-    flows = [flow.from_text() for flow in flows]
+    flows = [flow.starting_at_text() for flow in flows]
     first = flows[0]
-    kept = followed(first, config.seed)
-    paths = path_measures(kept)
-    others = [step_reports(flow, path_measures(followed(flow, config.seed))) for flow in flows[1:]]
+    sample = sample_texts(first, config.seed)
+    paths = path_measures(sample)
+    others = [step_reports(flow, path_measures(sample_texts(flow, config.seed))) for flow in flows[1:]]
     return Analysis(
         flows=tuple(flows),
         reports=(step_reports(first, paths), *others),
         paths=paths,
-        followed=kept,
-        intervals=_intervals(first, config),
-        shifts=mean_shift(kept),
+        sample=sample,
+        intervals={
+            step: gap_intervals(
+                first.points[step], first.own_videos, first.video_of, resamples=config.resamples, seed=config.seed
+            )
+            for step in sorted({0, len(first.points) - 1})
+            if config.resamples
+        },
+        shifts=mean_shift(sample),
     )
 
 
 @torch.inference_mode()
 def mean_shift(flow: Flow) -> list[Shift]:
-    """The gap closed by arithmetic, both clouds moved towards each other along it and normalised again.
+    """The effect of each of SHIFTS, as a baseline for a sampler.
 
-    For each of SHIFTS; the videos of the gallery move as the videos of the pairs do. What a sampler does to the gap is
-    to be held against this.
+    Both clouds move towards each other along the mean gap and are normalised again. The videos of the gallery move as
+    the videos of the pairs do.
     """
     gap = centroid_gap(flow.queries, flow.own_videos).to(flow.videos)
     gallery = F.normalize(flow.videos, dim=-1)
@@ -173,37 +179,27 @@ def mean_shift(flow: Flow) -> list[Shift]:
     return rows
 
 
-def _intervals(flow: Flow, config: ReportConfig) -> dict[int, dict[str, tuple[float, float]]]:
-    if not config.resamples:
-        return {}
-    return {
-        step: gap_intervals(
-            flow.points[step], flow.own_videos, flow.video_of, resamples=config.resamples, seed=config.seed
-        )
-        for step in sorted({0, len(flow.points) - 1})
-    }
-
-
 def _step(runs: list[StepReport]) -> dict[str, Any]:
-    """One step's values, averaged over runs; their standard deviations under `spread`, where there are several."""
+    """One step's values, averaged over several runs, with their standard deviations under `spread`."""
     values = [{**run.gap, "t2v": run.t2v.as_dict()} for run in runs]
-    place = {"step": runs[0].step, "timestep": runs[0].timestep}
+    numbers = {"step": runs[0].step, "timestep": runs[0].timestep}
     if len(runs) == 1:
-        return place | values[0]
-    return place | _over(fmean, values) | {"spread": _over(stdev, values)}
+        return numbers | values[0]
+    return numbers | _aggregate(fmean, values) | {"spread": _aggregate(stdev, values)}
 
 
-def _over(statistic: Any, values: list[Any]) -> Any:
+def _aggregate(statistic: Any, values: list[Any]) -> Any:
+    """The statistic of equal keys, through nested dicts."""
     if isinstance(values[0], dict):
-        return {key: _over(statistic, [value[key] for value in values]) for key in values[0]}
+        return {key: _aggregate(statistic, [value[key] for value in values]) for key in values[0]}
     return statistic(values)
 
 
-def _sampled(flow: Flow, kept: Flow) -> dict[str, int]:
-    """What was measured on a random sample, and of how many texts or points."""
-    notes = {}
-    if len(kept.texts) < len(flow.texts):
-        notes["retrieval and paths"] = len(kept.texts)
-    if size := sampled(len(flow.texts)):
-        notes["quadratic measures"] = size
-    return notes
+def _sample_sizes(flow: Flow, sample: Flow) -> dict[str, int]:
+    """The results that come from a random sample, with its number of texts or points."""
+    sizes = {}
+    if len(sample.texts) < len(flow.texts):
+        sizes["retrieval and paths"] = len(sample.texts)
+    if size := sample_size(len(flow.texts)):
+        sizes["quadratic measures"] = size
+    return sizes

@@ -1,6 +1,6 @@
-"""Texts and videos as two clouds of points: how evenly each fills the sphere, and how far the two are from one.
+"""Measures of texts and videos as two distributions: how evenly each fills the sphere, and how far they differ.
 
-Sums over all pairs of points go block by block, in single precision, and are added up in double.
+Sums over all pairs of points are computed in blocks in single precision, and accumulated in double precision.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,21 @@ from analysis.measures.points import Points, first_appearances
 from dits.common.errors import require
 
 FOLDS = 5
-"""Parts that separability holds out in turn."""
+"""Folds of the cross-validation of separability."""
 
-_BLOCK_NUMBERS = 4_000_000  # numbers in one block of a table of all pairs: 16 MB
-_BANDWIDTH_POINTS = 2_000  # points whose distances the median is taken of
+_BLOCK_NUMBERS = 4_000_000  # numbers in a block of the matrix of all pairs: 16 MB
+_BANDWIDTH_POINTS = 2_000  # maximum number of points for the median distance
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points in sums over pairs of points.
+    """Points for sums over pairs of points.
 
     Attributes:
         units: (n, d) unit vectors.
-        label: (n,) points with one label are never compared, such as a point and itself.
-        group: (n,) points that a bootstrap draws together, numbered from 0. Points with one label are of one group.
+        label: (n,) points with the same label are never compared, such as a point and itself.
+        group: (n,) the bootstrap draws points of one group together. Points with one label are of one group. Groups
+            are numbered from 0.
     """
 
     units: Tensor
@@ -36,15 +37,15 @@ class Cloud:
 
 
 def mean_cosine(points: Tensor) -> float:
-    """The mean cosine of two different ones of the unit vectors (n, d): the cone effect (Liang et al. 2022)."""
+    """The mean cosine over all pairs of different rows of unit vectors (n, d): the cone effect (Liang et al. 2022)."""
     count = len(points)
     return float((points.sum(dim=0).square().sum() - count) / (count * (count - 1)))
 
 
 def uniformity(points: Points, group: Tensor | None = None, draws: Tensor | None = None) -> Tensor:
-    """log mean exp(-2 |x - y|^2) over different points, diagonal excluded (Wang and Isola 2020, t = 2): (B,).
+    """log mean exp(-2 |x - y|^2) over pairs without the diagonal (Wang and Isola 2020, t = 2): (B,).
 
-    From -8 (all points opposite each other) to 0 (one place). `group` and `draws` as for `mean_kernel`.
+    From -8 (all points opposite each other) to 0 (all coincide). `group` and `draws` as for `mean_kernel`.
     """
     label = torch.arange(len(points))
     cloud = Cloud(points.units, label, label if group is None else group)
@@ -59,14 +60,14 @@ def mmd(
     *,
     seed: int = 0,
 ) -> Tensor:
-    """Squared maximum mean discrepancy with a Gaussian kernel of the bandwidth `median_distance`: (B,).
+    """Squared maximum mean discrepancy (B,) with a Gaussian kernel whose bandwidth is `median_distance`.
 
-    The unbiased estimate for samples that come in pairs (Gretton et al. 2012, Equation 4, whose h leaves out the
-    kernel of x_i with its own y_i): no point meets a point of its own video, be it text or video. It is 0 on average
-    where the distributions are one, and can be slightly negative. `groups` and `draws` as for `mean_kernel`.
+    The unbiased estimate for paired samples (Gretton et al. 2012, Equation 4, whose h excludes the kernel of x_i with
+    its own y_i): points of the same video are never compared. If both distributions are the same, it is 0 on average
+    and can be slightly negative. `groups` and `draws` as for `mean_kernel`.
 
     Raises:
-        InputError: no two texts belong to different videos.
+        InputError: all texts belong to one video.
     """
     require(
         len(torch.unique(texts.video)) > 1,
@@ -85,7 +86,7 @@ def mmd(
 
 
 def median_distance(points: Tensor, seed: int = 0) -> float:
-    """The median of the distances between points (n, d), the median heuristic; of 2,000 random ones of more."""
+    """The median heuristic: the median distance between points (n, d), of at most 2,000 random ones."""
     if len(points) > _BANDWIDTH_POINTS:
         drawn = np.random.default_rng(seed).choice(len(points), size=_BANDWIDTH_POINTS, replace=False)
         points = points[torch.from_numpy(drawn)]
@@ -93,11 +94,11 @@ def median_distance(points: Tensor, seed: int = 0) -> float:
 
 
 def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: Tensor | None = None) -> Tensor:
-    """Mean of a kernel, a function of the cosine, over all pairs of points of x and y whose labels differ: (B,).
+    """Mean (B,) of a kernel, a function of the cosine, over all pairs of points of x and y whose labels differ.
 
-    With draws (B, groups), how often each of B resamples drew each group, a pair of points counts as often as both
-    were drawn: the product where they are of two groups, and once per draw within a group. Two draws of one group
-    stand for two groups, whose points would not be as close to each other as a group's own are: they never meet.
+    `draws` (B, groups) has the number of times that each of B resamples drew each group. The weight of a pair is the
+    product of both numbers if its points are of two groups, and the number of draws if they are of one. Two draws of
+    one group are never compared: they represent two groups, whose points would be less close than those of one.
     Without draws there is one resample, the points as they are.
     """
     draws = torch.ones(1, 1 + int(max(x.group.max(), y.group.max()))) if draws is None else draws
@@ -107,8 +108,9 @@ def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: T
     for rows in torch.arange(len(x.units)).split(max(1, _BLOCK_NUMBERS // len(y.units))):
         columns = slice(int(rows[0]) if x is y else 0, None)
         values = kernel(single_x[rows] @ single_y[columns].T)
-        twice = len(rows) if x is y else values.shape[1]  # symmetric: what lies right of the block stands for what
-        row, column = _meetings(x.group[rows], y.group[columns])  # lies below it, too
+        # If x is y, the matrix is symmetric: columns from `twice` on also count for their mirror images below the block
+        twice = len(rows) if x is y else values.shape[1]
+        row, column = _equal_pairs(x.group[rows], y.group[columns])
         same = values[row, column].double() * (1 + (column >= twice))
         same[x.label[rows][row] == y.label[columns][column]] = 0
         total += weight_x[:, rows] @ torch.zeros(len(rows), dtype=torch.float64).index_add_(0, row, same)
@@ -122,8 +124,8 @@ def mean_kernel(x: Cloud, y: Cloud, kernel: Callable[[Tensor], Tensor], draws: T
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two Gaussians: means (d,), covariances (d, d).
 
-    The squared distance of Dowson and Landau (1982), as FID is. The trace of the square root is the sum of the
-    singular values of F_a' F_b, where C = F F': real, and sound for covariances of any rank.
+    The squared distance of Dowson and Landau (1982), as in FID. The trace of the square root is the sum of the singular
+    values of F_a' F_b, where C = F F'. It is real, for covariances of any rank.
     """
     return _frechet(mean_a, _factor(covariance_a), mean_b, _factor(covariance_b))
 
@@ -134,11 +136,11 @@ def frechet(texts: Tensor, videos: Tensor) -> float:
 
 
 def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:
-    """Held-out accuracy of logistic regression that tells unit texts (n, d) from unit videos (m, d): chance is 0.5.
+    """Held-out accuracy of logistic regression between unit texts (n, d) and unit videos (m, d): chance is 0.5.
 
-    scikit-learn's defaults (C = 1), cross-validated so that every point is held out once. Where one modality has more
-    points, the classes weigh the same in training, and the accuracy is the mean of the two modalities' own. A text
-    and a video that are one and the same vector are held out together.
+    scikit-learn's defaults (C = 1), cross-validated so that every point is held out once. Both modalities have the same
+    weight in training, and the accuracy is the mean of the accuracies of both. A text and a video with the same vector
+    are held out together.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -153,10 +155,11 @@ def separability(texts: Tensor, videos: Tensor, seed: int = 0) -> float:
 
 
 def _folds(vector: np.ndarray, modality: np.ndarray, seed: int) -> np.ndarray:
-    """The fold (N,) of each point, by its vector's number: vectors are dealt out in turn, of each modality alike.
+    """The fold (N,) of each point, by the number of its vector.
 
-    Dealt in the order of vectors that are texts, both, videos, so that those of one modality follow each other and no
-    fold holds all of them: two different ones are enough for every training set to have both modalities.
+    The vectors are assigned to folds in turn: those of texts first, then those of both modalities, then those of
+    videos. The vectors of one modality are thus consecutive and never all in one fold. Two different vectors of each
+    modality are enough for every training set to have both modalities.
     """
     is_text, is_video = (np.bincount(vector[modality == side], minlength=vector.max() + 1) > 0 for side in (0, 1))
     shuffled = np.random.default_rng(seed).permutation(len(is_text))
@@ -167,15 +170,15 @@ def _folds(vector: np.ndarray, modality: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _pairs(x: Cloud, y: Cloud, weight_x: Tensor, weight_y: Tensor) -> Tensor:
-    """How many pairs of points `mean_kernel` is the mean of, in each resample: (B,)."""
+    """The total weight (B,) of the pairs of points in `mean_kernel`, for each resample."""
     in_group = torch.bincount(y.group, minlength=int(x.group.max()) + 1)[x.group].double()
     in_label = torch.bincount(y.label, minlength=int(x.label.max()) + 1)[x.label].double()
     between = weight_x.sum(dim=1) * weight_y.sum(dim=1) - weight_x.square() @ in_group
     return between + weight_x @ (in_group - in_label)
 
 
-def _meetings(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Where numbers (n,) and (m,) are equal: all pairs of a place in x and a place in y, as two columns."""
+def _equal_pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs of an index into x (n,) and an index into y (m,) with equal numbers, as two columns."""
     ordered, order = y.sort()
     first, last = torch.searchsorted(ordered, x), torch.searchsorted(ordered, x, right=True)
     counts = last - first
@@ -185,23 +188,21 @@ def _meetings(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _frechet(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor) -> float:
-    """The distance of Gaussians with covariances F F', from their means (d,) and factors F (d, any)."""
+    """The Frechet distance from means (d,) and factors F (d, any) of the covariances F F'."""
     root = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
     squared = (mean_a - mean_b).square().sum() + factor_a.square().sum() + factor_b.square().sum() - 2 * root
     return max(0.0, float(squared))
 
 
 def _factor_of(points: Tensor) -> Tensor:
-    """F with F F' = the covariance of points (n, d): the centred points themselves, where they are the fewer."""
+    """F with F F' = the covariance of points (n, d): the scaled centred points themselves if n <= d."""
     count, dim = points.shape
-    return (
-        (points - points.mean(dim=0)).T / (count - 1) ** 0.5
-        if count <= dim
-        else _factor(torch.cov(points.T).reshape(dim, dim))
-    )
+    if count <= dim:
+        return (points - points.mean(dim=0)).T / (count - 1) ** 0.5
+    return _factor(torch.cov(points.T).reshape(dim, dim))
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    """F (d, d) with F F' = C, for a positive semi-definite C that rounding may have made slightly indefinite."""
+    """F (d, d) with F F' = C; rounding may have made the positive semi-definite C slightly indefinite."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(0).sqrt()

@@ -1,4 +1,4 @@
-"""Who lies next to whom across the modalities: mixing of neighbourhoods, and hubs."""
+"""Nearest neighbours across the modalities: mixing of neighbourhoods, and hubness."""
 
 import torch
 from torch import Tensor
@@ -6,31 +6,31 @@ from torch import Tensor
 NEIGHBOURS = 10
 """k of both measures."""
 
-_BLOCK_NUMBERS = 4_000_000  # numbers in one block of cosines: 16 MB
+_BLOCK_NUMBERS = 4_000_000  # numbers in a block of cosines: 16 MB
 
 
 def cross_modal_neighbours(texts: Tensor, videos: Tensor) -> float:
-    """How far texts and videos, unit vectors (n, d) and (m, d), are neighbours of each other: 0 none, 1 fully mixed.
+    """Mixing of texts and videos, unit vectors (n, d) and (m, d), among nearest neighbours: 0 none, 1 fully mixed.
 
-    For each point, the share of its 10 nearest neighbours in the union, itself left out, that are of the other
-    modality, over the share expected where the modalities are shuffled: m / (n + m - 1) for a text, n / (n + m - 1)
-    for a video. The mean over texts and the mean over videos count alike, whatever their numbers. After the
-    nearest-neighbour test of two samples (Schilling 1986). Above 1, points lie nearer to the other modality than to
-    their own; with 11 points or fewer, all are neighbours and it is 1 by construction.
+    For each point: the share of the other modality among its 10 nearest neighbours (without itself) in the union,
+    divided by the share expected if the modalities were shuffled, m / (n + m - 1) for a text and n / (n + m - 1) for a
+    video. The result is the average of the mean over texts and the mean over videos. It follows the two-sample
+    nearest-neighbour test (Schilling 1986). Above 1, points are nearer to the other modality than to their own. With at
+    most 11 points, all are neighbours and the result is 1 by construction.
     """
     n, m = len(texts), len(videos)
     union = torch.cat([texts, videos])
-    nearest = _nearest(union, union, min(NEIGHBOURS, n + m - 1), apart=True)
+    nearest = _nearest(union, union, min(NEIGHBOURS, n + m - 1), exclude_self=True)
     text_share = (nearest[:n] >= n).double().mean() * (n + m - 1) / m
     video_share = (nearest[n:] < n).double().mean() * (n + m - 1) / n
     return float((text_share + video_share) / 2)
 
 
 def hubness(texts: Tensor, videos: Tensor) -> float:
-    """Skewness of how often each video, unit vectors (m, d), is among the 10 nearest of a text (n, d).
+    """Skewness of the k-occurrence of videos, unit vectors (m, d): how often each is among a text's 10 nearest.
 
-    The third standardised moment of the k-occurrence (Radovanovic et al. 2010), 0 where all videos occur alike, as
-    they do with 10 videos or fewer.
+    The third standardised moment (Radovanovic et al. 2010) over texts (n, d). It is 0 if all videos occur equally
+    often, as they do if there are at most 10.
     """
     from scipy.stats import skew
 
@@ -38,14 +38,16 @@ def hubness(texts: Tensor, videos: Tensor) -> float:
     return 0.0 if (occurrences == occurrences[0]).all() else float(skew(occurrences.numpy()))
 
 
-def _nearest(points: Tensor, gallery: Tensor, k: int, *, apart: bool = False) -> Tensor:
-    """The numbers (n, k) of the nearest of unit vectors (m, d) to unit vectors (n, d); `apart`: they are the same
-    points, and none is its own neighbour."""
+def _nearest(points: Tensor, gallery: Tensor, k: int, *, exclude_self: bool = False) -> Tensor:
+    """Indices (n, k) of the nearest gallery vectors (m, d) to unit vectors (n, d).
+
+    With `exclude_self` both are the same points, and no point is its own neighbour.
+    """
     points, gallery = points.float(), gallery.float()
-    found = []
+    nearest = []
     for rows in torch.arange(len(points)).split(max(1, _BLOCK_NUMBERS // len(gallery))):
         cosines = points[rows] @ gallery.T
-        if apart:
+        if exclude_self:
             cosines[torch.arange(len(rows)), rows] = -torch.inf
-        found.append(cosines.topk(k, dim=1).indices)
-    return torch.cat(found)
+        nearest.append(cosines.topk(k, dim=1).indices)
+    return torch.cat(nearest)

@@ -1,1 +1,1 @@
-"""Projections of embeddings and trajectories to two or three dimensions, and how far to trust them."""
+"""Projections of embeddings and trajectories to two or three dimensions, and their trust measures."""

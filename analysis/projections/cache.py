@@ -1,4 +1,4 @@
-"""Maps on disk: coordinates as safetensors under a JSON header, named in a cache by what they were made of."""
+"""Map files: coordinates as safetensors with a JSON header. The cache names them by a hash of their inputs."""
 
 import hashlib
 import json
@@ -27,28 +27,29 @@ def cached_map(
     neighbours: int = 15,
     min_distance: float = 0.1,
 ) -> Map:
-    """`project`, but a map that the folder holds already is read; a damaged one is made again, and one that cannot be
-    written is not kept.
+    """`project` with a cache: the map is read from the folder, or computed and, if possible, written there.
+
+    A damaged file is computed again.
 
     Raises:
-        InputError: as `project` does.
+        InputError: see `project`.
     """
     settings = {"seed": seed, "neighbours": neighbours, "min_distance": min_distance}
     path = folder / f"map-{_fingerprint(cloud, [kind, dimensions, settings])[:24]}.safetensors"
     try:
-        kept = load_map(path)
-        if kept.fits(cloud) and kept.dimensions == dimensions:
-            return kept
+        cached = load_map(path)
+        if cached.fits(cloud) and cached.dimensions == dimensions:
+            return cached
     except InputError:
         pass
-    made = project(cloud, kind, dimensions, seed=seed, neighbours=neighbours, min_distance=min_distance)
+    map = project(cloud, kind, dimensions, seed=seed, neighbours=neighbours, min_distance=min_distance)
     with optional_cache_write():
-        save_map(made, path)
-    return made
+        save_map(map, path)
+    return map
 
 
 def save_map(map: Map, path: Path) -> None:
-    """Writes a map, whole or not at all.
+    """Write a map atomically.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -68,10 +69,10 @@ def save_map(map: Map, path: Path) -> None:
 
 
 def load_map(path: Path) -> Map:
-    """A map that `save_map` wrote.
+    """Load a map that `save_map` wrote.
 
     Raises:
-        InputError: there is no such file, or it is damaged or no map.
+        InputError: there is no such file, or it is damaged or not a map.
     """
     if not path.is_file():
         raise InputError(f"There is no map at {path}.")
@@ -81,7 +82,7 @@ def load_map(path: Path) -> Map:
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         _check(header, arrays)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged, or no map of this release: project the embeddings again.") from error
+        raise InputError(f"{path} is damaged, or not a map of this release: project the embeddings again.") from error
     return Map(
         kind=header["kind"],
         dimensions=header["dimensions"],
@@ -93,10 +94,10 @@ def load_map(path: Path) -> Map:
 
 
 def _check(header: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Raises ValueError, KeyError or TypeError unless header and arrays are a map's."""
+    """Raises ValueError, KeyError or TypeError if header and arrays are not those of a map."""
     dimensions = header["dimensions"]
     axes, note = header["axes"], header["note"]
-    sound = (
+    valid = (
         header["format"] == _FORMAT
         and header["kind"] in KINDS
         and dimensions in (2, 3)
@@ -110,7 +111,7 @@ def _check(header: dict, arrays: dict[str, np.ndarray]) -> None:
         and all(np.isfinite(values).all() for values in arrays.values())
         and header["sha256"] == _checksum(arrays)
     )
-    if not sound:
+    if not valid:
         raise ValueError("not a map")
 
 
@@ -121,7 +122,7 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(cloud: Cloud, asked: list) -> str:
+def _fingerprint(cloud: Cloud, options: list) -> str:
     arrays = {name: getattr(cloud, name) for name in _ARRAYS}
     shapes = [values.shape for values in arrays.values()]
-    return sha256_of_json([_FORMAT, asked, shapes, _checksum(arrays)])
+    return sha256_of_json([_FORMAT, options, shapes, _checksum(arrays)])

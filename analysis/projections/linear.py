@@ -1,4 +1,4 @@
-"""Linear maps of unit vectors: the gap axis and what is strongest across it, and principal components."""
+"""Linear maps of unit vectors: the gap axis with the strongest directions across it, and principal components."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 NO_GAP = 1e-6
-"""A distance between unit vectors, or between their centroids, that is nothing but float32's rounding."""
+"""Smaller distances between unit vectors, or between their centroids, are only float32 rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,11 +16,11 @@ class Axes:
 
     Attributes:
         kind: "linear" or "pca".
-        origin: (d,) what is mapped to zeros.
+        origin: (d,) the point with coordinates 0.
         directions: (k, d) orthonormal.
         labels: a name for each axis.
         parameters: JSON values: {"gap": distance of the centroids} or {"shares": each component's of the variance}.
-        note: why this is not what was asked for, or None.
+        note: the reason if `kind` is not the requested one, or None.
     """
 
     kind: str
@@ -37,10 +37,10 @@ class Axes:
 def gap_axes(texts: np.ndarray, videos: np.ndarray, dimensions: int) -> Axes:
     """The gap axis, from texts (N, d) to videos (V, d), and the strongest directions across it.
 
-    The gap is the difference of the centroids (Liang et al. 2022) and the origin lies midway on it. Across it both
-    centroids coincide, so that centring each modality or all points together is the same. Every text and every video
-    counts the same, so the more numerous modality has more say in what is strongest. Where the centroids coincide there
-    is no such axis, and the principal axes replace it.
+    The gap is the difference of the centroids (Liang et al. 2022), and the origin is its midpoint. Across the gap both
+    centroids coincide, so centring each modality is the same as centring all points. All points have the same weight,
+    so the larger modality has more influence on the strongest directions. If the centroids coincide, there is no gap
+    axis, and the principal axes replace it.
     """
     ends = [points.mean(axis=0, dtype=np.float64) for points in (texts, videos)]
     gap = float(np.linalg.norm(ends[1] - ends[0]))
@@ -52,7 +52,7 @@ def gap_axes(texts: np.ndarray, videos: np.ndarray, dimensions: int) -> Axes:
     across = landmarks - origin
     across -= np.outer(across @ direction, direction)
     strongest = _components(across, dimensions - 1).components_
-    strongest = strongest - np.outer(strongest @ direction, direction)  # a direction of no variance may lean on it
+    strongest = strongest - np.outer(strongest @ direction, direction)  # not orthogonal yet if its variance is 0
     labels = ("gap axis", "strongest direction across it", "second strongest direction across it")[:dimensions]
     return Axes("linear", origin, np.vstack([direction, _signed(strongest, across)]), labels, {"gap": gap})
 
@@ -73,7 +73,7 @@ def _components(points: np.ndarray, count: int) -> PCA:
 
 
 def _signed(directions: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Directions (k, d) such that the point farthest out on each lies on its positive side, however space is turned."""
+    """Directions (k, d) with their signs fixed: the point farthest out on each has a positive coordinate."""
     along = points @ directions.T
     farthest = along[np.abs(along).argmax(axis=0), np.arange(len(directions))]
     return directions * np.where(farthest < 0, -1, 1)[:, None]

@@ -1,16 +1,16 @@
-"""Maps of texts, videos and the sampler's paths between them, in two or three dimensions.
+"""Maps of texts, videos and trajectories (paths) in two or three dimensions.
 
-Three kinds of map, all of unit vectors, since retrieval compares by cosine:
+There are three kinds of map. All show unit vectors, since retrieval compares by cosine:
 
-- linear: the gap axis (the difference of the two centroids) and what is strongest across it. It invents no structure,
-  and distances along its first axis are true.
+- linear: the gap axis (the difference of the two centroids) and the strongest directions across it. It invents no
+  structure, and distances along its first axis are true.
 - pca: the strongest principal components of texts and videos.
-- umap: neighbourhoods. Distances between its clouds mean nothing. It is fitted on texts, videos and every step of
-  every path together: fitted on texts and videos alone, it draws an even path as one jump, because no point of theirs
-  lies in the gap and `transform` sets every step beside one cloud or the other. Where the gap is many times wider than
-  the clouds, steps of different paths are nearer to each other than to their own, and the joint fit tears paths too.
+- umap: neighbourhoods. Distances between its clouds mean nothing. It is fitted on texts, videos and all steps of all
+  paths. Fitted on texts and videos alone, it draws an even path as one jump: none of them lies in the gap, and
+  `transform` puts every step beside one cloud or the other. If the gap is many times wider than the clouds, steps of
+  different paths are closer to each other than to their own paths, and the joint fit tears paths too.
 
-How far to trust a map is for analysis/projections/trust.py to say; analysis/projections/cache.py keeps maps.
+See analysis/projections/trust.py for trust measures of a map, and analysis/projections/cache.py for map files.
 """
 
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from dits.common.errors import InputError, require
 KINDS = ("linear", "pca", "umap")
 
 MIN_POINTS_FOR_UMAP = 50
-"""With fewer different texts and videos, UMAP's neighbourhoods are most of the corpus: the linear view replaces it."""
+"""With fewer different texts and videos a neighbourhood is most of the corpus, and the linear view replaces UMAP."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """What is mapped: landmarks, which are texts (N, d) and videos (V, d), and Q paths of S points each (S, Q, d).
+    """The vectors of a map: landmarks, which are texts (N, d) and videos (V, d), and Q paths of S points (S, Q, d).
 
-    Kept as float32, of whatever norm they are given in. Without paths, S may be anything and Q is 0.
+    They are stored as float32 and not normalised. Without paths, Q is 0 and S is arbitrary.
 
     Raises:
-        InputError: not numbers, NaN or infinite, a vector of zeros, shapes that do not fit, or fewer than two
-            different texts or videos.
+        InputError: the values are not floating-point numbers, or NaN or infinite, a vector is zero, the shapes do not
+            fit, or there are fewer than two different texts or videos.
     """
 
     texts: np.ndarray
@@ -82,19 +82,19 @@ class Cloud:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Coordinates, float32, and how they came about.
+    """Coordinates (float32) of a cloud, with the parameters of the projection.
 
     Attributes:
-        kind: which of KINDS this is; where that is not what was asked for, `note` says why.
+        kind: one of KINDS; if it is not the requested one, `note` has the reason.
         dimensions: k, 2 or 3.
         texts: (N, k).
         videos: (V, k).
         paths: (S, Q, k).
-        parameters: JSON values: what was asked for and, by kind, the gap (linear: distance of the centroids), the
-            components' shares of the variance (pca, from 0 to 1), and after `add_path` on a UMAP "landmark_movement"
-            (see analysis.projections.umap_layout.place).
+        parameters: JSON values: the requested kind ("asked") and, by kind, the gap (linear: distance of the
+            centroids), the components' shares of the variance (pca, from 0 to 1), the settings (umap), and after
+            `add_path` on a UMAP "landmark_movement" (see analysis.projections.umap_layout.place).
         axes: a label for each axis.
-        note: a sentence for whoever looks at the map, or None.
+        note: a sentence for the reader of the map, or None.
     """
 
     kind: str
@@ -111,14 +111,14 @@ class Map:
         return np.vstack([self.texts, self.videos])
 
     def fits(self, cloud: Cloud) -> bool:
-        """Whether the map has a place for each of the cloud's points, and no others."""
-        mine = [values.shape[:-1] for values in (self.texts, self.videos, self.paths)]
-        return mine == [values.shape[:-1] for values in (cloud.texts, cloud.videos, cloud.paths)]
+        """Whether the map has the same numbers of texts, videos, paths and steps as the cloud."""
+        own = [values.shape[:-1] for values in (self.texts, self.videos, self.paths)]
+        return own == [values.shape[:-1] for values in (cloud.texts, cloud.videos, cloud.paths)]
 
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """True neighbours in the full space: places of texts and of videos in the cloud, nearest first, and cosines."""
+    """Nearest neighbours in the full space: indices of texts and videos in the cloud, nearest first, and cosines."""
 
     texts: np.ndarray
     text_cosines: np.ndarray
@@ -127,26 +127,20 @@ class Nearest:
 
 
 def project(
-    cloud: Cloud,
-    kind: str,
-    dimensions: int = 2,
-    *,
-    seed: int = 0,
-    neighbours: int = 15,
-    min_distance: float = 0.1,
+    cloud: Cloud, kind: str, dimensions: int = 2, *, seed: int = 0, neighbours: int = 15, min_distance: float = 0.1
 ) -> Map:
     """A map of the cloud.
 
     Args:
         kind: one of KINDS.
         dimensions: 2 or 3.
-        seed: see UmapSettings; like the next two, it says nothing to the other kinds.
+        seed: see UmapSettings; like the next two, it affects only UMAP.
         neighbours: see UmapSettings.
         min_distance: see UmapSettings.
 
     Raises:
-        InputError: no such kind, dimensions or settings, more dimensions than the embeddings have, or fewer different
-            points than dimensions or neighbours need.
+        InputError: the kind, dimensions or settings are invalid, the embeddings have fewer dimensions, or there are too
+            few different points for the dimensions or neighbours.
     """
     require(kind in KINDS, f"There is no map of kind '{kind}': choose one of {', '.join(KINDS)}.")
     require(dimensions in (2, 3), f"A map has 2 or 3 dimensions, not {dimensions}.")
@@ -160,35 +154,33 @@ def project(
     )
     if kind == "umap" and different >= MIN_POINTS_FOR_UMAP:
         return _umap(cloud, dimensions, settings)
-    drawn = _linear(cloud, "linear" if kind == "umap" else kind, dimensions)
+    map = _linear(cloud, "linear" if kind == "umap" else kind, dimensions)
     if kind == "umap":
-        why = (
-            f"UMAP shows neighbourhoods, and {different} texts and videos are too few to have any (it takes "
+        reason = (
+            f"UMAP shows neighbourhoods, and {different} texts and videos are too few for them (it needs "
             f"{MIN_POINTS_FOR_UMAP}): this is the linear view."
         )
-        drawn = replace(drawn, note=" ".join(filter(None, (why, drawn.note))))
-    return replace(drawn, parameters={"asked": kind} | drawn.parameters)
+        map = replace(map, note=" ".join(filter(None, (reason, map.note))))
+    return replace(map, parameters={"asked": kind} | map.parameters)
 
 
 def add_path(cloud: Cloud, map: Map, path: np.ndarray) -> Map:
-    """The map of the cloud with a further path (S, d), or several (S, P, d); whatever was on it stays where it was.
+    """The map of the cloud with a further path (S, d), or several (S, P, d); all other points keep their coordinates.
 
-    On linear and PCA maps the axes stay the same. On a UMAP everything is fitted again, from where it is, and the new
-    points are registered onto the published layout; "landmark_movement" in the map's parameters says how well that
-    went (see analysis.projections.umap_layout.place). The cloud that belongs to the new map is
-    `cloud.with_paths(path)`.
+    Linear and PCA maps keep their axes. A UMAP is fitted again, starting from its layout, and the new points are
+    registered onto the existing layout; "landmark_movement" in the map's parameters measures the error (see
+    analysis.projections.umap_layout.place). The cloud of the new map is `cloud.with_paths(path)`.
 
     Raises:
         InputError: the path does not fit the cloud, or the map is of another cloud.
     """
     require(map.fits(cloud), "This map is of another cloud: project the cloud that the path is added to.")
-    whole = cloud.with_paths(path)
-    new = whole.steps()[:, cloud.paths.shape[1] :]
+    new = cloud.with_paths(path).steps()[:, cloud.paths.shape[1] :]
     parameters = map.parameters
     if map.kind == "umap":
-        landmarks, published = map.landmarks(), map.paths.reshape(-1, map.dimensions)
+        landmarks = map.landmarks()
         points = np.vstack([cloud.landmarks(), _flat(cloud.steps())])
-        layout = np.vstack([landmarks, published])
+        layout = np.vstack([landmarks, _flat(map.paths)])
         added, movement = place(points, layout, new, len(landmarks), _settings_of(map))
         parameters = parameters | {"landmark_movement": movement}
     else:
@@ -198,29 +190,29 @@ def add_path(cloud: Cloud, map: Map, path: np.ndarray) -> Map:
 
 
 def nearest(cloud: Cloud, point: np.ndarray, count: int) -> Nearest:
-    """The `count` texts and videos nearest to a point (d,) by cosine, or all where there are fewer.
+    """The at most `count` texts and `count` videos nearest to a point (d,) by cosine.
 
-    A point that is one of the cloud's own is its own nearest, at a cosine of 1.
+    A point of the cloud is its own nearest neighbour, at a cosine of 1.
 
     Raises:
-        InputError: the point is no vector of the cloud's width, or the count is below 1.
+        InputError: the point is not a vector of the cloud's width, or the count is below 1.
     """
     require(count >= 1, f"Ask for at least one neighbour, not {count}.")
     point = _unit(_vectors(np.reshape(point, (1, -1)), "the point", 2))[0]
     width = cloud.texts.shape[1]
     require(len(point) == width, f"The point has width {len(point)}, and the cloud has {width}.")
-    found = []
+    neighbours = []
     for points in (cloud.texts, cloud.videos):
         cosines = _unit(points) @ point
         best = np.argsort(-cosines, kind="stable")[:count]
-        found += [best, cosines[best]]
-    return Nearest(*found)
+        neighbours += [best, cosines[best]]
+    return Nearest(*neighbours)
 
 
 def _linear(cloud: Cloud, kind: str, dimensions: int) -> Map:
     axes = _axes(cloud, kind, dimensions)
     coordinates = axes(np.vstack([cloud.landmarks(), _flat(cloud.steps())]))
-    return _map(cloud, axes.kind, coordinates, axes.parameters, axes.labels, axes.note)
+    return _map(cloud, coordinates, kind=axes.kind, parameters=axes.parameters, axes=axes.labels, note=axes.note)
 
 
 def _axes(cloud: Cloud, kind: str, dimensions: int) -> Axes:
@@ -231,37 +223,31 @@ def _axes(cloud: Cloud, kind: str, dimensions: int) -> Axes:
 
 
 def _umap(cloud: Cloud, dimensions: int, settings: UmapSettings) -> Map:
-    """Starts at the principal components: fewer of the large shapes hang on the seed than from a spectral start."""
+    """Starts at the principal components, since the overall shape depends more on the seed with a spectral start."""
     points = np.vstack([cloud.landmarks(), _flat(cloud.steps())])
     with reproducibly():
         coordinates = lay_out(points, principal_axes(cloud.landmarks(), dimensions)(points), settings)
     parameters = {"asked": "umap", **vars(settings)}
-    return _map(cloud, "umap", coordinates, parameters, tuple(f"UMAP {axis + 1}" for axis in range(dimensions)), None)
+    axes = tuple(f"UMAP {axis + 1}" for axis in range(dimensions))
+    return _map(cloud, coordinates, kind="umap", parameters=parameters, axes=axes)
 
 
-def _map(
-    cloud: Cloud,
-    kind: str,
-    coordinates: np.ndarray,
-    parameters: dict[str, Any],
-    axes: tuple[str, ...],
-    note: str | None,
-) -> Map:
+def _map(cloud: Cloud, coordinates: np.ndarray, **attributes: Any) -> Map:
     dimensions = coordinates.shape[1]
     texts, videos, steps = np.split(coordinates, np.cumsum([len(cloud.texts), len(cloud.videos)]))
     paths = steps.reshape(*cloud.paths.shape[:2], dimensions)
-    return Map(kind, dimensions, texts, videos, paths, parameters, axes, note)
+    return Map(dimensions=dimensions, texts=texts, videos=videos, paths=paths, **attributes)
 
 
 def _settings_of(map: Map) -> UmapSettings:
     try:
         return UmapSettings(*(map.parameters[name] for name in ("seed", "neighbours", "min_distance")))
     except KeyError as error:
-        raise InputError(f"This UMAP does not say its {error.args[0]}: project the cloud again.") from error
+        raise InputError(f"This UMAP has no parameter {error.args[0]}: project the cloud again.") from error
 
 
 def _vectors(values: Any, name: str, axes: int) -> np.ndarray:
-    """Values as float32, once they are known to be vectors that have a direction."""
+    """Validated non-zero vectors as float32."""
     array = np.asarray(values)
     require(array.dtype.kind == "f", f"Embeddings are floating-point numbers; {name} are {array.dtype}.")
     require(array.ndim == axes and array.shape[-1] > 0, f"The shape {array.shape} of {name} should have {axes} axes.")

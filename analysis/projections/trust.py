@@ -1,4 +1,4 @@
-"""How far to trust a map: what it does to neighbourhoods and to paths, and how much of it hangs on the seed."""
+"""Trust measures of a map: how well it keeps neighbourhoods and steps, and how much it depends on the seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from analysis.projections.projection import Cloud, Map
 from dits.common.errors import require
 
 MAX_POINTS = 2000
-"""Both measures of neighbourhoods are quadratic: of more texts and videos, so many are drawn at random."""
+"""Maximum number of texts and videos for both neighbourhood measures, which are quadratic; more are sampled."""
 
 _WELL, _ROUGHLY = 0.95, 0.85
-_SAME_STEP = 0.1  # shares of a path that differ by less are drawn about right
+_SAME_STEP = 0.1  # maximum difference of a step's drawn and true share that is not reported as a distortion
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Figures of trust of one map.
+    """Trust measures of a map.
 
     Attributes:
-        kind: the map's.
-        trustworthiness: 1 where whatever is drawn close is close; each intruder among a point's drawn neighbours costs
-            by how far down its true ranking it stands (Venna and Kaski 2001). Texts and videos, by cosine.
-        continuity: 1 where whatever is close is drawn close: the same with the two spaces exchanged.
-        neighbours: how many neighbours of each point both look at.
-        points: on how many texts and videos both were measured.
-        sampled: whether that is a random sample of them.
-        largest_step_drawn: the share of a path's drawn length that falls in its largest step, median over the paths;
-            None without paths that move.
+        kind: the map's kind.
+        trustworthiness: 1 if all points drawn close together are close. Each false neighbour on the map lowers it by
+            its true rank (Venna and Kaski 2001). Texts and videos, by cosine.
+        continuity: 1 if all close points are drawn close together: the same with the two spaces exchanged.
+        neighbours: number of neighbours of each point for both measures.
+        points: number of texts and videos for both measures.
+        sampled: whether these are a random sample.
+        largest_step_drawn: the share of the largest step in a path's length on the map, median over the paths; None if
+            no path moves.
         largest_step_true: the same in the full space, between unit vectors.
-        seed_spread: mean Procrustes disparity of the landmarks over all pairs of maps of different seeds: 0 where they
-            have one shape, 1 where they have nothing in common; None where nothing is random or no others were given.
+        seed_spread: mean Procrustes disparity of the landmarks over all pairs of maps of different seeds: 0 for equal
+            shapes, 1 if they have nothing in common. None if nothing is random or there is a single map.
     """
 
     kind: str
@@ -48,46 +48,42 @@ class Trust:
     seed_spread: float | None
 
     def sentence(self) -> str:
-        """How far to trust the map, in one plain sentence."""
-        parts = [self._neighbourhoods(), self._steps(), self._seeds(), self._distances()]
-        return "; ".join(part for part in parts if part) + "."
+        """The trust measures in one plain sentence."""
+        parts = [self._neighbourhoods(), self._steps()]
+        if self.seed_spread is not None:
+            parts.append(f"maps of other seeds differ by {self.seed_spread:.2f} (0: same shape, 1: nothing in common)")
+        distances = {
+            "linear": "lengths along the gap axis are true, and no distance is drawn longer than its true length",
+            "pca": "no distance is drawn longer than its true length",
+            "umap": "distances between clouds mean nothing",
+        }
+        return "; ".join(filter(None, [*parts, distances[self.kind]])) + "."
 
     def _neighbourhoods(self) -> str:
         worst = min(self.trustworthiness, self.continuity)
-        how = "well" if worst >= _WELL else "roughly" if worst >= _ROUGHLY else "poorly"
+        degree = "well" if worst >= _WELL else "roughly" if worst >= _ROUGHLY else "poorly"
         sample = f", on {self.points} points drawn at random" if self.sampled else ""
-        figures = f"trustworthiness {self.trustworthiness:.2f}, continuity {self.continuity:.2f}, 1 is perfect{sample}"
-        return f"This map keeps neighbourhoods {how} ({figures})"
+        values = f"trustworthiness {self.trustworthiness:.2f}, continuity {self.continuity:.2f}, 1 is perfect{sample}"
+        return f"This map keeps neighbourhoods {degree} ({values})"
 
     def _steps(self) -> str:
         drawn, true = self.largest_step_drawn, self.largest_step_true
         if drawn is None or true is None:
             return ""
-        shares = f"the largest step of a path takes {100 * drawn:.0f} % of its drawn length and {100 * true:.0f} % of"
-        if abs(drawn - true) < _SAME_STEP:
-            return f"{shares} its true one"
-        return f"{shares} its true one, so do not read the size of steps off it"
-
-    def _seeds(self) -> str:
-        if self.seed_spread is None:
-            return ""
-        return f"maps of different seeds differ by {self.seed_spread:.2f} (0 is one shape, 1 is nothing in common)"
-
-    def _distances(self) -> str:
-        return {
-            "linear": "lengths along the gap axis are true, and no distance is drawn longer than it is",
-            "pca": "no distance is drawn longer than it is",
-            "umap": "distances between clouds mean nothing",
-        }[self.kind]
+        warning = "" if abs(drawn - true) < _SAME_STEP else ", so do not read the size of steps off the map"
+        return (
+            f"the largest step of a path is {100 * drawn:.0f} % of its drawn length and {100 * true:.0f} % of its true "
+            f"length{warning}"
+        )
 
 
 def trust(cloud: Cloud, map: Map, *, neighbours: int = 15, maps_of_other_seeds: Sequence[Map] = ()) -> Trust:
-    """The figures of trust of the cloud's map.
+    """The trust measures of the cloud's map.
 
     Args:
-        neighbours: how many of a point's neighbours are looked at; fewer where the cloud is small, since both measures
-            need less than half of the points.
-        maps_of_other_seeds: of the same cloud, kind and dimensions.
+        neighbours: number of neighbours of each point; fewer in a small cloud, since both measures need less than half
+            of the points.
+        maps_of_other_seeds: maps of the same cloud, kind and dimensions.
 
     Raises:
         InputError: fewer than one neighbour, or a map is of another cloud or kind.
@@ -98,18 +94,18 @@ def trust(cloud: Cloud, map: Map, *, neighbours: int = 15, maps_of_other_seeds: 
         same = (other.kind, other.dimensions) == (map.kind, map.dimensions)
         require(same, "Maps of different seeds can only be compared where they are of one kind and dimension.")
     full, drawn = cloud.landmarks(), map.landmarks()
-    everything = len(full)
-    if everything > MAX_POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(everything, MAX_POINTS, replace=False))
+    total = len(full)
+    if total > MAX_POINTS:
+        chosen = np.sort(np.random.default_rng(0).choice(total, MAX_POINTS, replace=False))
         full, drawn = full[chosen], drawn[chosen]
     count = min(neighbours, (len(full) - 1) // 2)
     return Trust(
         kind=map.kind,
         trustworthiness=float(trustworthiness(full, drawn, n_neighbors=count, metric="cosine")),
-        continuity=float(trustworthiness(drawn, full, n_neighbors=count)),  # of unit vectors, the same order as cosine
+        continuity=float(trustworthiness(drawn, full, n_neighbors=count)),  # the order of cosines, for unit vectors
         neighbours=count,
         points=len(full),
-        sampled=len(full) < everything,
+        sampled=len(full) < total,
         largest_step_drawn=largest_step(map.paths),
         largest_step_true=largest_step(cloud.steps()),
         seed_spread=_spread([map, *maps_of_other_seeds]) if map.kind == "umap" and maps_of_other_seeds else None,
@@ -117,7 +113,7 @@ def trust(cloud: Cloud, map: Map, *, neighbours: int = 15, maps_of_other_seeds: 
 
 
 def largest_step(paths: np.ndarray) -> float | None:
-    """The share of a path's length that falls in its largest step, median over paths (S, Q, k); None if none moves."""
+    """The share of the largest step in a path's length, median over paths (S, Q, k); None if no path moves."""
     lengths = np.linalg.norm(np.diff(paths.astype(np.float64), axis=0), axis=-1)
     total = lengths.sum(axis=0)
     moving = total > 0

@@ -1,1 +1,1 @@
-"""The analysis report: one HTML page with figures, and its numbers as JSON and CSV."""
+"""The analysis report: an HTML page with figures, and its numbers as JSON and CSV."""

@@ -1,4 +1,4 @@
-"""A report on disk: report.html, its figures, the numbers as JSON and CSV."""
+"""The files of a report: report.html, its figures, and its numbers as JSON and CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,17 @@ from dits.common.files import atomic_path, make_folder, write_csv, write_json
 
 
 def write_report(folder: Path, analysis: Analysis, paths: int = 24) -> dict[str, Any]:
-    """Writes the report of an analysis into a folder, and returns it as JSON values.
+    """Write the report of an analysis into a folder, and return it as JSON values.
 
-    report.html is one file that works offline; figures/ has each figure as a page of its own and its data as CSV;
-    analysis.json has every measure at every step; steps.csv the same as a table; pairs.csv every pair's distances
-    at the text and at v_0.
+    report.html is one file that works offline. figures/ has each figure as a page and its data as CSV. analysis.json
+    has all measures at every step, and steps.csv has them as a table. pairs.csv has every pair's distances at the text
+    and at v_0.
+
+    Args:
+        paths: maximum number of trajectories on maps.
 
     Raises:
-        InputError: the embeddings cannot be drawn.
+        InputError: the embeddings cannot be mapped.
         StorageError: the folder cannot be written.
     """
     report = analysis.as_dict()
@@ -62,7 +65,7 @@ def _write_pairs(path: Path, analysis: Analysis) -> None:
 
 
 def _write_figures(folder: Path, panels: Sequence[Panel]) -> None:
-    """Each figure as a page beside one copy of plotly.js, which all of them load."""
+    """Writes each figure as a page, with one copy of plotly.js for all."""
     _write_text(folder / "plotly.min.js", get_plotlyjs())
     for panel in panels:
         page = panel.figure.to_html(include_plotlyjs="plotly.min.js", full_html=True)

@@ -1,4 +1,4 @@
-"""report.html: one file that works offline, with the numbers first and the figures after them."""
+"""report.html: one file that works offline, with the numbers first and then the figures."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ td.number { text-align: right; white-space: nowrap; }
 
 
 def report_page(report: dict[str, Any], panels: Sequence[Panel], maps: Sequence[Panel]) -> str:
-    """The report of `Analysis.as_dict`, with the figures of `panels` and the maps of the space, as one page."""
+    """The report of `Analysis.as_dict`, with the figures of `panels` and the maps, as an HTML page."""
     title = escape(title_of(report))
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(report))
     return f"""<!doctype html>
@@ -47,7 +47,8 @@ def report_page(report: dict[str, Any], panels: Sequence[Panel], maps: Sequence[
 <h2>Step by step</h2>
 <div class="panels" id="steps"></div>
 <h2>Maps of the space</h2>
-<p class="warning">Do not measure distances on a map: the gap is in the table. Each map says how far to trust it.</p>
+<p class="warning">Do not measure distances on a map: the gap is in the table. The note below each map says how far you
+can trust it.</p>
 <div class="panels" id="maps"></div>
 <script id="plotly">{get_plotlyjs()}</script>
 <script>
@@ -66,31 +67,28 @@ drawPanels(document.getElementById("maps"), {_safe_json([panel.as_dict() for pan
 
 
 def measures_table(report: dict[str, Any]) -> str:
-    """The measures at the text and at v_0, with intervals where there are any, and how to read each, as HTML."""
-    first, last = report["steps"][0], report["steps"][-1]
+    """An HTML table of the measures at the text and at v_0, with optional intervals, and how to read each."""
+    steps = report["steps"]
+    ends = steps if len(steps) == 1 else [steps[0], steps[-1]]
     rows = []
     for name, measure in report["measures"].items():
-        cells = "".join(f'<td class="number">{_value(step, name)}</td>' for step in _ends(first, last))
+        cells = "".join(f'<td class="number">{_value(step, name)}</td>' for step in ends)
         rows.append(
             f"<tr><th scope='row'>{escape(measure['title'])}</th>{cells}<td>{escape(measure['reading'])}</td></tr>"
         )
     for name in ("R@1", "R@5", "R@10", "MdR", "MnR"):
-        cells = "".join(f'<td class="number">{_metric(step, name)}</td>' for step in _ends(first, last))
+        cells = "".join(f'<td class="number">{_metric(step, name)}</td>' for step in ends)
         rows.append(f"<tr><th scope='row'>Text to video {name}</th>{cells}<td></td></tr>")
-    heads = "<th>text t</th><th>aligned v₀</th>" if first is not last else "<th>text t</th>"
-    small = "<p>In small print: the 95 % bootstrap interval over videos.</p>" if "intervals" in first else ""
+    heads = "".join(("<th>text t</th>", "<th>aligned v₀</th>")[: len(ends)])
+    small = "<p>In small print: the 95 % bootstrap interval over videos.</p>" if "intervals" in ends[0] else ""
     return (
         f'{small}<div class="scroll"><table><thead><tr><th>measure</th>{heads}<th>how to read it</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _ends(first: dict[str, Any], last: dict[str, Any]) -> list[dict[str, Any]]:
-    return [first] if first is last else [first, last]
-
-
 def _value(step: dict[str, Any], name: str) -> str:
-    """A measure with its spread over seeds and its interval, where there are such."""
+    """A measure with its spread over seeds and its interval, if it has them."""
     value = f"{step[name]:.3f}"
     if "spread" in step:
         value += f" ± {step['spread'][name]:.3f}"
@@ -105,5 +103,5 @@ def _metric(step: dict[str, Any], name: str) -> str:
 
 
 def _safe_json(value: Any) -> str:
-    """JSON that can stand in a script element, whatever captions it holds."""
+    """JSON that is safe in a script element, whatever its captions."""
     return json.dumps(value).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""What the numbers of an analysis say, in sentences: made from the numbers alone, so that text and figures agree."""
+"""The findings of an analysis as sentences, generated from its numbers so that text and figures agree."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ def title_of(report: dict[str, Any]) -> str:
 
 
 def findings(report: dict[str, Any]) -> list[str]:
-    """What the report found, most important first."""
+    """The findings of the report, most important first."""
     steps, shifts = report["steps"], report["mean_shift"]
-    sentences = [_what(report), *_seeds(report)]
+    sentences = [_data(report), *_seeds(report)]
     if len(steps) > 1:
         sentences += [_gap(steps), _retrieval(steps), _paths(report)]
     best = max(shifts, key=lambda shift: shift["t2v"]["R@1"])
@@ -22,25 +22,25 @@ def findings(report: dict[str, Any]) -> list[str]:
         "When the mean gap is closed by arithmetic, the distance of the centroids "
         f"{_change(shifts[0]['centroid_distance'], shifts[-1]['centroid_distance'], 3)} and R@1 by the plain cosine "
         f"{_change(shifts[0]['t2v']['R@1'], shifts[-1]['t2v']['R@1'], 1)}; it is highest, {best['t2v']['R@1']:.1f}, "
-        f"with {best['share']:.0%} of the gap closed. A smaller gap need not rank better."
+        f"with {best['share']:.0%} of the gap closed. A smaller gap does not always mean better retrieval."
     )
-    sentences += [f"Measured on a random sample of {size}: {what}." for what, size in report["sampled"].items()]
+    sentences += [f"Measured on a random sample of {size}: {results}." for results, size in report["sampled"].items()]
     return sentences
 
 
 def _under(report: dict[str, Any]) -> str:
-    """The method, or whose weights; nothing where a file holds no steps."""
+    """The method or the name of its weights; empty for a file without steps."""
     name = report["method"]
     if name == "given":
         return ", under the steps given" if len(report["steps"]) > 1 else ""
     return f", under {METHODS[name].title if name in METHODS else name}"
 
 
-def _what(report: dict[str, Any]) -> str:
+def _data(report: dict[str, Any]) -> str:
     side = {
-        "mean": "the mean of its frames, which no text has touched, stands for a video",
-        "pooled": "its frames as its own text pools them stand for a video, closer to that text by construction",
-        "given": "a video is the vector that the file gives",
+        "mean": "each video is the mean of its frames, independent of the texts",
+        "pooled": "each video is its frames pooled by its own text, closer to that text by construction",
+        "given": "each video is the vector in the file",
     }[report["video_side"]]
     return f"{report['pairs']} texts and {report['videos']} videos; {side}."
 
@@ -50,7 +50,7 @@ def _seeds(report: dict[str, Any]) -> list[str]:
         return []
     return [
         f"Measures and retrieval are means over {report['noise_seeds']} seeds of the noise, ± their standard "
-        "deviation; intervals, ways, figures and maps are those of the first seed."
+        "deviation; intervals, trajectories, figures and maps are those of the first seed."
     ]
 
 
@@ -75,13 +75,13 @@ def _paths(report: dict[str, Any]) -> str:
     low, high = closed["quantiles"][0], closed["quantiles"][-1]
     share = report["largest_step_share"]
     return (
-        f"On its way a text closes {closed['mean']:.1%} of the distance to its own video on average (5th to 95th "
-        f"percentile {low:.1%} to {high:.1%}); {share:.0%} of a path's length lies in its longest step."
+        f"A trajectory closes {closed['mean']:.1%} of the distance from the text to its own video on average (5th to "
+        f"95th percentile {low:.1%} to {high:.1%}); its longest step has {share:.0%} of its length."
     )
 
 
 def _change(first: float, last: float, digits: int) -> str:
-    """How a value changed, as far as it shows at so many digits."""
+    """The change of a value, rounded to this number of digits."""
     before, after = f"{first:.{digits}f}", f"{last:.{digits}f}"
     if before == after:
         return f"stays at {after}"

@@ -1,4 +1,4 @@
-"""The script and style of figure panels, for the page and for reports."""
+"""The script and the style sheet of figure panels, for the page and for reports."""
 
 from pathlib import Path
 

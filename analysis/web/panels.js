@@ -1,22 +1,22 @@
-// Draws panels (a heading, a note and a Plotly figure each) into an element: with a step slider and a play button where
-// a figure has frames, thumbnails on hover, downloads, and a callback for chosen points. The page and the report share it.
+// Draws panels (a heading, a note and a Plotly figure) into an element, for the page and the report. Panels have
+// downloads, thumbnails on hover and a callback for chosen points. Figures with frames have a slider and a play button.
 
 const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
-  const drawing = (root.drawing = {}); // whoever draws later takes the place over
+  const drawing = (root.drawing = {}); // a later call replaces this one
   if (!panels.length) return replace();
   if (!root.querySelector(".panel")) replace(notice("Loading the figures …"));
   let Plotly;
   try {
     Plotly = await plotly();
   } catch (error) {
-    return replace(notice(`The figures cannot be drawn, for ${error.message}: reload the page.`));
+    return replace(notice(`The figures cannot be drawn (${error.message}). Reload the page.`));
   }
   if (root.drawing !== drawing) return;
   replace(...panels.map((panel) => panelElement(panel)));
   const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => fit(target)));
-  for (const [at, panel] of panels.entries()) {
+  for (const [index, panel] of panels.entries()) {
     if (root.drawing !== drawing) return;
-    await draw(root.children[at], panel);
+    await draw(root.children[index], panel);
   }
 
   function replace(...elements) {
@@ -28,10 +28,10 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
   }
 
   function notice(sentence) {
-    const made = text("p", sentence);
-    made.className = "notice";
-    made.setAttribute("role", "status");
-    return made;
+    const paragraph = text("p", sentence);
+    paragraph.className = "notice";
+    paragraph.setAttribute("role", "status");
+    return paragraph;
   }
 
   function panelElement(panel) {
@@ -42,8 +42,8 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     head.append(text("h3", panel.heading), tools(figure, panel));
     const plot = document.createElement("div");
     plot.className = "plot";
-    plot.style.minHeight = `${styled(panel).layout.height}px`; // so that the page does not jump
-    plot.setAttribute("role", "group"); // its buttons are for everybody; what is drawn is said by the description
+    plot.style.minHeight = `${styled(panel).layout.height}px`; // prevents layout shifts
+    plot.setAttribute("role", "group"); // not "img": its buttons must stay accessible
     plot.setAttribute("aria-label", panel.description);
     figure.append(head, plot, text("p", panel.note));
     return figure;
@@ -51,36 +51,36 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
 
   async function draw(figure, panel) {
     const plot = figure.querySelector(".plot");
-    const shown = styled(panel);
-    await Plotly.newPlot(plot, shown.data, shown.layout, {
+    const drawable = styled(panel);
+    await Plotly.newPlot(plot, drawable.data, drawable.layout, {
       displaylogo: false,
       modeBarButtonsToRemove: ["toImage", "autoScale2d", "toggleSpikelines"],
     });
-    for (const drawn of plot.querySelectorAll(".main-svg")) drawn.setAttribute("aria-hidden", "true");
-    plot.fitted = plot.offsetWidth; // it has just been drawn to this width
+    for (const svg of plot.querySelectorAll(".main-svg")) svg.setAttribute("aria-hidden", "true");
+    plot.fitted = plot.offsetWidth;
     resized.observe(plot);
-    if (shown.frames?.length > 1) await addSteps(plot, shown);
+    if (drawable.frames?.length > 1) await addSteps(plot, drawable);
     addThumbnails(figure, plot);
-    const chosen = (event) => {
+    const choose = (event) => {
       const points = (event?.points ?? []).map((point) => point.customdata?.slice(0, 3)).filter(Boolean);
       if (points.length) onChoose?.(panel.name, points);
     };
-    plot.on("plotly_click", chosen);
-    plot.on("plotly_selected", chosen);
+    plot.on("plotly_click", choose);
+    plot.on("plotly_selected", choose);
   }
 
-  // A figure that was drawn in a tab nobody looked at gets its width when somebody does.
+  // A figure that was drawn in a hidden tab has no width until the tab is shown.
   function fit(plot) {
     if (plot.data && plot.offsetWidth && plot.offsetWidth !== plot.fitted) Plotly.Plots.resize(plot);
     plot.fitted = plot.offsetWidth;
   }
 
-  // The figure in the page's colours; a slider and buttons of its own are replaced by those of the page.
+  // The figure in the page's colours. The page's slider and buttons replace the figure's own.
   function styled(panel) {
     const { data, layout, frames } = dark() ? recoloured(panel.figure, panel.dark) : panel.figure;
     const { sliders, updatemenus, ...own } = layout;
     const rest = { ...own, legend: { ...own.legend, ...legend(own) }, autosize: true };
-    if (matchMedia("(pointer: coarse)").matches) rest.dragmode = false; // fingers scroll the page
+    if (matchMedia("(pointer: coarse)").matches) rest.dragmode = false; // touch scrolls the page
     if (!sliders) return { data, frames, layout: { ...rest, height: flat(rest, rest.height) } };
     const names = sliders[0].steps.map((step) => step.label);
     const spare = Math.max(0, (rest.margin?.b ?? 60) - 60);
@@ -89,18 +89,18 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     return { data, frames, names, at: sliders[0].active, layout: { ...rest, margin, height } };
   }
 
-  // On a telephone a legend has two columns.
+  // On a phone, a legend has two columns.
   function legend(layout) {
     if (root.clientWidth > 520) return {};
     return { x: layout.scene ? 0 : -0.2, entrywidth: 0.5, entrywidthmode: "fraction", font: { size: 11 } };
   }
 
-  // The height of a figure whose axes have one scale: on a telephone, no more than its width asks for.
+  // The height of a figure. If its axes have one scale, its width limits the height on a phone.
   function flat(layout, height) {
     return layout.yaxis?.scaleanchor ? Math.min(height, 1.15 * root.clientWidth + 60) : height;
   }
 
-  // A copy of a figure with other colours, whether they are written "#rrggbb" or "rgba(r,g,b,a)".
+  // A copy of a figure with other colours, written as "#rrggbb" or "rgba(r,g,b,a)".
   function recoloured(value, colours) {
     if (typeof value === "string") return colours[value] ?? recolouredRgba(value, colours);
     if (Array.isArray(value)) return value.map((part) => recoloured(part, colours));
@@ -133,8 +133,8 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
       slider.value = step;
       name.textContent = names[step];
       slider.setAttribute("aria-valuetext", names[step]);
-      const still = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } };
-      return Plotly.animate(plot, [frames[step].name], still).catch(() => {}); // a later step took its place
+      const options = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } };
+      return Plotly.animate(plot, [frames[step].name], options).catch(() => {}); // a later step replaced this one
     };
     const stop = () => {
       clearInterval(timer);
@@ -181,9 +181,9 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     const image = (format) => {
       const plot = figure.querySelector(".plot");
       const { width, height } = plot.getBoundingClientRect();
-      const paper = getComputedStyle(document.body).backgroundColor; // the figure's own is clear
-      const shown = { data: plot.data, layout: { ...plot.layout, paper_bgcolor: paper } };
-      return Plotly.downloadImage(shown, { format, filename: panel.name, width, height, scale: format === "png" ? 2 : 1 });
+      const paper = getComputedStyle(document.body).backgroundColor; // the figure's own is transparent
+      const copy = { data: plot.data, layout: { ...plot.layout, paper_bgcolor: paper } };
+      return Plotly.downloadImage(copy, { format, filename: panel.name, width, height, scale: format === "png" ? 2 : 1 });
     };
     const kinds = {
       PNG: () => image("png"),
@@ -200,7 +200,7 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
     return bar;
   }
 
-  // A page of its own that works offline. Its tags are put together, for this script may stand in a page itself.
+  // A separate page that works offline. Script tags are built from parts, since this script may be inline in a page.
   function page(panel, script) {
     const safe = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
     const inline = (code) => `<${"script"}>${code}<${"/script"}>`;
@@ -230,9 +230,9 @@ const drawPanels = async (root, panels, { plotly, source, onChoose, dark }) => {
   }
 
   function text(tag, content) {
-    const made = document.createElement(tag);
-    if (tag === "button") made.type = "button";
-    made.textContent = content ?? "";
-    return made;
+    const element = document.createElement(tag);
+    if (tag === "button") element.type = "button";
+    element.textContent = content ?? "";
+    return element;
   }
 };

@@ -1,1 +1,1 @@
-"""The paper's ablations: the tables, the grid that trains them, and the report."""
+"""The paper's ablations: the tables, the grid that trains and evaluates them, and the report."""

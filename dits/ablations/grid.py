@@ -1,11 +1,11 @@
-"""The ablation grid: every variant trained with several seeds on cached features, measured on the test split.
+"""The ablation grid: every variant trained with several seeds on cached embeddings, evaluated on the test split.
 
-Each run's result is a file of its own in the output folder, so an interrupted grid goes on where it stopped, and two
-tables that share a variant share its runs.
+Each run has a result file in the output folder. An interrupted grid therefore continues where it stopped, and tables
+with the same variant share its runs.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,16 +24,15 @@ from dits.encoders.openclip import Encoder
 from dits.evaluation.metrics import ranks_of, video_to_text_ranks
 from dits.models.retrieval import ModelConfig, RetrievalModel
 from dits.scoring.gallery import build_gallery
-from dits.training.trainer import PairData, TrainingConfig, pair_data, train, validate
-
-Report = Callable[[str], None]
+from dits.training.trainer import PairData, Report, TrainingConfig, pair_data, train, validate
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The embedded splits: training, what chooses the epoch (the training's `select_on`), and what is only measured.
+    """The embedded splits: for training, for choosing the epoch (the training's `select_on`), and for evaluation.
 
-    `key` names what they were made from: the numbers themselves depend on the number of threads in their last bits.
+    `key` is a checksum of encoder, corpus and captions. The embeddings themselves differ in their last bits with the
+    number of threads.
     """
 
     train: PairData
@@ -44,7 +43,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: its variant's ranks on the test split, per query and per video, and what validation chose."""
+    """The result of a run: its ranks on the test split, per query and per video, and the record of the best epoch."""
 
     t2v_ranks: np.ndarray
     v2t_ranks: np.ndarray
@@ -53,11 +52,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """What a grid measured.
+    """The results of a grid.
 
     Attributes:
-        outcomes: the runs of each variant, by its key, one a seed.
-        failures: why a variant has no result, by its key, in a sentence.
+        outcomes: for the key of each variant, its results, one per seed.
+        failures: for the key of each variant without results, the reason in one sentence.
     """
 
     outcomes: dict[str, list[Outcome]]
@@ -65,7 +64,7 @@ class Results:
 
 
 def embedded_splits(parts: Sequence[Corpus], corpus: Corpus, encoder: Encoder, embeddings: CorpusEmbeddings) -> Splits:
-    """The embedded splits of a corpus: `parts` are its training split, what chooses, and what is measured.
+    """Embeds splits of a corpus: `parts` are those for training, for choosing the epoch, and for evaluation.
 
     Raises:
         CorpusError: a video is missing, or has no embeddings.
@@ -85,22 +84,22 @@ def run_grid(
     folder: Path,
     report: Report,
 ) -> Results:
-    """Trains and measures every variant of the tables with every seed, or reads what an earlier run has measured.
+    """Trains and evaluates every variant of the tables with every seed, or reads the result of an earlier run.
 
-    A variant whose training fails is left out, with the reason; the others go on.
+    If the training of a variant fails, the reason is recorded, and the other variants continue.
 
     Args:
-        model: what variants do not set: widths above all.
-        training: the same for all variants but for what they set; its seed is replaced.
-        folder: results go to `runs/` below it.
-        report: told a line a run.
+        model: the settings that variants do not set, such as widths.
+        training: the settings that variants do not set; its seed is replaced.
+        folder: results are written to `runs/` in this folder.
+        report: called with a line for every run.
 
     Raises:
         StorageError: the folder cannot be written, or a result in it is damaged.
     """
     variants = {row.variant.key: row.variant for table in tables for row in table.rows}
-    grid = _Grid(splits, model, training, folder / "runs", report)
-    grid.starts = {variant.start.key for variant in variants.values() if variant.start}
+    starts = {variant.start.key for variant in variants.values() if variant.start}
+    grid = _Grid(splits, model, training, folder / "runs", report, starts)
     results = Results({}, {})
     for key, variant in variants.items():
         try:
@@ -115,27 +114,28 @@ def run_grid(
 
 class _Grid:
     def __init__(
-        self, splits: Splits, model: ModelConfig, training: TrainingConfig, folder: Path, report: Report
-    ) -> None:
+        self, splits: Splits, model: ModelConfig, training: TrainingConfig, folder: Path, report: Report,
+        starts: set[str],
+    ) -> None:  # fmt: skip
+        """`starts` are the keys of the variants that others start from."""
         self.splits, self.model, self.training = splits, model, training
-        self.folder, self.report = folder, report
-        self.starts: set[str] = set()  # keys of the variants that others start from
+        self.folder, self.report, self.starts = folder, report, starts
 
     def outcome(self, variant: Variant, seed: int) -> Outcome:
         path = self._path(variant, seed, ".json")
         if path.is_file():
             return _read(path, self.splits.test)
-        trained, best = self._trained(variant, seed)
+        model, best = self._train(variant, seed)
         test = self.splits.test
-        scores = build_gallery(trained, test.frames).scores(test.texts).numpy()
+        scores = build_gallery(model, test.frames).scores(test.texts).numpy()
         outcome = Outcome(ranks_of(scores, test.video_of), video_to_text_ranks(scores, test.video_of), best)
         _write(path, outcome)
-        chosen = f"epoch {best['epoch']}, {self.training.select_on} R@1 {best['t2v']['R@1']:.1f}"
-        self.report(f"{variant.label}, seed {seed}: {chosen}")
+        metrics = f"epoch {best['epoch']}, {self.training.select_on} R@1 {best['t2v']['R@1']:.1f}"
+        self.report(f"{variant.label}, seed {seed}: {metrics}")
         return outcome
 
-    def _trained(self, variant: Variant, seed: int) -> tuple[RetrievalModel, dict[str, Any]]:
-        """The variant's model with its best epoch's weights, and that epoch's record."""
+    def _train(self, variant: Variant, seed: int) -> tuple[RetrievalModel, dict[str, Any]]:
+        """The variant's model with the weights of its best epoch, and that epoch's record."""
         config = variant.config(self.model, seed)
         if variant.method == "mean":
             model = RetrievalModel(config).eval()
@@ -143,11 +143,11 @@ class _Grid:
         weights, record = self._path(variant, seed, ".safetensors"), self._path(variant, seed, ".record.json")
         if weights.is_file() and record.is_file():
             model = RetrievalModel(config)
-            with _damage(weights):
+            with _damage_errors(weights):
                 model.load_state_dict(load_file(weights))
-            with _damage(record):
+            with _damage_errors(record):
                 return model.eval(), _record(json.loads(record.read_text(encoding="utf-8")))
-        start = self._trained(variant.start, seed) if variant.start else None
+        start = self._train(variant.start, seed) if variant.start else None
         if start and not variant.trained:
             model = RetrievalModel(config)
             model.load_state_dict(start[0].state_dict())
@@ -172,7 +172,7 @@ def _write(path: Path, outcome: Outcome) -> None:
 
 
 def _read(path: Path, test: PairData) -> Outcome:
-    with _damage(path):
+    with _damage_errors(path):
         values = json.loads(path.read_text(encoding="utf-8"))
         t2v, v2t = (np.array(values["ranks"][name], np.float64) for name in ("t2v", "v2t"))
         if (t2v.shape, v2t.shape) != ((len(test.texts),), (len(np.unique(test.video_of)),)):
@@ -181,18 +181,14 @@ def _read(path: Path, test: PairData) -> Outcome:
 
 
 def _record(values: Any) -> dict[str, Any]:
-    """What validation said of a run. Raises KeyError, TypeError or ValueError where that is not what it holds."""
+    """The record of an epoch. Raises KeyError, TypeError or ValueError for other values."""
     return {**values, "epoch": int(values["epoch"])}
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Turns what reading a damaged file raises into one sentence.
-
-    Raises:
-        StorageError: the file cannot be read, or is none that a grid has written.
-    """
+def _damage_errors(path: Path) -> Iterator[None]:
+    """Raises StorageError if the file cannot be read, or was not written by a grid."""
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StorageError(f"{path} is no result of this grid: remove it, and it is measured again.") from error
+        raise StorageError(f"{path} is not a result of this grid: remove it to evaluate the run again.") from error

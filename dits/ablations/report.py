@@ -1,4 +1,4 @@
-"""The report of an ablation grid: tables in markdown, the same numbers as CSV, and a figure."""
+"""The report of an ablation grid: tables in Markdown, the same numbers as CSV, and a figure."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ from dits.evaluation.metrics import metrics_of
 from dits.evaluation.significance import BootstrapConfig, compare
 from dits.training.trainer import TrainingConfig
 
-PAPER_CORPUS, PAPER_ENCODER = "msrvtt", "ViT-B-32"  # its numbers stand beside ours on the same data alone
+PAPER_CORPUS, PAPER_ENCODER = "msrvtt", "ViT-B-32"  # the paper's numbers are only shown for these
 
 _METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 
 
 @dataclass(frozen=True)
 class About:
-    """What a report says of the data: names of corpus, split and encoder, and the command that made it."""
+    """The source of a report: the names of corpus, split and encoder, and the command."""
 
     corpus: str
     split: str
@@ -42,7 +42,7 @@ def write_report(
     seeds: Sequence[int],
     about: About,
 ) -> Path:
-    """Writes report.md, results.csv and figure.svg into the folder, each whole or not at all; the report's path.
+    """Writes report.md, results.csv and figure.svg into the folder, and returns the report's path.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -69,15 +69,15 @@ fixed. Trained on {len(splits.train.texts)} captions of {len(splits.train.frames
 {len(splits.validation.texts)} captions of {len(splits.validation.frames)} {training.select_on} videos. Mean and
 standard deviation over {len(seeds)} seeds.
 
-The difference is in R@1, to the first row of its table, with a 95 % interval by bootstrap over the split's videos
-(captions of one video are not independent) of the mean over the seeds: an interval that holds 0 says that these data do
-not tell the two apart.
+The difference is that of the R@1, averaged over the seeds, to the first row of the table. Its 95 % interval is a
+bootstrap over the split's videos, as captions of one video are not independent. If it contains 0, these data show no
+difference between the two rows.
 
 Command: `{about.command}`
 
 Training: {settings}.
 
-![R@1 of every row, a dot a seed](figure.svg)
+![R@1 of every row, one dot per seed](figure.svg)
 """
 
 
@@ -102,10 +102,10 @@ def _table(table: Table, results: Results, video_of: np.ndarray, with_paper: boo
 
 
 def _by_metric(runs: Sequence[Outcome]) -> list[list[float]]:
-    """Each metric's values over the runs, text to video, then R@1 video to text."""
+    """The values of each text-to-video metric over the runs, then those of the video-to-text R@1."""
     t2v = [metrics_of(run.t2v_ranks).as_dict() for run in runs]
-    back = [metrics_of(run.v2t_ranks).as_dict()["R@1"] for run in runs]
-    return [[metrics[name] for metrics in t2v] for name in _METRICS] + [back]
+    v2t = [metrics_of(run.v2t_ranks).as_dict()["R@1"] for run in runs]
+    return [[metrics[name] for metrics in t2v] for name in _METRICS] + [v2t]
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
@@ -113,7 +113,7 @@ def _mean_and_spread(values: Sequence[float]) -> str:
 
 
 def _difference(runs: Sequence[Outcome], first: Sequence[Outcome], video_of: np.ndarray) -> str:
-    """The difference in R@1, all seeds' ranks beside each other: a video is drawn with all its captions and seeds."""
+    """The difference in R@1 and its interval; the bootstrap draws a video with its captions and all seeds."""
     ranks, reference = (np.concatenate([run.t2v_ranks for run in group]) for group in (runs, first))
     result = compare(ranks, reference, np.tile(video_of, len(runs)), BootstrapConfig()).differences["R@1"]
     return f"{result.value:+.1f} [{result.low:+.1f}, {result.high:+.1f}]"
@@ -132,7 +132,7 @@ def _csv(tables: Sequence[Table], results: Results, seeds: Sequence[int]) -> str
 
 
 def _figure(path: Path, tables: Sequence[Table], results: Results) -> None:
-    """R@1 of every row, the mean as a bar and a dot a seed; the first row of each table as a line across."""
+    """R@1 of every row: the mean as a bar, one dot per seed; the mean of a table's first row as a vertical line."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -144,7 +144,7 @@ def _figure(path: Path, tables: Sequence[Table], results: Results) -> None:
     for axis, table in zip(axes, tables, strict=True):
         _panel(axis, table, results)
     axes[-1].set_xlabel("R@1, text to video")
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "dits"}):  # the same numbers, the same file
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "dits"}):  # so that equal numbers give equal files
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
@@ -156,10 +156,10 @@ def _panel(axis: Any, table: Table, results: Results) -> None:
     if first:
         axis.axvline(fmean(first), color="0.75", linewidth=1, zorder=0)
     for height, row in enumerate(table.rows):
-        measured = values(row)
-        axis.plot(measured, [height] * len(measured), "o", color="#0072B2", markersize=3.5, alpha=0.55)
-        if measured:
-            axis.plot([fmean(measured)], [height], "|", color="#D55E00", markersize=13, markeredgewidth=2)
+        recalls = values(row)
+        axis.plot(recalls, [height] * len(recalls), "o", color="#0072B2", markersize=3.5, alpha=0.55)
+        if recalls:
+            axis.plot([fmean(recalls)], [height], "|", color="#D55E00", markersize=13, markeredgewidth=2)
     axis.set_yticks(range(len(table.rows)), [row.label for row in table.rows], fontsize=8)
     axis.invert_yaxis()
     axis.set_title(table.title, fontsize=9, loc="left", fontweight="bold")

@@ -1,4 +1,4 @@
-"""The paper's ablations as data: which models a table compares, and what the paper measured on MSR-VTT."""
+"""The paper's ablations as data: the models of each table, and the paper's numbers on MSR-VTT."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +12,14 @@ Numbers = tuple[float, float, float, float, float]
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to train: a method with some settings away from the grid's, and the variant that it starts from.
+    """A model to train: a method, the settings that differ from the grid's, and the variant to start from.
 
     Attributes:
         method: name in the registry.
         settings: fields of `ModelConfig`'s sections, as "section.field".
         training: fields of `TrainingConfig`.
-        start: the variant whose weights of the same seed it starts from.
-        trained: False takes the weights of `start` as they are, for settings that only inference reads.
+        start: the variant whose weights, of the same seed, training starts from.
+        trained: False uses the weights of `start` without training, for settings that only affect inference.
     """
 
     method: str
@@ -29,7 +29,7 @@ class Variant:
     trained: bool = True
 
     def config(self, base: ModelConfig, seed: int) -> ModelConfig:
-        """The model's configuration: the grid's, this variant's settings, and the seed of what inference draws."""
+        """The grid's configuration `base` with this variant's settings, and `seed` for draws at inference."""
         sections = {name: dict(values) for name, values in base.sections().items()}
         for name, value in self.settings.items():
             section, _, entry = name.partition(".")
@@ -41,23 +41,23 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """The variant in a few words: its method and what is set."""
+        """A short description: the method and the settings."""
         settings = [f"{name.rpartition('.')[2]} {value}" for name, value in (self.settings | self.training).items()]
         return ", ".join([self.method, *settings])
 
     @property
     def key(self) -> str:
-        """Names the variant among all others."""
-        return sha256_of_json(self._described())[:12]
+        """A checksum that identifies the variant."""
+        return sha256_of_json(self._as_list())[:12]
 
-    def _described(self) -> list[Any]:
-        start = self.start._described() if self.start else None
+    def _as_list(self) -> list[Any]:
+        start = self.start._as_list() if self.start else None
         return [self.method, self.settings, self.training, start, self.trained]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: its label, its model, and the paper's numbers where it has such a line."""
+    """A row of a table: its label, its model, and the paper's numbers if it has this row."""
 
     label: str
     variant: Variant
@@ -69,10 +69,10 @@ class Table:
     """A comparison.
 
     Attributes:
-        title: as the report prints it.
-        source: the paper's table, or why it is here.
+        title: the heading in the report.
+        source: the paper's table, or the reason for the comparison.
         rows: the models; differences are to the first one.
-        note: what to know when reading it.
+        note: remarks for the reader.
     """
 
     title: str
@@ -84,11 +84,11 @@ class Table:
 MEAN = Variant("mean")
 XPOOL = Variant("xpool")
 DITS = Variant("dits")
-_PRETRAINING = {"learning_rate": 1e-4, "epochs": 10}  # DiT's own rate; a step needs one network call, not T
+_PRETRAINING = {"learning_rate": 1e-4, "epochs": 10}  # DiT's learning rate; a step needs one network call, not T
 
 _XPOOL_PAPER = (46.9, 72.8, 82.2, 2.0, 14.3)
 _DITS_PAPER = (51.9, 75.7, 84.6, 1.0, 11.6)
-_TABLE_6_PAPER = (50.1, 75.5, 84.9, 1.0, 12.2)  # the same setting as _DITS_PAPER, other numbers
+_TABLE_6_PAPER = (50.1, 75.5, 84.9, 1.0, 12.2)  # the setting of _DITS_PAPER, with other numbers in the paper
 
 
 def _sampler(**settings: Any) -> Variant:
@@ -101,14 +101,14 @@ def _noisy(samples: int) -> Variant:
 
 
 def _diffusion(objective: str, **settings: Any) -> Variant:
-    named = {f"diffusion.{name}": value for name, value in settings.items()}
-    return Variant("diffusion", named, {"objective": objective, **_PRETRAINING}, XPOOL)
+    fields = {f"diffusion.{name}": value for name, value in settings.items()}
+    return Variant("diffusion", fields, {"objective": objective, **_PRETRAINING}, XPOOL)
 
 
 TABLES = {
     "methods": Table(
         "Methods",
-        "Table 4 of the paper; mean pooling and T-MASS besides",
+        "Table 4 of the paper, with mean pooling and T-MASS",
         (
             Row("X-Pool", XPOOL, _XPOOL_PAPER),
             Row("Mean pooling", MEAN),
@@ -128,10 +128,9 @@ TABLES = {
             ),
             Row("DITS", DITS, _DITS_PAPER),
         ),
-        "Bounded: a predicted gap longer than the text embedding is shortened to its length, as DDPM's code clips what "
-        "it predicts; Equation 7 as printed multiplies the network's errors 480 times on the way. The paper's "
-        "T-MASS number (Table 1) comes from the released evaluation, which pools every video with its own "
-        "caption.",
+        "Bounded: a predicted gap longer than the text embedding is shortened to its length, like the clipping in "
+        "DDPM's code; Equation 7 as printed multiplies the network's errors by 480 over the trajectory. The paper's "
+        "T-MASS number (Table 1) comes from the released evaluation, which pools every video with its own caption.",
     ),
     "steps": Table(
         "Number of steps T'",
@@ -146,16 +145,13 @@ TABLES = {
             Row("T' = 30", _sampler(steps=30), (32.5, 63.5, 76.0, 3.0, 16.2)),
             Row("T' = 40", _sampler(steps=40), (0.2, 0.5, 1.0, 493.5, 497.9)),
         ),
-        "Beta is spaced anew from 0.1 to 0.99 for every T'; the paper does not say whether its was.",
+        "For every T', beta is spaced from 0.1 to 0.99; the paper does not say whether it does this.",
     ),
     "encoder": Table(
         "Encoder fixed",
         "Table 5b",
-        (
-            Row("X-Pool, encoder fixed", XPOOL),
-            Row("DITS, encoder fixed", DITS, (39.2, 65.4, 77.1, 2.0, 18.0)),
-        ),
-        "Everything here is trained on cached features, the encoder fixed. The joint row of the paper (51.9) takes "
+        (Row("X-Pool, encoder fixed", XPOOL), Row("DITS, encoder fixed", DITS, (39.2, 65.4, 77.1, 2.0, 18.0))),
+        "All models here are trained on cached embeddings with a fixed encoder. The paper's joint row (51.9) needs "
         "training from video: python -m dits train dits --joint. The paper has no X-Pool with a fixed encoder.",
     ),
     "condition": Table(
@@ -167,7 +163,7 @@ TABLES = {
             Row("the video", _sampler(condition="video"), (23.1, 51.9, 65.9, 5.0, 24.8)),
             Row("both", _sampler(condition="both"), (40.9, 71.3, 80.8, 2.0, 15.0)),
         ),
-        "Here every pair of text and video is conditioned on its own video, in training and in ranking.",
+        "Here every pair of text and video is conditioned on the pair's video, in training and in ranking.",
     ),
     "direction": Table(
         "Direction of the gap",
@@ -183,7 +179,7 @@ TABLES = {
     ),
     "start": Table(
         "Where the path begins",
-        "the paper's argument for a truncated start; it has no such row",
+        "the paper's argument for a truncated start; the paper has no such rows",
         (
             Row("at the text", DITS),
             Row("at the text, conditioned on it", _sampler(condition="text")),
@@ -204,7 +200,7 @@ TABLES = {
     ),
     "controls": Table(
         "Controls",
-        "not in the paper: what part of DITS does what",
+        "not in the paper: the effect of each part of DITS",
         (
             Row("DITS", DITS),
             Row("without noise", _sampler(noise_scale=0.0)),
@@ -227,4 +223,4 @@ TABLES = {
         ),
     ),
 }
-"""Every table, by the name it is asked for with. Paper numbers: MSR-VTT, ViT-B/32, text to video."""
+"""All tables, by their names on the command line. Paper numbers: MSR-VTT, ViT-B/32, text to video."""

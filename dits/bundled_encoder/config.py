@@ -1,4 +1,4 @@
-"""How the bundled encoder is trained: one configuration, and recipes in TOML files."""
+"""The configuration of the bundled encoder's training, and recipes in TOML files."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,37 +14,37 @@ CLASSES = "classes"
 
 @dataclass(frozen=True)
 class EncoderTrainingConfig:
-    """How the bundled encoder is trained; chosen on the validation split.
+    """Settings of the bundled encoder's training. Defaults were chosen on the validation split.
 
     Attributes:
-        sources: names of sources of pairs, separated by commas; "classes" are the image tower's ImageNet classes.
-        crops: random views of every picture that frozen features are kept of, besides the plain one.
-        balance: from 0 (every pair is drawn equally often) to 1 (every source is).
+        sources: comma-separated sources of pairs; "classes" means the ImageNet classes of the image tower.
+        crops: number of random views per picture, besides the plain view, for which frozen features are cached.
+        balance: from 0 (every pair is drawn equally often) to 1 (every source is drawn equally often).
         ridge: strength of the ridge regression that sets the projections.
-        drawing_weight: weight of a drawing against a photograph, in regression and loss.
-        class_weight: weight of an ImageNet class against a photograph, in regression and loss.
-        projection_steps: steps that tune the projections alone, on frozen towers' features and batches four times as
-            large, before the towers are tuned too.
-        steps: optimiser steps of projections and towers, at most.
-        validate_every: steps between validations, and between states written for resuming.
-        patience: validations without a better result before training stops; 0 never stops.
-        warmup: share of the steps over which rates rise; then they fall along half a cosine.
+        drawing_weight: weight of a drawing in regression and loss; a photograph has weight 1.
+        class_weight: weight of an ImageNet class in regression and loss; a photograph has weight 1.
+        projection_steps: steps that tune only the projections, on features of the frozen towers and with batches four
+            times as large.
+        steps: maximum number of optimiser steps for projections and towers.
+        validate_every: steps between validations; the state for resuming is saved at each.
+        patience: validations without a better result before training stops; 0 never stops early.
+        warmup: share of the steps with a linear warm-up of the learning rates, before half a cosine to zero.
         projection_rate: learning rate of the projections.
         text_rate: learning rate of the text tower.
-        text_layers: layers of the text tower that are tuned, from the last; 0 leaves it frozen.
+        text_layers: number of the text tower's last layers to tune; 0 freezes the tower.
         image_rate: learning rate of the image tower.
-        image_stages: stages of the image tower that are tuned, from the last; 0 leaves it frozen, 9 tunes all.
+        image_stages: number of the image tower's last stages to tune; 0 freezes the tower, 9 tunes all of it.
         photographs: photographs and clips in a batch.
         drawings: drawings in a batch.
         classes: ImageNet classes in a batch.
-        word_dropout: share of a text's words that are left out at random.
-        dropout: of the image tower's features before their projection; half of it of the text tower's.
-        loss: softmax (symmetric cross-entropy) or sigmoid (of every pair of a batch on its own).
-        temperature: factor on cosines; the sigmoid loss learns its own from there.
-        averaging: decay of the moving average of the weights, which is what is validated and kept; 0 averages nothing.
-        precision: fp32 or bf16 (autocast).
+        word_dropout: probability of dropping a word of a text.
+        dropout: dropout on the image tower's features before the projection; the text tower's get half of it.
+        loss: softmax (symmetric cross-entropy), or sigmoid (of each pair separately).
+        temperature: factor on cosines; the sigmoid loss learns its factor from this start.
+        averaging: decay of the moving average of the weights, which is validated and written; 0 disables it.
+        precision: fp32, or bf16 (autocast).
         device: auto, cpu or cuda.
-        seed: of everything random.
+        seed: seed of all random draws.
     """
 
     sources: str = "demo,left-out,templates,wallpapers,stamps,clipart,emoji,words,classes"
@@ -77,15 +77,9 @@ class EncoderTrainingConfig:
 
     def __post_init__(self) -> None:
         counts = (
-            self.crops,
-            self.projection_steps,
-            self.steps,
-            self.patience,
-            self.seed,
-            self.text_layers,
-            self.drawings,
+            self.crops, self.projection_steps, self.steps, self.patience, self.seed, self.text_layers, self.drawings,
             self.classes,
-        )
+        )  # fmt: skip
         require(min(counts) >= 0 and self.validate_every >= 1, "Counts and the seed cannot be negative.")
         require(self.photographs >= 2, "A batch needs at least two photographs.")
         require(self.ridge > 0 and self.temperature > 0, "The ridge and the temperature must be above 0.")
@@ -93,13 +87,13 @@ class EncoderTrainingConfig:
         require(min(rates) >= 0, "Learning rates and weights cannot be negative.")
         require(self.classes <= 1000, f"There are 1,000 classes to draw from, not {self.classes}.")
         shares = (self.dropout, self.word_dropout, self.averaging, self.warmup)
-        require(all(0 <= share < 1 for share in shares), "Dropout, averaging and warm-up are from 0 to below 1.")
-        require(0 <= self.balance <= 1, f"The balance is from 0 to 1, not {self.balance}.")
+        require(all(0 <= share < 1 for share in shares), "Dropout, averaging and warm-up must be from 0 to below 1.")
+        require(0 <= self.balance <= 1, f"The balance must be from 0 to 1, not {self.balance}.")
         require(0 <= self.image_stages <= 9, f"The image tower has 9 stages to tune, not {self.image_stages}.")
         for name, choices in (
             ("loss", ("softmax", "sigmoid")), ("precision", ("fp32", "bf16")), ("device", ("auto", "cpu", "cuda")),
         ):  # fmt: skip
-            require(getattr(self, name) in choices, f"The {name} is one of {', '.join(choices)}.")
+            require(getattr(self, name) in choices, f"The {name} must be one of {', '.join(choices)}.")
         known = (*SOURCES, CLASSES)
         unknown = [name for name in self.source_names if name not in known]
         require(not unknown, f"There is no source '{', '.join(unknown)}': choose from {', '.join(known)}.")
@@ -112,10 +106,10 @@ class EncoderTrainingConfig:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The settings of a recipe, a TOML file of the configuration's fields.
+    """The settings of a recipe: a TOML file with fields of the configuration.
 
     Raises:
-        InputError: it cannot be read, or names what is no setting or has the wrong type.
+        InputError: it cannot be read, or has an unknown setting or one of the wrong type.
     """
     import tomllib
 
@@ -125,7 +119,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"Cannot read the recipe {path}: {str(error).lower()}.") from error
     types: dict[str, Any] = {field.name: field.type for field in fields(EncoderTrainingConfig)}
     for name, value in settings.items():
-        require(name in types, f"{path} sets '{name}', which is no setting: choose from {', '.join(types)}.")
+        require(name in types, f"{path} sets '{name}', which is not a setting: choose from {', '.join(types)}.")
         fits = isinstance(value, (int, float) if types[name] is float else types[name]) and not isinstance(value, bool)
         require(fits, f"{path}: {name} must be of type {types[name].__name__}, not {value!r}.")
     return settings

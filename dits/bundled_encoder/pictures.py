@@ -1,4 +1,4 @@
-"""Pictures for the training of the encoder: varied crops, colours and backgrounds, and features of frozen towers."""
+"""Pictures for training the encoder: augmented views, the plain view, and features of the frozen image tower."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -12,22 +12,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms import v2
 
-from dits.bundled_encoder.pairs.near_duplicates import flat
+from dits.bundled_encoder.pairs.near_duplicates import to_rgb
 from dits.common.files import atomic_path
 from dits.encoders.towers import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD
 
 Progress = Callable[[int, int], None]
 
 _BATCH = 32
-_AT_ONCE = 8  # through the tower on a CPU: few images with their channels last stay in the cache
-_MIN_SHARE = 0.55  # a drawing covers at least this share of its square's side
+_CPU_BATCH = 8  # few images in channels-last order fit in the CPU's cache
+_MIN_SHARE = 0.55  # minimum size of a drawing, as a share of the side of its square
 
 
 class Augmentation:
-    """Random views of a picture: (3, IMAGE_SIZE, IMAGE_SIZE) uint8. Deterministic by seed."""
+    """Random views (3, IMAGE_SIZE, IMAGE_SIZE) uint8 of pictures, deterministic by seed."""
 
     def __init__(self, backdrops: Sequence[bytes], seed: int) -> None:
-        """`backdrops` are encoded pictures to put drawings before, besides plain colours and gradients."""
+        """`backdrops` are encoded pictures to use behind drawings, besides plain colours and gradients."""
         self.backdrops = backdrops
         self.rng = np.random.default_rng(seed)
         self.generator_seed = seed
@@ -44,19 +44,19 @@ class Augmentation:
         """A random view of an encoded picture."""
         image: Image.Image = Image.open(io.BytesIO(data))
         if "A" in image.getbands():
-            image = self._before_backdrop(image)
+            image = self._on_backdrop(image)
         return self._view(_tensor(image.convert("RGB")))
 
-    def _before_backdrop(self, drawing: Image.Image) -> Image.Image:
+    def _on_backdrop(self, drawing: Image.Image) -> Image.Image:
         side = IMAGE_SIZE + 40
         canvas = self._backdrop(side).convert("RGBA")
         drawing = drawing.convert("RGBA")
-        reach = side * self.rng.uniform(_MIN_SHARE, 1.0) / max(drawing.size)
-        size = (max(1, round(drawing.width * reach)), max(1, round(drawing.height * reach)))
+        scale = side * self.rng.uniform(_MIN_SHARE, 1.0) / max(drawing.size)
+        size = (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale)))
         drawing = drawing.resize(size, Image.Resampling.BICUBIC)
-        free = (side - drawing.width, side - drawing.height)
-        place = tuple(int(self.rng.integers(0, room + 1)) for room in free)
-        canvas.alpha_composite(drawing, place)
+        margins = (side - drawing.width, side - drawing.height)
+        position = tuple(int(self.rng.integers(0, margin + 1)) for margin in margins)
+        canvas.alpha_composite(drawing, position)
         return canvas
 
     def _backdrop(self, side: int) -> Image.Image:
@@ -67,7 +67,7 @@ class Augmentation:
             corners = np.array([self._colour() for _ in range(4)], dtype=np.uint8).reshape(2, 2, 3)
             return Image.fromarray(corners).resize((side, side), Image.Resampling.BICUBIC)
         chosen = self.backdrops[int(self.rng.integers(len(self.backdrops)))]
-        photo = flat(Image.open(io.BytesIO(chosen)))
+        photo = to_rgb(Image.open(io.BytesIO(chosen)))
         return photo.resize((side, side)).filter(ImageFilter.GaussianBlur(float(self.rng.uniform(2, 8))))
 
     def _colour(self) -> tuple[int, int, int]:
@@ -76,14 +76,14 @@ class Augmentation:
 
 
 def plain_view(data: bytes) -> Tensor:
-    """The view that the encoder has of a picture: (3, IMAGE_SIZE, IMAGE_SIZE) uint8, scaled and cropped in the middle.
+    """The encoder's view of an encoded picture: scaled and centre-cropped to (3, IMAGE_SIZE, IMAGE_SIZE) uint8.
 
-    Drawings stand before white, and are padded rather than cropped.
+    Drawings get a white background, and are padded instead of cropped.
     """
     image = Image.open(io.BytesIO(data))
     if "A" in image.getbands():
         square = Image.new("RGB", (max(image.size),) * 2, "white")
-        picture = flat(image)
+        picture = to_rgb(image)
         square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
         return _tensor(square.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
     resized = v2.functional.resize(_tensor(image.convert("RGB")), [IMAGE_SIZE], v2.InterpolationMode.BICUBIC)
@@ -91,7 +91,7 @@ def plain_view(data: bytes) -> Tensor:
 
 
 def normalise(views: Tensor) -> Tensor:
-    """Views (B, 3, S, S) uint8 as the image tower takes them."""
+    """Normalises views (B, 3, S, S) uint8 for the image tower."""
     return v2.functional.normalize(views.float() / 255, list(IMAGE_MEAN), list(IMAGE_STD))
 
 
@@ -109,7 +109,7 @@ def tower_features(
         for _ in range(crops):
             assert augment is not None
             views += [augment(data) for data in batch]
-        chunks = torch.stack(views).split(_AT_ONCE if device.type == "cpu" else len(views))
+        chunks = torch.stack(views).split(_CPU_BATCH if device.type == "cpu" else len(views))
         images = (normalise(chunk.to(device)).contiguous(memory_format=torch.channels_last) for chunk in chunks)
         features = torch.cat([trunk(batch).cpu() for batch in images])
         rows.append(features.view(1 + crops, len(batch), -1).transpose(0, 1).half())
@@ -117,13 +117,13 @@ def tower_features(
     return torch.cat(rows)
 
 
-def cached_features(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """Features from `path`, made and written there if it is missing."""
+def cached_tensor(path: Path, name: str, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor `name` of the file `path`, which is written with the result of `make` if it is missing."""
     if not path.is_file():
-        features = make()
+        value = make()
         with atomic_path(path) as temporary:
-            save_file({"features": features.contiguous()}, temporary)
-    return load_file(path)["features"]
+            save_file({name: value.contiguous()}, temporary)
+    return load_file(path)[name]
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -1,13 +1,12 @@
 """Training the bundled encoder on pairs: projections by regression, then a contrastive loss on both towers.
 
 The pairs come from shards (dits.bundled_encoder.pairs), the towers' pretrained weights from two packages
-(dits.encoders.towers). A ridge regression between the frozen towers sets the projections; the contrastive loss then
-tunes projections and towers, each as deep as the configuration says, weights averaged along the way, stopped on the
-validation split.
+(dits.encoders.towers). A ridge regression between the frozen towers sets the projections. A contrastive loss then
+tunes the projections and the configured layers of the towers, with a moving average of the weights, of which the best
+on the validation split is written.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -20,16 +19,17 @@ from torch import Tensor, nn
 
 from dits.bundled_encoder.config import CLASSES, DRAWINGS, PHOTOS, EncoderTrainingConfig
 from dits.bundled_encoder.data import (
-    Captioned,
     ClassPrototypes,
     TrainingPairs,
+    ValidationClips,
     load_pairs,
     pair_features,
     validation_clips,
 )
+from dits.bundled_encoder.pairs.gathering import Report
 from dits.bundled_encoder.pairs.shards import INDEX
 from dits.bundled_encoder.pictures import Augmentation, normalise, plain_view
-from dits.bundled_encoder.ridge import kernel_ridge_floor, weighted_ridge
+from dits.bundled_encoder.ridge import kernel_ridge_baseline, weighted_ridge
 from dits.bundled_encoder.state import EncoderState
 from dits.common.errors import DitsError, require
 from dits.common.files import sha256_of, write_json
@@ -40,34 +40,32 @@ from dits.models.losses import sigmoid_loss, symmetric_cross_entropy
 from dits.models.pooling import mean_pool
 from dits.training.optimisation import warmup_cosine
 
-Report = Callable[[str], None]
-
-_TARGET_NORM = 10.0  # about what CLIP's projected embeddings have; the sampler's noise schedule meets magnitudes
-_LOSS_RATE = 1e-2  # of the sigmoid loss's scale and bias
+_TARGET_NORM = 10.0  # about the norm of CLIP's embeddings, because the sampler's noise depends on magnitudes
+_LOSS_RATE = 1e-2  # learning rate of the sigmoid loss's scale and bias
 _STATE = "encoder-state.safetensors"
 
 
 def train_encoder(
     corpus: Corpus, pairs: Path, folder: Path, config: EncoderTrainingConfig, report: Report, run: Path | None = None
 ) -> dict[str, Any]:
-    """Trains the bundled encoder and writes it to `folder` in OpenCLIP's format. Returns the summary it writes too.
+    """Trains the bundled encoder and writes it to `folder` in OpenCLIP's format, with a summary, which is returned.
 
     Args:
-        corpus: its validation split selects the step that is kept.
+        corpus: the step whose weights are written is the best on its validation split.
         pairs: the folder of shards to train on.
-        folder: where the encoder goes.
-        config: everything that can be chosen.
-        report: told every line of progress.
-        run: a folder for the state at every validation; a run found there is resumed.
+        folder: the folder to write.
+        config: all settings.
+        report: called with every line of progress.
+        run: a folder for the state at every validation; a run in this folder is resumed.
 
     Raises:
         InputError: the corpus has no validation split.
         EncoderError: a package with pretrained weights is missing.
         PairsError: the shards are missing, damaged, or lack a source.
         VideoError: a clip cannot be decoded.
-        CheckpointError: the state in `run` is damaged or of another run.
+        CheckpointError: the state in `run` is damaged, or belongs to another run.
         StorageError: the folder cannot be written.
-        DitsError: the loss is no number; the state of the last validation is kept.
+        DitsError: the loss is not finite; the state of the last validation stays saved.
     """
     selection = corpus.split("validation")
     torch.manual_seed(config.seed)
@@ -77,32 +75,32 @@ def train_encoder(
     trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
 
     def progress(done: int, total: int) -> None:
-        if done == total or done % 512 < 32:  # about every part
-            report(f"Pictures through the pretrained image tower: {done}/{total}")
+        if done == total or done % 512 < 32:  # about once per cached part
+            report(f"Computing features with the pretrained image tower: {done}/{total} pictures")
 
     features = pair_features(trunk, loaded, config.crops, progress)
     data = TrainingPairs(loaded, features, config.balance)
     validation = validation_clips(trunk, selection, progress)
     trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
-    floor = kernel_ridge_floor(*trainer.mean_training_features(), *trainer.frozen_validation_features())
-    report(f"Kernel ridge map between the frozen towers: {_line(floor)}")
+    baseline = kernel_ridge_baseline(*trainer.mean_training_features(), *trainer.frozen_validation_features())
+    report(f"Kernel ridge map between the frozen towers: {_line(baseline)}")
     best = trainer.run(report, run / _STATE if run else None, {"pairs": sha256_of(pairs / INDEX)})
     write_model(model.cpu(), folder)
     summary = {
         "config": asdict(config),
         "pairs": {name: int((data.sources == name).sum()) for name in config.source_names if name != CLASSES},
         "validation": best,
-        "kernel_ridge": floor,
+        "kernel_ridge": baseline,
     }
     write_json(folder / "training.json", summary)
     return summary
 
 
 class _EncoderTrainer:
-    """The model in training: what is tuned, its moving average, and the validation of that average."""
+    """Tunes a model and validates the moving average of its weights."""
 
     def __init__(
-        self, model: nn.Module, folder: Path, classifier: Tensor, data: TrainingPairs, validation: Captioned,
+        self, model: nn.Module, folder: Path, classifier: Tensor, data: TrainingPairs, validation: ValidationClips,
         config: EncoderTrainingConfig,
     ) -> None:  # fmt: skip
         import open_clip
@@ -112,9 +110,8 @@ class _EncoderTrainer:
         self.config, self.data, self.validation = config, data, validation
         self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         self.photo_rows = data.members(PHOTOS)
-        clips = data.mean_features(self.photo_rows)
-        self.classes = ClassPrototypes.of(classifier, clips)
-        self._clips = clips
+        self._clips = data.mean_features(self.photo_rows)
+        self.classes = ClassPrototypes.of(classifier, self._clips)
         counts = [len(texts) for texts in data.texts]
         self.frozen_texts = list(self._text_features([t for texts in data.texts for t in texts]).split(counts))
         class_texts = self._text_features([text for names in self.classes.texts for text in names])
@@ -126,21 +123,21 @@ class _EncoderTrainer:
             start = {"scale": math.log(config.temperature), "bias": -config.temperature / 2}
             self.loss_parameters = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in start.items()}
 
-    # --- The towers before their projections ---
+    # --- Features of the towers, before the projections ---
 
     def frozen_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Text features (N, 384) and picture features (P, 1280) of the photographs, and each text's picture."""
+        """Text features (N, 384) and picture features (P, 1280) of the photographs, and the picture of each text."""
         captions = [self.frozen_texts[row] for row in self.photo_rows]
         clip_of = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
         return torch.cat(captions), self._clips, clip_of
 
     def mean_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        """The same with one text a photograph, the mean of its texts' features."""
+        """`frozen_training_features` with one text feature per photograph: the mean over its texts."""
         captions = torch.stack([self.frozen_texts[row].mean(dim=0) for row in self.photo_rows])
         return captions, self._clips, np.arange(len(captions))
 
     def frozen_validation_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        """The same of the validation clips: (N, 384), (V, 1280), and each text's clip."""
+        """Text features (N, 384) and picture features (V, 1280) of the validation clips, and the clip of each text."""
         clips = self.validation.features.mean(dim=1)
         return self._text_features(self.validation.captions), clips, self.validation.clip_of
 
@@ -161,10 +158,11 @@ class _EncoderTrainer:
     # --- The projections ---
 
     def set_projections(self) -> None:
-        """The text projection is a random isometry; the image projection regresses images onto their sentences.
+        """Sets the text projection to a random isometry, and fits the image projection by ridge regression on texts.
 
-        Both are centred on the photographs and their captions, which spares the space hubs. Drawings and classes have
-        centres of their own in the regression: it learns what tells them apart from each other, not from photographs.
+        Both are centred on the photographs and their captions, which avoids hubs in the embedding space. Drawings and
+        classes are centred separately in the regression, which then learns the differences among them, not those from
+        photographs.
         """
         c = self.config
         text, image = self.model.text.proj, self.model.visual.head.proj
@@ -192,7 +190,7 @@ class _EncoderTrainer:
         self.set_scale()
 
     def set_scale(self) -> None:
-        """Scales both projections so that embeddings have the norm that CLIP's have."""
+        """Scales both projections so that embeddings have about the norm of CLIP's."""
         captions = self._text_features(self.validation.captions).to(self.device)
         clips = self._validation_features().mean(dim=1)
         with torch.no_grad():
@@ -204,7 +202,7 @@ class _EncoderTrainer:
     # --- Training ---
 
     def run(self, report: Report, path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
-        """Sets the projections, tunes, and leaves the best validated average in the model. Returns its record."""
+        """Sets the projections and tunes the model; loads the best validated average and returns its record."""
         c = self.config
         self.set_projections()
         report(f"Ridge regression: {_line(self._validate())}")
@@ -216,7 +214,7 @@ class _EncoderTrainer:
             report(f"Going on after step {state.step} of the run in {path.parent}.")
         else:
             state.record(first, selection_key)
-        while state.step < c.steps and not self._waited_enough(state):
+        while state.step < c.steps and not self._out_of_patience(state):
             loss = self._step(state)
             if state.step % c.validate_every == 0 or state.step == c.steps:
                 with state.averaged():
@@ -230,7 +228,7 @@ class _EncoderTrainer:
         return state.best
 
     def tune_projections(self) -> None:
-        """Tunes the projections on frozen towers' features; the weights' average over the second half is kept."""
+        """Tunes the projections on features of the frozen towers; their average over the second half is the result."""
         c = self.config
         layers = (self.model.text.proj, self.model.visual.head.proj)
         parameters = [parameter for layer in layers for parameter in layer.parameters()]
@@ -241,22 +239,22 @@ class _EncoderTrainer:
         if self.loss_parameters:
             groups.append({"params": list(self.loss_parameters.values()), "lr": _LOSS_RATE})
         optimizer = torch.optim.AdamW(groups, lr=c.projection_rate, weight_decay=0.01)
-        mean = [torch.zeros_like(parameter) for parameter in parameters]
-        kept = c.projection_steps - c.projection_steps // 2
+        means = [torch.zeros_like(parameter) for parameter in parameters]
+        averaged = c.projection_steps - c.projection_steps // 2
         for step in range(c.projection_steps):
             optimizer.zero_grad()
             self._backward_frozen(step)
             optimizer.step()
-            if step >= c.projection_steps - kept:
-                for total, parameter in zip(mean, parameters, strict=True):
-                    total += parameter.detach() / kept
+            if step >= c.projection_steps - averaged:
+                for mean, parameter in zip(means, parameters, strict=True):
+                    mean += parameter.detach() / averaged
         if c.projection_steps:
             with torch.no_grad():
-                for total, parameter in zip(mean, parameters, strict=True):
-                    parameter.copy_(total)
+                for mean, parameter in zip(means, parameters, strict=True):
+                    parameter.copy_(mean)
 
     def _backward_frozen(self, step: int) -> None:
-        """Gradients of one batch of frozen features, four times as large as the towers' batches."""
+        """Adds the gradients of one batch of frozen features, four times as large as the batches of `_step`."""
         c = self.config
         rng = np.random.default_rng((c.seed, 1, step))
         torch.manual_seed(c.seed * 100_003 + 50_000 + step)
@@ -264,18 +262,15 @@ class _EncoderTrainer:
             rows = self.data.draw(sources, 4 * size, rng)
             if len(rows) > 1 and weight:
                 features = self.data.draw_features(rows, rng)
-                self._backward(self._frozen_texts(rows, rng), features, weight)
+                texts = [self.frozen_texts[row][rng.integers(len(self.frozen_texts[row]))] for row in rows]
+                self._backward(torch.stack(texts), features, weight)
         if self._uses_classes:
             drawn = rng.choice(len(self.classes.texts), size=min(1000, 4 * c.classes), replace=False)
-            texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
-            self._backward(texts, self.classes.rows[drawn], c.class_weight)
-
-    def _frozen_texts(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Features (B, 384) of one text of each pair."""
-        return torch.stack([self.frozen_texts[row][rng.integers(len(self.frozen_texts[row]))] for row in rows])
+            class_texts = self.frozen_class_texts[drawn, rng.integers(2, size=len(drawn))]
+            self._backward(class_texts, self.classes.rows[drawn], c.class_weight)
 
     def _parts(self) -> list[tuple[list[str], int, float]]:
-        """What a batch is drawn from besides classes: sources, how many, and their weight."""
+        """Sources, number and weight of the photographs and of the drawings in a batch."""
         c = self.config
         return [
             ([s for s in PHOTOS if s in c.source_names], c.photographs, 1.0),
@@ -286,12 +281,12 @@ class _EncoderTrainer:
     def _uses_classes(self) -> bool:
         return bool(self.config.classes and self.config.class_weight and CLASSES in self.config.source_names)
 
-    def _waited_enough(self, state: EncoderState) -> bool:
+    def _out_of_patience(self, state: EncoderState) -> bool:
         patience = self.config.patience * self.config.validate_every
         return bool(patience) and state.step - state.best["step"] >= patience
 
     def _parameters(self) -> list[tuple[dict[str, nn.Parameter], float]]:
-        """Groups of what is tuned, with their learning rates."""
+        """The tuned parameters by name, in groups with their learning rates."""
         c = self.config
         self.model.requires_grad_(False)
         modules: dict[float, list[nn.Module]] = {c.projection_rate: [self.model.text.proj, self.model.visual.head.proj]}
@@ -304,14 +299,14 @@ class _EncoderTrainer:
         if c.image_stages:
             stages = image_stages(self.model.visual.trunk)[-c.image_stages :]
             modules.setdefault(c.image_rate, []).extend(module for stage in stages for module in stage)
-        chosen = {id(p): rate for rate, group in modules.items() for module in group for p in module.parameters()}
-        named = [(name, p) for name, p in self.model.named_parameters() if id(p) in chosen and chosen[id(p)] > 0]
+        rate_of = {id(p): rate for rate, group in modules.items() for module in group for p in module.parameters()}
+        named = [(name, p) for name, p in self.model.named_parameters() if rate_of.get(id(p), 0) > 0]
         named += self.loss_parameters.items()
-        chosen |= {id(p): _LOSS_RATE for p in self.loss_parameters.values()}
+        rate_of |= {id(p): _LOSS_RATE for p in self.loss_parameters.values()}
         for _, parameter in named:
             parameter.requires_grad_(True)
-        rates = sorted({chosen[id(p)] for _, p in named})
-        return [({name: p for name, p in named if chosen[id(p)] == rate}, rate) for rate in rates]
+        rates = sorted({rate_of[id(p)] for _, p in named})
+        return [({name: p for name, p in named if rate_of[id(p)] == rate}, rate) for rate in rates]
 
     def _step(self, state: EncoderState) -> float:
         c = self.config
@@ -331,14 +326,14 @@ class _EncoderTrainer:
             total += self._backward(names, self.classes.rows[drawn], c.class_weight)
         if not math.isfinite(total):
             raise DitsError(
-                f"The loss is no number at step {state.step + 1}: lower the learning rates. "
-                "The state of the last validation is kept."
+                f"The loss is not finite at step {state.step + 1}: lower the learning rates. "
+                "The state of the last validation stays saved."
             )
         state.update(warmup_cosine(state.step, c.steps, c.warmup))
         return total
 
     def _picture_features(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Features (B, 1280) of one draw: kept ones for a frozen tower, fresh views through a tuned one."""
+        """Features (B, 1280) of the pairs' pictures: cached for a frozen tower, from new random views otherwise."""
         if not self.config.image_stages:
             return self.data.draw_features(rows, rng)
         views = torch.stack([self.augment(self.data.pictures[n]) for n in self.data.draw_pictures(rows, rng)])
@@ -374,7 +369,7 @@ class _EncoderTrainer:
 
     @torch.no_grad()
     def _validation_features(self) -> Tensor:
-        """Features (V, FRAMES, 1280): kept ones for a frozen tower, computed anew for a tuned one."""
+        """Features (V, FRAMES, 1280): cached for a frozen tower, otherwise from the tuned tower."""
         if not self.config.image_stages:
             return self.validation.features.to(self.device)
         views = torch.stack([plain_view(data) for data in self.validation.pictures])
@@ -383,9 +378,9 @@ class _EncoderTrainer:
 
 
 def _device(name: str) -> torch.device:
-    wanted = name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    require(wanted != "cuda" or torch.cuda.is_available(), "There is no CUDA device here: train with --device cpu.")
-    return torch.device(wanted)
+    cuda = torch.cuda.is_available()
+    require(name != "cuda" or cuda, "There is no CUDA device here: train with --device cpu.")
+    return torch.device(name if name != "auto" else "cuda" if cuda else "cpu")
 
 
 def _line(record: dict[str, Any]) -> str:

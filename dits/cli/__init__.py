@@ -1,1 +1,1 @@
-"""The commands of `python -m dits`, a module each; every module adds its own to the parser."""
+"""The commands of `python -m dits`. Every module adds its commands to the parser."""

@@ -1,4 +1,4 @@
-"""What the commands share: the flags that name corpus, encoder and weights, and how progress is shown."""
+"""Shared parts of the commands: flags for corpus, encoder and weights, progress and notices."""
 
 import argparse
 import json
@@ -19,67 +19,73 @@ if TYPE_CHECKING:
 
 
 class Commands(Protocol):
-    """What commands are added to: argparse's subparsers."""
+    """The interface of argparse's subparsers, to which commands are added."""
 
     def add_parser(self, name: str, *, help: str, description: str | None) -> argparse.ArgumentParser:
-        """A parser for the command of a name."""
+        """Adds a parser for a command."""
 
 
 def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
-    """Adds a command that `run` carries out, with one sentence of help. What `run` returns is the exit code."""
+    """Adds a command that calls `run`, whose result is the exit code. `text` is the help text, one sentence."""
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run_command=run)
     return parser
 
 
 def add_sources(parser: argparse.ArgumentParser, weights: bool = True) -> None:
-    """Adds the flags that name a corpus, an encoder and, where `weights`, a folder of trained weights."""
+    """Adds the flags for a corpus, an encoder and, if `weights`, a folder of trained weights."""
     parser.add_argument(
         "--corpus", default="demo", metavar="NAME",
-        help="demo (default), a folder with captions.csv, a CSV of videos and captions, or a benchmark as NAME:FOLDER "
-        "(python -m dits data list)",
+        help="demo (default), a folder with captions.csv, a CSV file of videos and captions, or a benchmark as "
+        "NAME:FOLDER (see `data list`)",
     )  # fmt: skip
-    parser.add_argument(
-        "--strict", action="store_true", help="a missing video, or one without captions, is an error, not a notice"
-    )
-    parser.add_argument("--encoder", default="bundled", help="bundled, or an OpenCLIP model: ViT-B-32/openai")
+    parser.add_argument("--strict", action="store_true", help="fail if a video is missing or has no captions")
+    add_encoder(parser)
     if weights:
         parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with xpool and dits.safetensors")
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag for an encoder."""
+    parser.add_argument("--encoder", default="bundled", help="bundled (default), or an OpenCLIP model: ViT-B-32/openai")
 
 
 def method_names(names: str) -> list[str]:
     """The methods of a comma-separated list.
 
     Raises:
-        InputError: one is unknown, or there is none.
+        InputError: a method is unknown, or the list is empty.
     """
-    methods = [name.strip() for name in names.split(",") if name.strip()]
+    methods = split_names(names)
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:
         raise InputError(f"There is no method '{', '.join(unknown)}': choose from {', '.join(METHODS)}.")
     return methods
 
 
+def split_names(names: str) -> list[str]:
+    """The names of a comma-separated list, without spaces around them."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def check_target(path: Path | None) -> None:
-    """Says before the work, not after it, that its result cannot be written.
+    """Checks that an output file can be written, before the work; makes its folder.
 
     Raises:
         InputError: the path is a folder.
-        StorageError: its folder cannot be written.
+        StorageError: the folder of the file cannot be written.
     """
     from dits.common.files import make_folder
 
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file to write.")
-    make_folder(path.parent)
+    if path is not None:
+        require(not path.is_dir(), f"{path} is a folder: name a file to write.")
+        make_folder(path.parent)
 
 
-def named_corpus(args: argparse.Namespace) -> "Corpus":
-    """The corpus that the flags name; what is missing in it is told on the error stream.
+def corpus_from(args: argparse.Namespace) -> "Corpus":
+    """Opens the corpus of the flags. Notices on missing parts go to the error stream.
 
     Raises:
         DitsError: see `dits.corpora.names.open_corpus`.
@@ -90,45 +96,50 @@ def named_corpus(args: argparse.Namespace) -> "Corpus":
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON for a terminal: readable in any script, with what is no text (in the names of files) escaped."""
+    """A value as JSON for a terminal. Only lone surrogates (from file names that are not UTF-8) are escaped."""
     text = json.dumps(value, ensure_ascii=False)
-    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def show_notices(notices: Sequence[str]) -> None:
-    """Sentences that are no results, on the error stream."""
+    """Prints notices on the error stream."""
     for notice in notices:
         print(f"dits: {printable(notice)}", file=sys.stderr)
 
 
+def show_line(line: str) -> None:
+    """Prints a line on the error stream at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def show_embedding(done: int, total: int) -> None:
-    """Progress of embedding clips."""
+    """Shows the progress of embedding clips."""
     show_progress("Embedding the clips", done, total)
 
 
-def show_progress(what: str, done: int, total: int) -> None:
-    """A line on a terminal that is drawn over; elsewhere a line every tenth."""
+def show_progress(label: str, done: int, total: int) -> None:
+    """Shows progress: on a terminal one line that is overwritten, elsewhere a line for every tenth of the total."""
     if total <= 1:
         return
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
-        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+        print(f"\r{label}: {done}/{total}", end=end, file=sys.stderr, flush=True)
     elif done == total or done % max(1, total // 10) == 0:
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        show_line(f"{label}: {done}/{total}")
 
 
 def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":
-    """The model that the flags describe, for embeddings of a width.
+    """The configuration of the model that the flags describe, for embeddings of dimension `dim`.
 
     Raises:
-        InputError: a value is out of range, or a flag is given that mean pooling does not read.
+        InputError: a value is out of range, or a flag is given that mean pooling does not use.
     """
     from dits.models.retrieval import PARTS, ModelConfig
 
     fixed: dict[str, dict[str, Any]] = {"pooling": {"dim": dim, "heads": 1}, "network": {"dim": dim}}
     names = ("pooling", *METHODS[args.method].parts)
     if getattr(args, "kind", None) == "mean":
-        unread = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
-        given = [flag for flag, value in unread.items() if value is not None]
-        require(not given, f"{' and '.join(given)}: mean pooling does not read this, leave it out with --kind mean.")
+        unused = {"--attend-with": getattr(args, "attend_with", None), "--dropout": args.dropout}
+        given = [flag for flag, value in unused.items() if value is not None]
+        require(not given, f"{' and '.join(given)}: mean pooling does not use this, leave it out with --kind mean.")
     return ModelConfig(args.method, **{name: config_from(args, PARTS[name], **fixed.get(name, {})) for name in names})

@@ -1,11 +1,12 @@
-"""`demo` and `encode`: the demo corpus, and the embeddings of any."""
+"""`demo` and `encode`: build the demo corpus, and embed a corpus."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.cli.arguments import add_command, add_sources, check_target, named_corpus, show_embedding, show_progress
-from dits.common.errors import InputError
+from dits.cli.arguments import add_command, add_sources, check_target, corpus_from, show_embedding, show_progress
+from dits.common.errors import require
 
 if TYPE_CHECKING:
     from dits.cli.arguments import Commands
@@ -13,21 +14,20 @@ if TYPE_CHECKING:
 
 def add(commands: "Commands") -> None:
     """Adds the commands."""
-    demo = add_command(commands, "demo", _demo, "Build the demo corpus in the cache folder, or what is missing of it.")
-    demo.add_argument("--workers", type=int, help="processes to build with (default: one a core, up to 8)")
+    demo = add_command(commands, "demo", _demo, "Build the demo corpus in the cache folder, or its missing clips.")
+    demo.add_argument("--workers", type=int, help="number of processes (default: one per core, at most 8)")
     encode = add_command(commands, "encode", _encode, "Embed the videos of a corpus.")
     add_sources(encode, weights=False)
     target = encode.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: in the cache folder)")
-    target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
+    target.add_argument("--ship", action="store_true", help="write to assets/, to ship it with the repository")
 
 
 def _demo(args: argparse.Namespace) -> None:
     from dits.corpora.demo import build_demo, demo_folder
 
-    if args.workers is not None and args.workers < 1:
-        raise InputError("--workers must be 1 or more.")
-    corpus = build_demo(lambda done, total: show_progress("Preparing the demo clips", done, total), args.workers)
+    require(args.workers is None or args.workers >= 1, "--workers must be 1 or more.")
+    corpus = build_demo(partial(show_progress, "Preparing the demo clips"), args.workers)
     print(f"The demo corpus is ready: {len(corpus)} clips in {demo_folder()}")
 
 
@@ -36,7 +36,7 @@ def _encode(args: argparse.Namespace) -> None:
     from dits.encoders.openclip import load_encoder
 
     check_target(args.out)
-    corpus = named_corpus(args)
+    corpus = corpus_from(args)
     encoder = load_encoder(args.encoder)
     path = args.out or (shipped_path if args.ship else cached_path)(corpus, encoder)
     save_embeddings(path, corpus, embed_corpus(corpus, encoder, show_embedding))

@@ -1,11 +1,10 @@
-"""`pairs`, `quantize` and `train encoder`: how the bundled encoder is made."""
+"""`pairs`, `quantize` and `train encoder`: the commands that make the bundled encoder."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.cli.arguments import add_command, show_notices, show_progress
+from dits.cli.arguments import add_command, show_line, show_notices, show_progress, split_names
 from dits.common.flags import add_config_flags, config_from
 
 if TYPE_CHECKING:
@@ -14,33 +13,28 @@ if TYPE_CHECKING:
 
 def add(commands: "Commands") -> None:
     """Adds the commands."""
-    quantize = add_command(
-        commands, "quantize", _quantize, "Write an encoder with its matrices in eight bits: half the size."
-    )
-    quantize.add_argument("folder", type=Path, help="an encoder in OpenCLIP's folder format")
+    quantize = add_command(commands, "quantize", _quantize, "Quantize an encoder to eight bits, half the size.")
+    quantize.add_argument("folder", type=Path, help="encoder in OpenCLIP's folder format")
     quantize.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    pairs = add_command(
-        commands, "pairs", _pairs, "Gather image-text pairs from installed packages, for training the encoder."
-    )
+    pairs = add_command(commands, "pairs", _pairs, "Gather image-text pairs for `train encoder` from Debian packages.")
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of shards to write")
-    pairs.add_argument("--sources", help="comma-separated names (default: all of them)")
+    pairs.add_argument("--sources", help="comma-separated names of sources (default: all)")
     pairs.add_argument(
         "--root", type=Path, default=Path("/"), metavar="DIR",
-        help="where the Debian packages are: / (default), or a folder they were unpacked into with dpkg -x",
+        help="root of the Debian packages: / (default), or a folder into which `dpkg -x` unpacked them",
     )  # fmt: skip
 
 
-def add_training(whats: "Commands") -> None:
-    """Adds the encoder to what `train` trains."""
+def add_training(commands: "Commands") -> None:
+    """Adds the subcommand `encoder` to `train`."""
     from dits.bundled_encoder.config import EncoderTrainingConfig
 
-    encoder = whats.add_parser("encoder", help="the bundled encoder", description=EncoderTrainingConfig.__doc__)
-    encoder.set_defaults(run_command=_train_encoder)
-    encoder.add_argument("--corpus", default="demo", help="whose validation split selects (default demo)")
-    encoder.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="shards, from python -m dits pairs")
+    encoder = add_command(commands, "encoder", _train_encoder, "Train the bundled encoder on image-text pairs.")
+    encoder.add_argument("--corpus", default="demo", help="its validation split selects the weights (default: demo)")
+    encoder.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="folder of shards from `pairs`")
     encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    encoder.add_argument("--recipe", type=Path, metavar="FILE.toml", help="settings; flags override them")
-    encoder.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
+    encoder.add_argument("--recipe", type=Path, metavar="FILE.toml", help="file of settings; flags override them")
+    encoder.add_argument("--run", type=Path, metavar="DIR", help="folder of the run's state, to resume it")
     add_config_flags(encoder, EncoderTrainingConfig)
 
 
@@ -55,8 +49,8 @@ def _pairs(args: argparse.Namespace) -> None:
     from dits.bundled_encoder.pairs.gathering import prepare_pairs
     from dits.bundled_encoder.pairs.sources import SOURCES
 
-    names = [name.strip() for name in (args.sources or ",".join(SOURCES)).split(",") if name.strip()]
-    index = prepare_pairs(args.out, names, args.root, lambda line: print(line, file=sys.stderr, flush=True))
+    names = split_names(args.sources or ",".join(SOURCES))
+    index = prepare_pairs(args.out, names, args.root, show_line)
     print(f"Wrote {sum(shard['pairs'] for shard in index['shards'])} pairs to {args.out}")
 
 

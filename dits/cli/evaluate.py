@@ -1,4 +1,4 @@
-"""`evaluate`: retrieval metrics of methods on a split of a corpus, how sure they are, and how two methods differ."""
+"""`evaluate`: retrieval metrics of methods on a split, with bootstrap intervals and paired tests."""
 
 import argparse
 import json
@@ -11,12 +11,12 @@ from dits.cli.arguments import (
     add_command,
     add_sources,
     check_target,
+    corpus_from,
     method_names,
-    named_corpus,
     show_embedding,
     show_notices,
 )
-from dits.common.errors import InputError, require
+from dits.common.errors import require
 from dits.common.flags import add_config_flags, config_from
 from dits.evaluation.significance import BootstrapConfig
 from dits.models.retrieval import SEARCH_METHODS
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
 Ranks = dict[str, dict[str, "np.ndarray"]]
 """Ranks by method and direction."""
 
-_BANK_BLOCK = 1000  # queries of the bank scored at once
+_BANK_BLOCK = 1000  # queries of the bank per block of scores
 
 
 def add(commands: "Commands") -> None:
     """Adds the command."""
-    evaluate = add_command(commands, "evaluate", _evaluate, "Measure retrieval, text to video and video to text.")
+    evaluate = add_command(commands, "evaluate", _evaluate, "Evaluate text-to-video and video-to-text retrieval.")
     add_sources(evaluate, weights=False)
     evaluate.add_argument("--split", default="test", help="train, validation, test (default) or all")
-    evaluate.add_argument("--queries", type=Path, metavar="FILE.csv", help="columns video_id, caption")
-    evaluate.add_argument(
-        "--method", help=f"comma-separated (default: {','.join(SEARCH_METHODS)}, or those of --compare)"
-    )
+    evaluate.add_argument("--queries", type=Path, metavar="FILE.csv", help="queries, in columns video_id, caption")
+    methods = f"comma-separated methods (default: {','.join(SEARCH_METHODS)}, or those of --compare)"
+    evaluate.add_argument("--method", help=methods)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument(
-        "--weights", type=Path, metavar="DIR", action="append", help="as for search; several: mean and spread over them"
-    )
-    evaluate.add_argument("--ranks", type=Path, metavar="FILE.csv", help="write every query's rank to this file")
-    evaluate.add_argument("--intervals", action="store_true", help="print bootstrap intervals; JSON has them anyway")
-    evaluate.add_argument("--compare", metavar="A,B", help="test whether two methods differ, on the same queries")
-    evaluate.add_argument("--leak", action="store_true", help="diagnostic: what pooling by the own caption would gain")
-    evaluate.add_argument("--post", choices=POST_PROCESSING, help="post-process the scores (default: not at all)")
-    evaluate.add_argument("--temperature", type=float, help="of --post (default: 100 for dsl, 20 for qbnorm)")
+        "--weights", type=Path, metavar="DIR", action="append",
+        help="folder with weights; repeat for mean and standard deviation over several",
+    )  # fmt: skip
+    evaluate.add_argument("--ranks", type=Path, metavar="FILE.csv", help="write the rank of every query to this file")
+    evaluate.add_argument("--intervals", action="store_true", help="print bootstrap intervals; JSON always has them")
+    evaluate.add_argument("--compare", metavar="A,B", help="test the difference of two methods on the same queries")
+    evaluate.add_argument("--leak", action="store_true", help="measure the gain of pooling by the video's own caption")
+    evaluate.add_argument("--post", choices=POST_PROCESSING, help="post-processing of the scores (default: none)")
+    evaluate.add_argument("--temperature", type=float, help="for --post (default: 100 for dsl, 20 for qbnorm)")
     add_config_flags(evaluate, BootstrapConfig)
 
 
@@ -69,13 +69,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from dits.encoders.openclip import load_encoder
     from dits.evaluation.metrics import match_queries, mean_and_spread
     from dits.evaluation.repeated_captions import repeated_captions
-    from dits.search.methods import load_method, weights_of
+    from dits.search.methods import load_method, weights_path
 
     methods = method_names(args.method or args.compare or ",".join(SEARCH_METHODS))
     pair = _pair(args.compare, methods)
     bootstrap = config_from(args, BootstrapConfig)
     _check(args)
-    corpus = named_corpus(args)
+    corpus = corpus_from(args)
     gallery = corpus.split(args.split)
     queries = read_queries(args.queries) if args.queries else gallery.queries()
     matched = match_queries(queries, gallery.ids)
@@ -83,20 +83,20 @@ def _evaluate(args: argparse.Namespace) -> None:
     encoder = load_encoder(args.encoder)
     for folder in args.weights or [None]:
         for name in methods:
-            weights_of(name, encoder.id, folder)
+            weights_path(name, encoder.id, folder)
     notices: list[str] = []
-    everything = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
-    embeddings = everything.select(gallery.ids)
+    all_embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
+    embeddings = all_embeddings.select(gallery.ids)
     show_notices(notices)
     texts = encoder.encode_text([query.caption for query in matched.queries])
-    post = _PostProcessor(args, bank, encoder, everything, texts)
+    post = _PostProcessor(args, bank, encoder, all_embeddings, texts)
     runs, ranks, loaded = [], {}, {}
     alike = dict.fromkeys(methods, True)  # methods under which identical texts rank alike
     for weights in args.weights or [None]:
         loaded = {name: load_method(name, encoder, embeddings.frames, weights) for name in methods}
         ranks = {name: post.ranks(method, matched.targets) for name, method in loaded.items()}
         runs.append(_metrics(ranks))
-        alike = {name: alike[name] and not method.model.alignment.draws for name, method in loaded.items()}
+        alike = {name: alike[name] and not method.model.alignment.is_stochastic for name, method in loaded.items()}
     results, spread = mean_and_spread(runs)
     report = {
         "corpus": args.corpus,
@@ -129,36 +129,35 @@ def _pair(names: str | None, methods: list[str]) -> tuple[str, str] | None:
     if names is None:
         return None
     pair = method_names(names)
-    if len(pair) != 2 or pair[0] == pair[1]:
-        raise InputError(f"Two different methods can be compared, not '{names}': give two, as in --compare dits,xpool.")
-    if not set(pair) <= set(methods):
-        raise InputError(f"To compare {pair[0]} and {pair[1]}, both must be among --method: or leave --method out.")
-    return pair[0], pair[1]
+    two = len(pair) == 2 and pair[0] != pair[1]
+    require(two, f"--compare takes two different methods, not '{names}': give two, as in --compare dits,xpool.")
+    first, second = pair
+    both = {first, second} <= set(methods)
+    require(both, f"--method does not include both {first} and {second}: add them, or leave --method out.")
+    return first, second
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuses combinations of flags that have no meaning, before the work."""
+    """Raises InputError for flags that do not go together, before the work."""
     single = {"--ranks": args.ranks, "--intervals": args.intervals, "--compare": args.compare, "--leak": args.leak}
-    asked = [flag for flag, value in single.items() if value]
-    require(
-        len(args.weights or []) < 2 or not asked,
-        f"{', '.join(asked)} takes one set of weights: name --weights once.",
-    )
-    require(not (args.leak and args.post), "--leak is about the scores as they are: leave --post out.")
-    require(args.temperature is None or bool(args.post), "--temperature is of --post: name one, as in --post dsl.")
+    given = [flag for flag, value in single.items() if value]
+    one_set = len(args.weights or []) < 2
+    require(one_set or not given, f"{', '.join(given)} takes one set of weights: give --weights once.")
+    require(not (args.leak and args.post), "--leak needs scores without post-processing: leave --post out.")
+    require(args.temperature is None or bool(args.post), "--temperature needs --post: add one, as in --post dsl.")
     require(
         args.temperature is None or 0 < args.temperature <= 1000,
         f"The temperature must be above 0 and at most 1000, not {args.temperature}.",
     )
     require(
         args.post != "qbnorm" or args.split not in ("train", "all"),
-        "The bank of --post qbnorm is the training split: evaluate another one, validation or test.",
+        "The bank of --post qbnorm is the training split: evaluate another split, validation or test.",
     )
     check_target(args.ranks)
 
 
 class _PostProcessor:
-    """Ranks of a method under the post-processing that the flags name, if they name one."""
+    """Computes the ranks of a method, with the post-processing of the flags, if any."""
 
     def __init__(
         self,
@@ -176,20 +175,20 @@ class _PostProcessor:
             self.bank_frames = embeddings.select(bank.ids).frames
 
     def description(self) -> dict[str, Any] | None:
-        """What was done to the scores, as JSON values."""
+        """The post-processing as values for JSON."""
         if self.name is None:
             return None
         bank = {"bank": {"t2v": len(self.bank_texts), "v2t": len(self.bank_frames)}} if self.name == "qbnorm" else {}
         return {"name": self.name, "temperature": self.temperature, "note": POST_PROCESSING[self.name], **bank}
 
     def ranks(self, method: "LoadedMethod", targets: "np.ndarray") -> dict[str, "np.ndarray"]:
-        """Ranks of both directions."""
-        from dits.evaluation.metrics import ranks_both_ways
+        """The ranks of both directions."""
+        from dits.evaluation.metrics import ranks_by_direction
 
-        return ranks_both_ways(method.gallery.scores(self.texts), targets, *self._functions(method))
+        return ranks_by_direction(method.gallery.scores(self.texts), targets, *self._functions(method))
 
     def _functions(self, method: "LoadedMethod") -> tuple["PostProcessing | None", "PostProcessing | None"]:
-        """What is done to the scores of text to video, and of video to text."""
+        """The post-processing of text-to-video and of video-to-text scores."""
         from functools import partial
 
         from dits.scoring.postprocessing import dual_softmax, query_bank, querybank_norm
@@ -200,11 +199,11 @@ class _PostProcessor:
         if self.name == "dsl":
             return (partial(dual_softmax, temperature=self.temperature),) * 2
         blocks = (method.gallery.scores(block).numpy() for block in self.bank_texts.split(_BANK_BLOCK))
-        turned = (
+        transposed = (
             build_gallery(method.model, block).scores(self.texts).numpy().T
             for block in self.bank_frames.split(_BANK_BLOCK)
         )
-        by_text, by_video = query_bank(blocks, self.temperature), query_bank(turned, self.temperature)
+        by_text, by_video = query_bank(blocks, self.temperature), query_bank(transposed, self.temperature)
         return partial(querybank_norm, bank=by_text), partial(querybank_norm, bank=by_video)
 
 
@@ -227,12 +226,12 @@ def _comparison(
     from dits.evaluation.significance import compare
 
     first, second = (ranks[name] for name in pair)
-    tests = {d: asdict(compare(first[d], second[d], of, config)) for d, of in _videos_of(matched).items()}
+    tests = {d: asdict(compare(first[d], second[d], v, config)) for d, v in _videos_of(matched).items()}
     return {"methods": list(pair), **tests}
 
 
 def _videos_of(matched: "MatchedQueries") -> dict[str, "np.ndarray"]:
-    """The video, by its place in the gallery, that each rank of a direction belongs to."""
+    """For each direction, the gallery position of the video that each rank belongs to."""
     import numpy as np
 
     return {"t2v": matched.targets, "v2t": np.unique(matched.targets)}
@@ -241,7 +240,7 @@ def _videos_of(matched: "MatchedQueries") -> dict[str, "np.ndarray"]:
 def _leak(
     loaded: dict[str, "LoadedMethod"], texts: "Tensor", frames: "Tensor", matched: "MatchedQueries"
 ) -> dict[str, Any]:
-    """Both evaluations on the first caption of each video, and what the leak adds to each metric."""
+    """Proper and leaky evaluation on the first caption of each video, and the difference of each metric."""
     import numpy as np
     import torch
 
@@ -267,7 +266,7 @@ def _write_ranks(path: Path, ranks: Ranks, matched: "MatchedQueries", ids: list[
 
 
 def _rank_rows(ranks: Ranks, matched: "MatchedQueries", ids: list[str]) -> Iterator[Iterable[Any]]:
-    """One row per query and method; a video's query, in video to text, has no caption of its own."""
+    """Yields one row per query and method. In video to text the query is the video, and the caption is empty."""
     videos = _videos_of(matched)
     captions = {"t2v": [query.caption for query in matched.queries], "v2t": [""] * len(videos["v2t"])}
     for method, both in ranks.items():

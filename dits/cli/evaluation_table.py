@@ -1,14 +1,14 @@
-"""What `evaluate` prints: the report as markdown tables and sentences."""
+"""The output of `evaluate`: a report as markdown tables and sentences."""
 
 from typing import Any
 
 from dits.evaluation.metrics import METRIC_NAMES
 
-_DIGITS = {"R@1": 1, "MRR": 3, "MnR": 2}  # that a difference is printed with
+_DIGITS = {"R@1": 1, "MRR": 3, "MnR": 2}  # after the decimal point of a difference
 
 
 def table(report: dict[str, Any], intervals: bool) -> str:
-    """The whole report as text, with the bootstrap intervals where asked for: they triple a row's width."""
+    """The whole report as text; bootstrap intervals are optional, because they triple the width of a row."""
     parts = [_head(report), _results(report, intervals)]
     if "comparison" in report:
         parts.append(_comparison(report["comparison"], report["bootstrap"]))
@@ -31,15 +31,15 @@ def _head(report: dict[str, Any]) -> str:
 
 
 def _repeated(repeated: dict[str, Any], methods: list[str]) -> str:
-    """How many queries repeat a caption, and the ceiling that this puts on the methods under which they rank alike."""
+    """The number of repeated captions, and the maximum R@1 of methods that rank identical texts alike."""
     count = f"{repeated['repeated']} of the {repeated['queries']} queries repeat another's caption"
     binding = repeated["binding"]
     if not binding:
         return f"{count}; with noise drawn for every query ({', '.join(methods)}) identical texts can rank differently."
     where = "" if binding == methods else f" under {', '.join(binding)}"
     return (
-        f"{count}, and identical texts rank alike{where}: R@1 cannot pass {repeated['t2v_ceiling']:.1f} (t2v; "
-        f"{repeated['t2v_tied']:.1f} where their videos tie) and {repeated['v2t_ceiling']:.1f} (v2t)."
+        f"{count}, and identical texts rank alike{where}: R@1 is at most {repeated['t2v_ceiling']:.1f} (t2v; "
+        f"{repeated['t2v_tied']:.1f} if their videos tie) and {repeated['v2t_ceiling']:.1f} (v2t)."
     )
 
 
@@ -48,13 +48,13 @@ def _results(report: dict[str, Any], intervals: bool) -> str:
     for method, directions in report["methods"].items():
         for direction, metrics in directions.items():
             spread = report.get("spread", {}).get(method, {}).get(direction, {})
-            within = report.get("intervals", {}).get(method, {}).get(direction, {}) if intervals else {}
-            cells = [f"{value:.1f}" + _spread(spread.get(k)) + _within(within.get(k)) for k, value in metrics.items()]
+            ends = report.get("intervals", {}).get(method, {}).get(direction, {}) if intervals else {}
+            cells = [f"{value:.1f}" + _spread(spread.get(k)) + _interval(ends.get(k)) for k, value in metrics.items()]
             lines.append(_row(method, direction, *cells))
     if "runs" in report:
         lines.append(f"\nMean and standard deviation over {report['runs']} sets of weights.")
     if intervals:
-        lines.append(f"\nIn brackets {_bootstrap(report['bootstrap'])}; gallery and weights stay as they are.")
+        lines.append(f"\nIn brackets: {_bootstrap(report['bootstrap'])}, with gallery and weights fixed.")
     return "\n".join(lines)
 
 
@@ -63,15 +63,14 @@ def _comparison(comparison: dict[str, Any], bootstrap: dict[str, Any]) -> str:
     lines = _header(f"{first} minus {second}", "direction", "difference", "interval", "p", text=2)
     notes = []
     for direction in ("t2v", "v2t"):
-        tested = comparison[direction]
-        for name, found in tested["differences"].items():
-            digits = _DIGITS[name]
-            ends = f"[{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
-            lines.append(_row(name, direction, f"{found['value']:+.{digits}f}", ends, f"{found['p']:.3f}"))
+        test = comparison[direction]
+        for name, difference in test["differences"].items():
+            value, low, high = (f"{difference[key]:+.{_DIGITS[name]}f}" for key in ("value", "low", "high"))
+            lines.append(_row(name, direction, value, f"[{low}, {high}]", f"{difference['p']:.3f}"))
         notes.append(
-            f"First place, {direction}: {tested['only_first']} of {tested['queries']} queries only by {first}, "
-            f"{tested['only_second']} only by {second}; exact McNemar test p = {tested['mcnemar_p']:.3f}"
-            + (", which takes captions of one video as independent." if tested["drawn"] < tested["queries"] else ".")
+            f"First place, {direction}: {test['only_first']} of {test['queries']} queries only by {first}, "
+            f"{test['only_second']} only by {second}; exact McNemar test p = {test['mcnemar_p']:.3f}"
+            + (", which treats captions of one video as independent." if test["drawn"] < test["queries"] else ".")
         )
     paired = f"Paired test on the same queries, {_bootstrap(bootstrap)}:\n"
     return "\n".join([paired, *lines, "", *notes])
@@ -79,26 +78,26 @@ def _comparison(comparison: dict[str, Any], bootstrap: dict[str, Any]) -> str:
 
 def _leak(leak: dict[str, Any]) -> str:
     lines = [
-        f"LEAKY ON PURPOSE, no result: every video pooled by its own caption, not by the query. First caption of each "
-        f"of {leak['queries']} videos; {leak['left_out']} further captions left out.",
+        f"LEAKY ON PURPOSE, not a valid result: every video is pooled by its own caption, not by the query. On the "
+        f"first caption of each of {leak['queries']} videos; {leak['left_out']} further captions are left out.",
         "",
         *_header("method", "direction", "evaluation", *METRIC_NAMES, text=3),
     ]
-    for method, found in leak["methods"].items():
-        for direction in found["proper"]:
+    for method, results in leak["methods"].items():
+        for direction in results["proper"]:
             for kind, form in (("proper", ".1f"), ("leaky", ".1f"), ("inflation", "+.1f")):
-                cells = [format(value, form) for value in found[kind][direction].values()]
+                cells = [format(value, form) for value in results[kind][direction].values()]
                 lines.append(_row(method, direction, kind, *cells))
     return "\n".join(lines)
 
 
 def _bootstrap(config: dict[str, Any]) -> str:
-    drawn = "videos, each with all its captions" if config["draw"] == "videos" else "queries"
-    return f"{config['confidence']:g} % bootstrap intervals over {config['resamples']:,} resamples of the {drawn}"
+    units = "videos, each with all its captions" if config["draw"] == "videos" else "queries"
+    return f"{config['confidence']:g} % bootstrap intervals over {config['resamples']:,} resamples of the {units}"
 
 
 def _header(*names: str, text: int) -> list[str]:
-    """The two lines that a markdown table starts with; columns after the first `text` are numbers."""
+    """The two header lines of a markdown table; columns after the first `text` ones are numbers."""
     return [_row(*names), "|" + "---|" * text + "---:|" * (len(names) - text)]
 
 
@@ -110,5 +109,5 @@ def _spread(deviation: float | None) -> str:
     return "" if deviation is None else f" ± {deviation:.1f}"
 
 
-def _within(interval: tuple[float, float] | None) -> str:
+def _interval(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"

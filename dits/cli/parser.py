@@ -1,4 +1,4 @@
-"""The command line: build the demo corpus, check data, search, evaluate, train, embed, analyse."""
+"""Text-video retrieval with DITS: data, search, evaluation, training and analysis."""
 
 import argparse
 import importlib
@@ -6,6 +6,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from dits.cli import ablate, corpus, data, encoder, evaluate, index, prepare, search, train
 from dits.common.errors import DitsError
@@ -14,7 +16,7 @@ from dits.common.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code, or 2 after one sentence on what is wrong, or 130 when interrupted."""
+    """Runs a command. Returns its exit code: 2 after an error message of one sentence, 130 after an interrupt."""
     args = _parser().parse_args(arguments)
     try:
         with memory_errors():
@@ -27,21 +29,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dits: interrupted. Nothing is half-written; run the command again.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 _EXTENSIONS = ("analysis.cli.analyse",)
-"""Commands of packages that build on this one, taken in where they are installed."""
+"""Commands of packages that build on this one, if they are installed."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dits", description=__doc__)
+    prog = "dits" if Path(sys.argv[0]).stem == "dits" else "python -m dits"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (corpus, data, index, search, evaluate, prepare, encoder, train, ablate):
         module.add(commands)
     for name in _EXTENSIONS:
-        if importlib.util.find_spec(name.partition(".")[0]):
+        if _is_installed(name):
             importlib.import_module(name).add(commands)
     return parser
+
+
+def _is_installed(module: str) -> bool:
+    with suppress(ModuleNotFoundError):  # a package of the same name, but not ours
+        return importlib.util.find_spec(module) is not None
+    return False

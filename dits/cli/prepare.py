@@ -1,4 +1,4 @@
-"""`prepare`: X-Pool and DITS for any encoder, left where search, evaluation and the app find them."""
+"""`prepare`: train X-Pool and DITS for any encoder; search, evaluation and the app then find the weights."""
 
 import argparse
 import json
@@ -16,14 +16,9 @@ def add(commands: "Commands") -> None:
     """Adds the command."""
     from dits.training.prepare import PrepareConfig
 
-    prepare = add_command(
-        commands,
-        "prepare",
-        _prepare,
-        "Train X-Pool and DITS for an encoder, choosing on validation, and evaluate them.",
-    )
+    prepare = add_command(commands, "prepare", _prepare, "Train X-Pool and DITS for an encoder, and evaluate them.")
     add_sources(prepare, weights=False)
-    prepare.add_argument("--force", action="store_true", help="train anew where weights were prepared before")
+    prepare.add_argument("--force", action="store_true", help="train again even if prepared weights exist")
     prepare.add_argument("--json", action="store_true", help="print JSON")
     add_config_flags(prepare, PrepareConfig, skip=("xpool_rates", "dits_rates"))
 
@@ -45,7 +40,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 def _text(report: "PreparedReport") -> str:
     lines = [f"Encoder {report.encoder}, corpus {report.corpus}", ""]
-    lines += [_said(method, weights) for method, weights in report.weights.items()]
+    lines += [_describe(method, weights) for method, weights in report.weights.items()]
     names = list(next(iter(next(iter(report.results.values())).values()))["t2v"]) if report.results else []
     lines += ["", "| split | method | direction | " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * len(names)]
     for split, methods in report.results.items():
@@ -53,10 +48,10 @@ def _text(report: "PreparedReport") -> str:
             for direction, metrics in directions.items():
                 cells = " | ".join(f"{value:.1f}" for value in metrics.values())
                 lines.append(f"| {split} | {method} | {direction} | {cells} |")
-    return "\n".join([*lines, "", "Settings and epochs were chosen on the validation split alone."])
+    return "\n".join([*lines, "", "Settings and epochs were chosen on the validation split only."])
 
 
-def _said(method: str, weights: "MethodWeights") -> str:
+def _describe(method: str, weights: "MethodWeights") -> str:
     chosen = f"learning rate {weights.learning_rate}, epoch {weights.epoch}"
-    tried = f" (of the rates {' and '.join(map(str, weights.tried))})" if weights.tried else ""
+    tried = f" (tried: {' and '.join(map(str, weights.tried))})" if weights.tried else ""
     return f"{method}: {weights.origin}, on {weights.corpus}, {chosen}{tried}: {weights.path}"

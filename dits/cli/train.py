@@ -1,22 +1,21 @@
-"""`train`: pooling and sampler on cached embeddings; with --joint, from video (dits.cli.train_joint).
-
-`train encoder` is in dits.cli.encoder.
-"""
+"""`train`: train a method on cached embeddings. `dits.cli.train_joint` has --joint, `dits.cli.encoder` the encoder."""
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits.cli.arguments import (
     add_sources,
     check_target,
+    corpus_from,
     model_config_from,
-    named_corpus,
     show_embedding,
+    show_line,
     show_progress,
+    split_names,
 )
 from dits.common.errors import require
 from dits.common.flags import add_config_flags, config_from
@@ -32,41 +31,38 @@ _SOURCES = "left-out,templates,wallpapers"
 
 
 def add(commands: "Commands") -> None:
-    """Adds the command, with a subcommand for everything that can be trained."""
+    """Adds the command, with a subcommand for each method and for the bundled encoder."""
     from dits.cli import encoder
     from dits.cli import train_joint as joint
     from dits.models.pooling import PoolingConfig
     from dits.models.retrieval import PARTS
     from dits.training.trainer import TrainingConfig
 
-    text = "Train the pooling and the sampler, or the bundled encoder."
-    whats = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
-    encoder.add_training(whats)
+    text = "Train a method or the bundled encoder."
+    trainable = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="NAME")
+    encoder.add_training(trainable)
     for method, entry in METHODS.items():
-        how = (
-            "the encoder alone, with --joint"
-            if method == "mean"
-            else "on cached embeddings, or from video with --joint"
-        )
-        description = f"{entry.title}: {entry.source}; {how}."
-        train = whats.add_parser(method, help=description, description=description)
+        joint_only = method == "mean"
+        mode = "only the encoder, with --joint" if joint_only else "on cached embeddings, or from video with --joint"
+        description = f"{entry.title}: {entry.source}; {mode}."
+        train = trainable.add_parser(method, help=description, description=description)
         train.set_defaults(run_command=_train, method=method)
         add_sources(train, weights=False)
         target = train.add_mutually_exclusive_group(required=True)
-        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; a folder with --joint")
-        target.add_argument("--ship", action="store_true", help="write to assets/, as what the repository ships")
-        train.add_argument("--pairs", type=Path, metavar="DIR", help="train on these shards too (python -m dits pairs)")
-        train.add_argument("--sources", help=f"with --pairs: sources of the shards (default: {_SOURCES})")
-        train.add_argument("--init", type=Path, metavar="FILE", help="weights to start from, of any method")
-        train.add_argument("--run", type=Path, metavar="DIR", help="keep the state here; resume what is there")
+        target.add_argument("--out", type=Path, metavar="FILE.safetensors", help="file to write; with --joint a folder")
+        target.add_argument("--ship", action="store_true", help="write to assets/, to ship it with the repository")
+        train.add_argument("--pairs", type=Path, metavar="DIR", help="folder of shards (see `pairs`) to train on too")
+        train.add_argument("--sources", help=f"with --pairs: sources to use (default: {_SOURCES})")
+        train.add_argument("--init", type=Path, metavar="FILE", help="initial weights, of any method")
+        train.add_argument("--run", type=Path, metavar="DIR", help="folder of the run's state, to resume it")
         train.add_argument("--half", action="store_true", help="write float16")
-        train.add_argument("--json", action="store_true", help="print the best epoch's record as JSON")
+        train.add_argument("--json", action="store_true", help="print the record of the best epoch as JSON")
         add_config_flags(train, TrainingConfig)
         joint.add_flags(train)
-        unread = {field.name for field in fields(PoolingConfig)} - set(entry.pooling)  # --heads is the network's
-        add_config_flags(train, PoolingConfig, skip=tuple(unread))
+        unused = {field.name for field in fields(PoolingConfig)} - set(entry.pooling)  # --heads is the network's
+        add_config_flags(train, PoolingConfig, skip=tuple(unused))
         for part in entry.parts:
-            add_config_flags(train, PARTS[part], skip=("dim",))  # the encoder decides the width
+            add_config_flags(train, PARTS[part], skip=("dim",))  # the encoder sets the dimension
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -81,7 +77,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _train_on_embeddings(args: argparse.Namespace) -> None:
     from dits.bundled_encoder.data import load_pairs
-    from dits.bundled_encoder.pair_embeddings import joined, pair_data_of
+    from dits.bundled_encoder.pair_embeddings import concatenate, embed_pairs
     from dits.common.files import sha256_of_json
     from dits.corpora.embeddings import corpus_embeddings
     from dits.encoders.openclip import load_encoder
@@ -90,41 +86,34 @@ def _train_on_embeddings(args: argparse.Namespace) -> None:
     from dits.training.trainer import TrainingConfig, pair_data, require_trainable, train
 
     check_target(args.out)
-    require(args.pairs or not args.sources, "--sources is of --pairs: name a folder of shards, or leave it out.")
+    require(args.pairs or not args.sources, "--sources needs --pairs: give a folder of shards, or leave --sources out.")
     config = config_from(args, TrainingConfig)
     encoder = load_encoder(args.encoder)
     model_config = model_config_from(args, encoder.dim)
     require_trainable(RetrievalModel(model_config), config)
     init = load_checkpoint(args.init, encoder).model if args.init else None
-    corpus = named_corpus(args)
+    corpus = corpus_from(args)
     training, selection = corpus.split("train"), corpus.split(config.select_on)
-    described = {"corpus": args.corpus, "split": "train", "selected_on": config.select_on}
+    description = {"corpus": args.corpus, "split": "train", "selected_on": config.select_on}
     pairs: list[Pair] = []
     if args.pairs:
-        sources = tuple(name.strip() for name in (args.sources or _SOURCES).split(",") if name.strip())
+        sources = tuple(split_names(args.sources or _SOURCES))
         pairs = load_pairs(args.pairs, sources)
-        described["pairs"] = f"{len(pairs)} of {', '.join(sources)}"
+        description["pairs"] = f"{len(pairs)} of {', '.join(sources)}"
     embeddings = corpus_embeddings(corpus, encoder, show_embedding)
     data = pair_data(training, encoder, embeddings)
     if pairs:
-        more = pair_data_of(pairs, encoder, lambda done, total: show_progress("Embedding the pairs", done, total))
-        data = joined(data, more)
-    result = train(
-        model_config,
-        config,
-        data,
-        pair_data(selection, encoder, embeddings),
-        init=init,
-        run=args.run,
-        on_epoch=lambda record: _print_epoch(record, config),
-    )
+        data = concatenate(data, embed_pairs(pairs, encoder, partial(show_progress, "Embedding the pairs")))
+    validation = pair_data(selection, encoder, embeddings)
+    on_epoch = partial(_show_epoch, config=config)
+    result = train(model_config, config, data, validation, init=init, run=args.run, on_epoch=on_epoch)
     captions = sha256_of_json([[clip.id, clip.split, *clip.captions] for clip in corpus])
     header = CheckpointHeader(
         encoder=encoder.id,
         quick_gelu=encoder.quick_gelu,
         dim=encoder.dim,
         config=model_config.as_dict(),
-        data={**described, "captions": captions},
+        data={**description, "captions": captions},
         training=asdict(config) | {"init": args.init.name if args.init else None},
         metric=result.best,
     )
@@ -133,11 +122,9 @@ def _train_on_embeddings(args: argparse.Namespace) -> None:
     print(json.dumps(result.best) if args.json else f"Wrote the weights of epoch {result.best['epoch']} to {path}")
 
 
-def _print_epoch(record: dict[str, Any], config: "TrainingConfig") -> None:
+def _show_epoch(record: dict[str, Any], config: "TrainingConfig") -> None:
     t2v = record["t2v"]
-    print(
+    show_line(
         f"epoch {record['epoch']}/{config.epochs}  loss {record['loss']:.4f}  {config.select_on} t2v R@1 "
-        f"{t2v['R@1']:.1f} R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}",
-        file=sys.stderr,
-        flush=True,
+        f"{t2v['R@1']:.1f} R@5 {t2v['R@5']:.1f} MnR {t2v['MnR']:.2f}"
     )

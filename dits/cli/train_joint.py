@@ -1,4 +1,4 @@
-"""`train METHOD --joint`: encoder and method together, from video, in one process or under torchrun."""
+"""`train METHOD --joint`: train encoder and method together, from video, in one process or under torchrun."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dits.cli.arguments import model_config_from, named_corpus
-from dits.common.errors import DitsError, InputError, VideoError, require
+from dits.cli.arguments import corpus_from, model_config_from, show_line
+from dits.common.errors import DitsError, VideoError, require
 from dits.common.flags import add_config_flags, config_from
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
-    """Adds --joint and what it takes besides the flags of training on cached embeddings."""
+    """Adds --joint and the flags that only joint training has."""
     from dits.training.joint.config import JointTrainingConfig
 
-    train.add_argument("--joint", action="store_true", help="tune the encoder too, from video; --out is a folder then")
-    train.add_argument("--log-dir", type=Path, metavar="DIR", help="with --joint: log for TensorBoard here")
+    train.add_argument("--joint", action="store_true", help="train the encoder too, from video; --out is then a folder")
+    train.add_argument("--log-dir", type=Path, metavar="DIR", help="with --joint: folder of logs for TensorBoard")
     train.add_argument("--device", help="with --joint: auto (default), cpu or cuda")
     add_config_flags(train, JointTrainingConfig)
 
 
 def refuse_flags(args: argparse.Namespace) -> None:
-    """Refuses what only --joint understands, where that is not given.
+    """Checks, without --joint, that no flag of joint training is given.
 
     Raises:
         InputError: such a flag is given.
@@ -37,20 +37,18 @@ def refuse_flags(args: argparse.Namespace) -> None:
     shared = {field.name for field in fields(TrainingConfig)}
     names = [field.name for field in fields(JointTrainingConfig) if field.name not in shared] + ["log_dir", "device"]
     given = ["--" + name.replace("_", "-") for name in names if getattr(args, name, None) is not None]
-    require(not given, f"{', '.join(given)}: only training from video knows this, add --joint.")
+    require(not given, f"{', '.join(given)}: only joint training uses this, add --joint.")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, writes OUT/encoder and OUT/<method>.safetensors; the state is kept in OUT/run, or in --run."""
+    """Trains, and writes OUT/encoder and OUT/<method>.safetensors. The run's state is in OUT/run, or in --run."""
     from dits.training.joint.distributed import joined_world
 
     for name in ("ship", "pairs", "sources", "half"):
         require(not getattr(args, name), f"--{name} is for training on cached embeddings: leave it out with --joint.")
-    require(args.method != "shift", "Mean shift is arithmetic, not training: leave --joint out.")
-    if args.out.suffix == ".safetensors" or args.out.is_file():
-        raise InputError(
-            f"With --joint, --out is a folder, for an encoder and weights: name one instead of {args.out}."
-        )
+    require(args.method != "shift", "Mean shift is computed, not trained: leave --joint out.")
+    is_file = args.out.suffix == ".safetensors" or args.out.is_file()
+    require(not is_file, f"With --joint, --out is a folder for encoder and weights: name a folder, not {args.out}.")
     if args.log_dir:
         from dits.training.joint.run_log import check_tensorboard
 
@@ -58,12 +56,12 @@ def run(args: argparse.Namespace) -> None:
     with joined_world(args.device or "auto") as world:
         try:
             _train(args, world)
-        except VideoError:  # other processes may have met none
+        except VideoError:  # only this process may have it
             raise
         except DitsError:
             if world.primary:
                 raise
-            sys.exit(2)  # every process has found the same
+            sys.exit(2)  # every process has the same error
 
 
 def _train(args: argparse.Namespace, world: "World") -> None:
@@ -77,29 +75,22 @@ def _train(args: argparse.Namespace, world: "World") -> None:
 
     config = config_from(args, JointTrainingConfig)
     make_folder(args.out)
-    corpus = named_corpus(args) if world.primary else open_corpus(args.corpus, strict=args.strict)
+    corpus = corpus_from(args) if world.primary else open_corpus(args.corpus, strict=args.strict)
     encoder = load_encoder(args.encoder, device=world.device)
     model_config = model_config_from(args, encoder.dim)
     init = load_checkpoint(args.init, encoder).model if args.init else None
     data = joint_data(corpus, config, encoder, world)
     if data.skipped and world.primary:
-        print(f"Left out {len(data.skipped)} videos that cannot be decoded.", file=sys.stderr)
+        show_line(f"Left out {len(data.skipped)} videos that cannot be decoded.")
         for name, reason in data.skipped.items():
-            print(f"{name}: {reason}", file=sys.stderr)
+            show_line(f"{name}: {reason}")
+    run_folder = args.run or args.out / "run"
     result = train_jointly(
-        model_config,
-        config,
-        encoder,
-        data,
-        args.run or args.out / "run",
-        world=world,
-        init=init,
-        log_dir=args.log_dir,
-        report=lambda line: print(line, file=sys.stderr, flush=True),
+        model_config, config, encoder, data, run_folder, world=world, init=init, log_dir=args.log_dir, report=show_line
     )
     if not world.primary:
         return
-    described = {
+    description = {
         "corpus": args.corpus,
         "split": "train",
         "selected_on": config.select_on,
@@ -112,7 +103,7 @@ def _train(args: argparse.Namespace, world: "World") -> None:
         "init": args.init.name if args.init else None,
         "processes": world.size,
     }
-    write_joint(args.out, encoder, result, described, training)
+    write_joint(args.out, encoder, result, description, training)
     message = (
         f"Wrote the weights of step {result.best['step']}: use them with "
         f"--encoder local-dir:{args.out / ENCODER_FOLDER} --weights {args.out}"

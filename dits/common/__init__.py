@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, configuration flags, memory, worker processes, terminal output, threads."""
+"""Used by every package: errors, files, configuration flags, memory, worker processes, terminal output, threads."""

@@ -1,16 +1,16 @@
-"""Every error a user can cause or meet, each with one sentence that says what is wrong, where, and what to do."""
+"""All expected errors. Each message is one sentence: what is wrong, where, and what to do."""
 
 
 class DitsError(Exception):
-    """Base of all expected failures. The command line prints the message and exits 2; the app shows it."""
+    """Base class of all expected errors. The command line prints the message and exits with 2; the app shows it."""
 
 
 class InputError(DitsError):
-    """A value, a query or a file that the user gave cannot be used."""
+    """A value, a query or a file from the user is invalid."""
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises InputError with the message unless the condition holds."""
+    """Raise InputError with the message if the condition is false."""
     if not condition:
         raise InputError(message)
 
@@ -24,7 +24,7 @@ class CorpusError(DitsError):
 
 
 class CheckpointError(DitsError):
-    """Weights are missing, damaged, or made for another encoder, method or dimension."""
+    """Weights are missing, damaged, or belong to another encoder, method or dimension."""
 
 
 class EncoderError(DitsError):
@@ -32,20 +32,20 @@ class EncoderError(DitsError):
 
 
 class PairsError(DitsError):
-    """A source of training pairs, a picture or a shard is missing, damaged, or of another release."""
+    """A source of training pairs, an image or a shard is missing, damaged, or from another release."""
 
 
 class StorageError(DitsError):
-    """A folder cannot be written: no permission, or no space left."""
+    """A folder is not writable: no permission, or no space left."""
 
 
 class ClusterError(DitsError):
-    """Machines of a Ray cluster cannot be reached, do not answer, or lack what they need."""
+    """Machines of a Ray cluster are unreachable, do not respond, or lack a requirement."""
 
 
 class IndexStoreError(DitsError):
-    """An index of videos is missing, damaged, or made by another version or for another encoder."""
+    """A video index is missing, damaged, or was built by another version or for another encoder."""
 
 
 class MemoryFullError(DitsError):
-    """A GPU has no memory left for what is to be computed."""
+    """A GPU has too little free memory for a computation."""

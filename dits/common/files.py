@@ -1,4 +1,4 @@
-"""Files: where things live, and writing them whole or not at all."""
+"""File locations, atomic writes, JSON, CSV and checksums."""
 
 import csv
 import errno
@@ -17,20 +17,24 @@ from safetensors import SafetensorError
 
 from dits.common.errors import DitsError, StorageError
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE / "assets"
+
+ASSETS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "assets"
+"""What is shipped: inside the package where a wheel was installed, beside it in the repository."""
 
 
 def cache_root() -> Path:
-    """The folder that everything rebuildable goes to: $DITS_CACHE, or the user's cache folder."""
+    """The folder for everything that can be rebuilt: $DITS_CACHE, or the user's cache folder."""
     override = os.environ.get("DITS_CACHE")
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("dits"))
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made if it is missing.
+    """Create the folder if it is missing, and return it.
 
     Raises:
-        StorageError: it cannot be made or written to.
+        StorageError: the folder cannot be created or is not writable.
     """
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that takes its name when the block ends well, and vanishes when it does not.
+    """A temporary path beside `target`: renamed to `target` when the block succeeds, deleted when it raises.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -62,10 +66,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write into one sentence.
+    """Convert write errors of the operating system to StorageError.
 
     Raises:
-        StorageError: no permission, a read-only file system, no space, a file where a folder should be, or any other.
+        StorageError: no permission, a read-only file system, a full disk, a file in place of a folder, or other.
     """
     try:
         yield
@@ -80,22 +84,22 @@ def storage_errors(folder: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"{folder} is not a folder: remove it, or choose another one.") from error
-        raise StorageError(f"Cannot write in {folder}: {(error.strerror or str(error)).lower()}.") from error
-    except SafetensorError as error:  # the system's reason is in its message
+        raise StorageError(f"Cannot write in {folder}: {reason_of(error)}.") from error
+    except SafetensorError as error:  # the message contains the system's reason
         raise StorageError(f"Cannot write in {folder}: {error}. Is the disk full?") from error
 
 
 @contextmanager
 def optional_cache_write() -> Iterator[None]:
-    """What is written inside is only kept to be found again: where it cannot be, the log says so, and work goes on."""
+    """For writes to the cache inside the block: if a write fails, a warning is logged and no error is raised."""
     try:
         yield
     except StorageError as error:
-        logging.getLogger(__name__).warning("What was computed is not kept: %s", error)
+        logging.getLogger(__name__).warning("The result is not cached: %s", error)
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Writes `value` as JSON, whole or not at all.
+    """Write `value` as JSON, atomically.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -105,10 +109,10 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON value that anybody may have written.
+    """Parse JSON from an untrusted source.
 
     Raises:
-        ValueError: it is no JSON, or is nested too deeply.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -117,10 +121,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes rows under their column names as CSV in UTF-8, whole or not at all.
+    """Write a header and rows as CSV in UTF-8, atomically.
 
-    Text with commas, quotes or line breaks is quoted. Half a surrogate pair, which UTF-8 has no bytes for, is written
-    as its escape.
+    Text with commas, quotes or line breaks is quoted. A lone surrogate, which UTF-8 cannot encode, is escaped.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -143,6 +146,11 @@ def sha256_of(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def reason_of(error: Exception) -> str:
+    """The reason of the operating system for an error, in lower case, or else the error's message."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def _no_permission(folder: Path) -> str:

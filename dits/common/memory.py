@@ -1,4 +1,4 @@
-"""A GPU whose memory is full: fewer things at once, or one sentence."""
+"""Out-of-memory errors of a GPU: retry with smaller batches, or raise MemoryFullError."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 from dits.common.errors import MemoryFullError
 
-if TYPE_CHECKING:  # imported where it is used, so that commands that compute nothing start without it
+if TYPE_CHECKING:  # imported when used, so that commands without computation start faster
     from torch import Tensor
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """What is computed inside raises MemoryFullError where the GPU has no memory left; what is spare is given back."""
+    """Convert a GPU's out-of-memory error to MemoryFullError, and free cached GPU memory.
+
+    Raises:
+        MemoryFullError: the GPU has no memory left.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -24,25 +28,24 @@ def memory_errors() -> Iterator[None]:
             raise
         torch.cuda.empty_cache()
         raise MemoryFullError(
-            "The GPU has no memory left for this: try again when others have finished, end what else runs on it, or "
-            "start again with CUDA_VISIBLE_DEVICES= to compute on the CPU."
+            "The GPU has no memory left for this: try again later, end other programs that use the GPU, or restart "
+            "with CUDA_VISIBLE_DEVICES= to compute on the CPU."
         ) from error
 
 
-def in_parts(compute: Callable[[Tensor], Tensor], items: Tensor, at_once: int) -> Tensor:
-    """What is computed of so many items at once; of half as many, and of half of those, where a GPU has no memory for
-    more.
+def compute_in_batches(compute: Callable[[Tensor], Tensor], items: Tensor, batch_size: int) -> Tensor:
+    """Apply `compute` to batches of items; whenever the GPU runs out of memory, start again with half the batch size.
 
     Raises:
-        torch.OutOfMemoryError: it has none for one.
+        torch.OutOfMemoryError: a single item does not fit.
     """
     import torch
 
     while True:
         try:
-            return torch.cat([compute(some) for some in items.split(at_once)])
+            return torch.cat([compute(batch) for batch in items.split(batch_size)])
         except torch.OutOfMemoryError:
-            if min(at_once, len(items)) == 1:
+            if min(batch_size, len(items)) == 1:
                 raise
-        at_once = min(at_once, len(items)) // 2
+        batch_size = min(batch_size, len(items)) // 2
         torch.cuda.empty_cache()

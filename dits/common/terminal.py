@@ -1,10 +1,10 @@
-"""What a terminal is shown of texts that anybody may have written."""
+"""Untrusted text, made safe to print on a terminal."""
 
 import unicodedata
 
-_COMMANDS = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: control characters, halves of pairs, breaks of lines
+_UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line breaks
 
 
 def printable(text: str) -> str:
-    """A text on one line that tells a terminal nothing: what would move its cursor or rename its window is escaped."""
-    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) in _COMMANDS else sign for sign in text)
+    """The text on one line, with line breaks and all terminal control characters escaped."""
+    return "".join(ascii(char)[1:-1] if unicodedata.category(char) in _UNSAFE else char for char in text)

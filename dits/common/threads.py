@@ -1,14 +1,14 @@
-"""On how many cores PyTorch computes, by the thread that calls it."""
+"""The number of CPU cores that PyTorch uses, per calling thread."""
 
 import torch
 
 CORES = torch.get_num_threads()
-"""What PyTorch begins with: the machine's cores, or as many as OMP_NUM_THREADS allows."""
+"""PyTorch's default: all cores of the machine, or the number in OMP_NUM_THREADS."""
 
 
 def compute_on(cores: int) -> None:
-    """Where this thread calls PyTorch, that computes on so many cores, whatever other threads say.
+    """Set the number of cores that PyTorch uses for calls from this thread.
 
-    A thread begins with what was said last, anywhere: where it matters, each says so for itself.
+    A new thread inherits the value that any thread set last, so each thread that depends on it calls this function.
     """
     torch.set_num_threads(cores)

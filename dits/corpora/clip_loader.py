@@ -1,6 +1,5 @@
-"""Clips read ahead by worker processes, in a given order, as the pixels that an encoder takes."""
+"""Loads clips with worker processes that prefetch them in a given order, as input pixels of an encoder."""
 
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,18 +8,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dits.common.errors import DitsError, VideoError
-from dits.common.processes import worker_context
+from dits.common.processes import cpu_cores, worker_context
 from dits.corpora.corpus import FRAMES, Clip
 from dits.encoders.transforms import FrameTransform
 from dits.video.sampling import sample_frames
 
-_SECONDS_A_CLIP = 300  # a file that keeps a worker busy for longer never ends
-_CLIPS_A_WORKER_IS_WORTH = 64  # starting one takes as long as reading about as many clips
+_SECONDS_PER_CLIP = 300  # a file that takes longer never ends
+_MAX_WORKERS = 8
+_CLIPS_PER_WORKER = 64  # starting a worker takes about as long as reading this many clips
 
 
 @dataclass(frozen=True)
-class ReadClip:
-    """A clip's pixels (F, 3, H, W), uint8, and when each frame is shown (F,), in seconds."""
+class LoadedClip:
+    """A clip's pixels (F, 3, H, W), uint8, and the times of its frames (F,), in seconds."""
 
     pixels: Tensor
     times: Tensor
@@ -28,13 +28,13 @@ class ReadClip:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """How a clip becomes pixels.
+    """Reads the pixels of clips.
 
     Attributes:
-        transform: of the encoder that will see them.
-        frames: how many frames, one from each of as many equal segments of the clip.
-        random_frames: take a random moment of each segment, X-Pool's "rand", instead of the middle.
-        augment: one random crop and flip for all frames of the clip, instead of the encoder's own crop.
+        transform: the transform of the encoder.
+        frames: the number of frames per clip: one from each of this many equal parts.
+        random_frames: sample a random time in each part (X-Pool's "rand") instead of the middle.
+        augment: one random crop and flip for all frames of a clip, instead of the encoder's own crop.
     """
 
     transform: FrameTransform
@@ -42,8 +42,8 @@ class ClipReader:
     random_frames: bool = False
     augment: bool = False
 
-    def read(self, clip: Clip, seed: int = 0) -> ReadClip:
-        """Reads a clip; the seed decides everything random, whichever process reads.
+    def read(self, clip: Clip, seed: int = 0) -> LoadedClip:
+        """Read a clip. All randomness depends on the seed alone, not on the process.
 
         Raises:
             VideoError: the video cannot be decoded.
@@ -52,12 +52,12 @@ class ClipReader:
             torch.manual_seed(seed)
             positions = torch.rand(self.frames, dtype=torch.float64).numpy() if self.random_frames else None
             size = min(self.transform.size)
-            # The one place that opens a clip's file, for training and for embedding.
+            # Training and embedding open clip files only here.
             sampled = sample_frames(
                 clip.path, self.frames, size=size, start=clip.start, end=clip.end, positions=positions
             )
             crop = self.transform.augment if self.augment else self.transform.crop
-            return ReadClip(crop(sampled.frames), torch.from_numpy(sampled.times).float())
+            return LoadedClip(crop(sampled.frames), torch.from_numpy(sampled.times).float())
 
 
 def read_clips(
@@ -67,20 +67,19 @@ def read_clips(
     workers: int = 0,
     prefetch: int = 8,
     pin_memory: bool = False,
-) -> Generator[ReadClip | DitsError]:
-    """The clips in the order given, read ahead; in the place of one that cannot be read, why not.
+) -> Generator[LoadedClip | DitsError]:
+    """Yield clips in the given order, prefetched; an unreadable clip is replaced by its error.
 
-    One call keeps its workers to its end, so that a training asks once for all its epochs.
+    The workers live as long as the generator, so a training run uses one generator for all epochs.
 
     Args:
-        order: positions in `clips`, each with the seed of what is random. It may be endless: a generator is drawn from
-            as clips are read.
-        workers: processes that read; 0 reads in this one.
-        prefetch: clips that each worker reads ahead.
-        pin_memory: pixels come in page-locked memory, from which they are copied to a GPU in the background.
+        order: positions in `clips`, each with a random seed. May be an endless generator: it is consumed lazily.
+        workers: the number of worker processes; 0 reads in this process.
+        prefetch: the number of clips that each worker prefetches.
+        pin_memory: return pixels in page-locked memory, from which they are copied to a GPU in the background.
 
     Raises:
-        VideoError: a worker died, or was busy with one clip for minutes.
+        VideoError: a worker died, or took minutes for one clip.
     """
     loader = DataLoader(
         _Clips(clips, reader),
@@ -89,7 +88,7 @@ def read_clips(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         multiprocessing_context=worker_context() if workers else None,
-        timeout=_SECONDS_A_CLIP if workers else 0,
+        timeout=_SECONDS_PER_CLIP if workers else 0,
         pin_memory=pin_memory,
     )
     items = iter(loader)
@@ -99,38 +98,37 @@ def read_clips(
         except StopIteration:
             return
         except RuntimeError as failure:
-            if not str(failure).startswith("DataLoader"):  # as it says of a dead worker, and of its timeout
+            if not str(failure).startswith("DataLoader"):  # its messages for a dead worker and for a timeout
                 raise
             raise VideoError(
-                "A process that reads videos died or took minutes for one clip: give it more memory, or fewer workers. "
-                "`data check --decode` names a file at fault, and --undecodable skip trains without it."
+                "A worker process died or took minutes for one clip: free memory, or use fewer workers. "
+                "`data check --decode` finds damaged files, and --undecodable skip trains without them."
             ) from failure
-        yield error or ReadClip(pixels, times)
+        yield error or LoadedClip(pixels, times)
 
 
 def read_all(
     clips: Sequence[Clip], reader: ClipReader, workers: int = 0, pin_memory: bool = False
-) -> Iterator[ReadClip]:
-    """Every clip once, in order.
+) -> Iterator[LoadedClip]:
+    """Yield every clip once, in order.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
-    for read in read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers, pin_memory=pin_memory):
-        yield checked(read)
+    for result in read_clips(clips, reader, ((n, 0) for n in range(len(clips))), workers, pin_memory=pin_memory):
+        yield raise_if_error(result)
 
 
-def checked(read: ReadClip | DitsError) -> ReadClip:
-    """The clip; raises where it could not be read."""
-    if isinstance(read, DitsError):
-        raise read
-    return read
+def raise_if_error(result: LoadedClip | DitsError) -> LoadedClip:
+    """The clip; raises the error if it could not be read."""
+    if isinstance(result, DitsError):
+        raise result
+    return result
 
 
-def worth_workers(clips: int) -> int:
-    """How many processes to read this many clips with: none for a few, at most 8, one processor left to the encoder."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, processors - 1), clips // _CLIPS_A_WORKER_IS_WORTH)
+def worker_count(clips: int) -> int:
+    """The number of workers for this many clips: 0 for a few, at most 8; one CPU core is left for the encoder."""
+    return min(_MAX_WORKERS, max(1, cpu_cores() - 1), clips // _CLIPS_PER_WORKER)
 
 
 class _Clips(Dataset[tuple[Tensor | None, Tensor | None, DitsError | None]]):
@@ -140,7 +138,7 @@ class _Clips(Dataset[tuple[Tensor | None, Tensor | None, DitsError | None]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor | None, Tensor | None, DitsError | None]:
         number, seed = key
         try:
-            read = self.reader.read(self.clips[number], seed)
-        except DitsError as error:  # as a value: an exception would arrive wrapped in the worker's traceback
+            clip = self.reader.read(self.clips[number], seed)
+        except DitsError as error:  # returned, because a raised one would be wrapped in the worker's traceback
             return None, None, error
-        return read.pixels, read.times, None
+        return clip.pixels, clip.times, None

@@ -1,18 +1,16 @@
 """The demo corpus: short MIT-licensed clips, re-encoded once into the cache folder, with our captions and splits.
 
-The sources are animated WebP files in packages that requirements.txt pins (assets/demo/NOTICE.md). Each becomes an
-H.264 file that every browser plays and a strip of the frames that the encoders see. A clip counts as built when its
-record names the checksums of both files, so an interrupted build goes on where it stopped and damaged files are made
-again.
+The sources are animated WebP files in packages that requirements.txt pins (assets/demo/NOTICE.md). Each source gives an
+H.264 file that every browser plays, and a strip of the sampled frames. A clip is complete when its record has the
+checksums of both files, so an interrupted build continues where it stopped, and damaged files are built again.
 """
 
 import importlib.util
 import json
 import multiprocessing
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,30 +22,22 @@ from typing import Any
 
 from dits.common.errors import CorpusError
 from dits.common.files import ASSETS, atomic_path, cache_root, make_folder, sha256_of, sha256_of_json, write_json
-from dits.corpora.corpus import FRAMES, Clip, Corpus, read_clips, read_rows
+from dits.common.processes import default_workers
+from dits.corpora.corpus import FRAMES, Clip, Corpus, Progress, read_clips, read_rows
 from dits.video.sampling import sample_frames
 
 CAPTIONS = ASSETS / "demo" / "captions.csv"
 SOURCES = ASSETS / "demo" / "sources.csv"
 
 STRIP_HEIGHT = 112
-_ENCODING: dict[str, Any] = {
-    "codec": "libx264",
-    "crf": "21",
-    "preset": "medium",
-    "strip": [FRAMES, STRIP_HEIGHT],
-    "v": 1,
-}
+_STRIP = [FRAMES, STRIP_HEIGHT]
+_ENCODING: dict[str, Any] = {"codec": "libx264", "crf": "21", "preset": "medium", "strip": _STRIP, "v": 1}
 _STALE_SECONDS = 3600
-_MAX_WORKERS = 8
-
-Progress = Callable[[int, int], None]
-"""Called with the number of clips that are ready, and of all."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One clip to build: everything a worker process needs to know."""
+    """A clip to build: the input of a worker process."""
 
     clip: str
     package: str
@@ -56,7 +46,7 @@ class _Job:
 
 
 def demo_corpus() -> Corpus:
-    """The demo corpus as it lies, or will lie, in the cache folder.
+    """The demo corpus in the cache folder, whether or not it is built.
 
     Raises:
         CorpusError: assets/demo/captions.csv is inconsistent.
@@ -65,55 +55,55 @@ def demo_corpus() -> Corpus:
 
 
 def demo_folder() -> Path:
-    """The cache folder of the built clips, named by a hash of what makes them."""
+    """The cache folder of the built clips, named by a hash of the sources and encoding settings."""
     key = sha256_of_json({"encoding": _ENCODING, "sources": sha256_of(SOURCES)})
     return cache_root() / "demo" / key[:12]
 
 
 def strip_path(video: Path) -> Path:
-    """The strip of a built clip's frames: FRAMES square pictures side by side."""
+    """The image strip of a built clip: FRAMES square frames side by side."""
     return video.with_suffix(".jpg")
 
 
 def build_demo(progress: Progress | None = None, workers: int | None = None) -> Corpus:
-    """Builds what is missing or damaged of the demo corpus, and returns it.
+    """Build missing and damaged clips of the demo corpus, and return the corpus.
 
-    Safe to interrupt, to repeat, and to run twice at once.
+    Safe to interrupt, to repeat, and to run in two processes at the same time.
 
     Args:
-        progress: told how far the build is, at its start and after every clip; not told when there is nothing to build.
-        workers: processes to build with; by default one a core, up to 8.
+        progress: called at the start and after every clip; never called if there is nothing to build.
+        workers: the number of worker processes; by default one per CPU core, at most 8.
 
     Raises:
-        CorpusError: a source package is missing or of another release, or a source cannot be read.
+        CorpusError: a source package is missing or is another release, or a source cannot be read.
         StorageError: the cache folder cannot be written, or the disk is full.
     """
     jobs = _jobs()
-    todo = [job for job in jobs if not _is_built(job)]
-    done = len(jobs) - len(todo)
-    if todo:
-        _report(progress, done, len(jobs))
+    to_build = [job for job in jobs if not _is_complete(job)]
+    complete = len(jobs) - len(to_build)
+    report = progress or (lambda done, total: None)
+    if to_build:
+        report(complete, len(jobs))
         _remove_stale(make_folder(demo_folder()))
-        for _ in _build_all(todo, workers or _cores()):
-            done += 1
-            _report(progress, done, len(jobs))
+        for done, _ in enumerate(_build_all(to_build, workers or default_workers()), start=complete + 1):
+            report(done, len(jobs))
     return demo_corpus()
 
 
 def is_built(clip: Clip) -> bool:
-    """Whether a clip is one that `build_demo` makes."""
+    """Whether a clip belongs to the demo corpus."""
     return clip.path.parent.parent == cache_root() / "demo"
 
 
 def rebuild_clip(clip: Clip) -> None:
-    """Builds a clip of the demo corpus again, whose files are gone or damaged.
+    """Build a clip of the demo corpus again if its files are missing or damaged.
 
     Raises:
-        CorpusError: its package is missing or of another release, or its source cannot be read.
+        CorpusError: its package is missing or is another release, or its source cannot be read.
         StorageError: the cache folder cannot be written, or the disk is full.
     """
     for job in _jobs():
-        if job.clip == clip.id and not _is_built(job):
+        if job.clip == clip.id and not _is_complete(job):
             _build(job)
 
 
@@ -126,33 +116,26 @@ def _jobs() -> list[_Job]:
 def _build_all(jobs: list[_Job], workers: int) -> Iterator[None]:
     workers = min(workers, len(jobs))
     context = multiprocessing.get_context("spawn")
-    waiting = iter(jobs)
+    queue = iter(jobs)
     try:
         with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
-            # No more than one job a worker at a time, so that a program that ends waits for those alone.
-            running = {pool.submit(_build, job) for job in islice(waiting, workers)}
+            # At most one submitted job per worker, so that a shutdown only waits for those.
+            running = {pool.submit(_build, job) for job in islice(queue, workers)}
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                    running |= {pool.submit(_build, job) for job in islice(waiting, 1)}
+                    running |= {pool.submit(_build, job) for job in islice(queue, 1)}
                     yield
-    except RuntimeError as error:  # a worker was killed, or the program is ending
+    except RuntimeError as error:  # a worker was killed, or the program shuts down
         raise CorpusError(
-            "Building the demo corpus was cut short: start again to go on (from a script, under "
+            "Building the demo corpus was interrupted: start it again to continue (in a script, under "
             "if __name__ == '__main__')."
         ) from error
 
 
-def _cores() -> int:
-    """The cores that this process may use, 8 at most: more workers would mostly wait for memory."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
-    return min(_MAX_WORKERS, os.cpu_count() or 1)
-
-
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone decides, and workers finish their clip."""
+    """A terminal sends Ctrl-C to every process; only the parent reacts, and workers finish their clip."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -167,14 +150,13 @@ def _build(job: _Job) -> None:
     write_json(_record_path(job), {"source": job.sha256, "files": sums})
 
 
-def _is_built(job: _Job) -> bool:
+def _is_complete(job: _Job) -> bool:
     try:
         record = json.loads(_record_path(job).read_text(encoding="utf-8"))
         sums = record["files"]
-        expected = {f"{job.clip}.mp4", f"{job.clip}.jpg"}
         return (
             record["source"] == job.sha256
-            and set(sums) == expected
+            and set(sums) == {f"{job.clip}.mp4", f"{job.clip}.jpg"}
             and all(sha256_of(job.folder / name) == value for name, value in sums.items())
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -200,7 +182,7 @@ def _read_source(job: _Job) -> bytes:
 
 
 def _encode(source: bytes, target: Path, job: _Job) -> None:
-    """Re-encodes an animated WebP as H.264 with the frames' own durations, its index at the front of the file."""
+    """Re-encode an animated WebP as H.264 with the original frame durations, and the index at the start of the file."""
     import av
     from PIL import Image, UnidentifiedImageError
 
@@ -218,7 +200,8 @@ def _encode(source: bytes, target: Path, job: _Job) -> None:
                 image = animation.convert("RGB").crop((0, 0, width, height))
                 frame = av.VideoFrame.from_image(image)
                 frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
-                frame.duration = _duration(animation.info.get("duration", 0))
+                duration = animation.info.get("duration", 0)
+                frame.duration = duration if duration > 10 else 100  # browsers show such short frames for 100 ms
                 milliseconds += frame.duration
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -226,11 +209,6 @@ def _encode(source: bytes, target: Path, job: _Job) -> None:
         if isinstance(error, OSError) and error.errno and not isinstance(error, UnidentifiedImageError):
             raise OSError(error.errno, error.strerror) from error
         raise CorpusError(f"The clip {job.clip} of {job.package} cannot be re-encoded: {error}.") from error
-
-
-def _duration(milliseconds: int) -> int:
-    """Browsers show a frame that names no duration, or next to none, for a tenth of a second."""
-    return milliseconds if milliseconds > 10 else 100
 
 
 def _draw_strip(video: Path, target: Path) -> None:
@@ -245,13 +223,8 @@ def _draw_strip(video: Path, target: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Removes what a killed build left; files of a build that runs beside this one are younger."""
+    """Remove temporary files of a killed build. Files of a build that still runs are newer."""
     for path in folder.glob(".writing-*"):
-        with suppress(FileNotFoundError):  # that other build renames its files
+        with suppress(FileNotFoundError):  # another build may rename its files meanwhile
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
-
-
-def _report(progress: Progress | None, done: int, total: int) -> None:
-    if progress:
-        progress(done, total)

@@ -1,4 +1,4 @@
-"""Frame embeddings of a corpus: computed once per encoder, kept as safetensors, named by what made them."""
+"""Frame embeddings of a corpus: computed once per encoder, cached as safetensors files named by a hash of inputs."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,26 +14,24 @@ from torch import Tensor
 
 from dits.common.errors import CorpusError
 from dits.common.files import ASSETS, atomic_path, cache_root, parse_json, sha256_of_json
-from dits.corpora.clip_loader import ClipReader, read_all, worth_workers
-from dits.corpora.corpus import FRAMES, Clip, Corpus
+from dits.corpora.clip_loader import ClipReader, read_all, worker_count
+from dits.corpora.corpus import FRAMES, Clip, Corpus, Progress
 from dits.encoders.openclip import Encoder
-
-Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _HEADER = "dits"
-_CLIPS_IN_A_PART = 16
+_CLIPS_PER_PART = 16
 
 
 @dataclass(frozen=True)
 class CorpusEmbeddings:
-    """Embeddings of a corpus's videos.
+    """Embeddings of the videos of a corpus.
 
     Attributes:
-        encoder: id of the encoder.
-        ids: the videos, in order.
-        frames: (V, F, d) frame embeddings, not normalised, float32; of an index float16, mapped from a file.
-        times: (V, F) when each frame is shown, in seconds.
+        encoder: the id of the encoder.
+        ids: the ids of the videos, in order.
+        frames: (V, F, d) frame embeddings, not normalised, float32; those of an index are float16, mapped from a file.
+        times: (V, F) the time of each frame, in seconds.
     """
 
     encoder: str
@@ -42,7 +40,7 @@ class CorpusEmbeddings:
     times: Tensor
 
     def select(self, ids: Sequence[str]) -> "CorpusEmbeddings":
-        """The embeddings of some of the videos, in the order given, float32.
+        """The embeddings of the given videos, in this order, float32.
 
         Raises:
             CorpusError: a video has no embeddings.
@@ -61,11 +59,11 @@ def corpus_embeddings(
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> CorpusEmbeddings:
-    """The corpus's embeddings: shipped ones where they fit, else those in the cache folder, else computed and kept.
+    """The embeddings of the corpus: shipped, or cached, or else computed and cached.
 
     Args:
-        progress: told how many videos of how many are embedded, while they are.
-        notice: told in a sentence when a file of embeddings is damaged and will be made again.
+        progress: called with the number of embedded videos, and the total.
+        notice: called with a sentence if a file of embeddings is damaged and is computed again.
 
     Raises:
         CorpusError: a video file is missing.
@@ -86,15 +84,15 @@ def corpus_embeddings(
 def embed_corpus(
     corpus: Corpus, encoder: Encoder, progress: Progress | None = None, workers: int | None = None
 ) -> CorpusEmbeddings:
-    """Embeds FRAMES frames of every video: the mid-points of as many equal segments.
+    """Embed FRAMES frames of every video, from the mid-points of equal parts, without the cache.
 
     Args:
-        workers: processes that decode ahead of the encoder; by default as many as the corpus is worth.
+        workers: the number of worker processes that decode and prefetch; by default `worker_count`.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
-    workers = worth_workers(len(corpus)) if workers is None else workers
+    workers = worker_count(len(corpus)) if workers is None else workers
     frames, times = embed_clips(corpus.clips, encoder, progress, workers)
     return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames, times)
 
@@ -102,15 +100,15 @@ def embed_corpus(
 def embed_clips(
     clips: Sequence[Clip], encoder: Encoder, progress: Progress | None = None, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Frame embeddings (V, FRAMES, d) of clips and when each frame is shown (V, FRAMES), in seconds.
+    """Frame embeddings (V, FRAMES, d) of clips and the times of the frames (V, FRAMES), in seconds.
 
-    The embeddings are rounded to float16, as they are kept: a first run and one that reads the cache do not differ.
+    Embeddings are rounded to float16, as in the cache, so computed and cached embeddings are identical.
 
     Raises:
         VideoError: a video cannot be decoded.
     """
     rows = []
-    for done, row in enumerate(_embedded(clips, encoder, workers), start=1):
+    for done, row in enumerate(_embed(clips, encoder, workers), start=1):
         rows.append(row)
         if progress:
             progress(done, len(clips))
@@ -118,35 +116,34 @@ def embed_clips(
     return torch.stack(frames).half().float(), torch.stack(times)
 
 
-def _embedded(clips: Sequence[Clip], encoder: Encoder, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each clip's frame embeddings (FRAMES, d) and times (FRAMES,), in order, the next clips being read meanwhile."""
-    on_gpu = encoder.device.type == "cuda"
-    for clip in read_all(clips, ClipReader(encoder.transform), workers, on_gpu):
+def _embed(clips: Sequence[Clip], encoder: Encoder, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the frame embeddings (FRAMES, d) and times (FRAMES,) of each clip, in order; workers prefetch clips."""
+    for clip in read_all(clips, ClipReader(encoder.transform), workers, pin_memory=encoder.device.type == "cuda"):
         yield encoder.encode_pixels(clip.pixels[None])[0], clip.times
 
 
 def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
-    """The corpus's embeddings, computed and kept; a part is what an interruption loses at most."""
-    cuts = range(0, len(corpus), _CLIPS_IN_A_PART)
-    parts = [Corpus(f"{corpus.name}-part", corpus.clips[cut : cut + _CLIPS_IN_A_PART]) for cut in cuts]
+    """Compute and cache the embeddings in parts, so that an interruption loses at most one part."""
+    starts = range(0, len(corpus), _CLIPS_PER_PART)
+    parts = [Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_PER_PART]) for start in starts]
     paths = [cached_path(part, encoder) for part in parts]
-    kept = [_kept_part(path, part, encoder) for path, part in zip(paths, parts, strict=True)]
-    missing = [clip for part, found in zip(parts, kept, strict=True) if found is None for clip in part]
-    stream = _embedded(missing, encoder, worth_workers(len(missing)))
-    whole: list[CorpusEmbeddings] = []
-    for path, part, found in zip(paths, parts, kept, strict=True):
-        if found is None:
+    cached = [_cached_part(path, part, encoder) for path, part in zip(paths, parts, strict=True)]
+    missing = [clip for part, embeddings in zip(parts, cached, strict=True) if embeddings is None for clip in part]
+    stream = _embed(missing, encoder, worker_count(len(missing)))
+    complete: list[CorpusEmbeddings] = []
+    for path, part, embeddings in zip(paths, parts, cached, strict=True):
+        if embeddings is None:
             rows = []
             for done, row in enumerate(islice(stream, len(part)), start=1):
                 rows.append(row)
                 if progress:
-                    progress(_CLIPS_IN_A_PART * len(whole) + done, len(corpus))
+                    progress(_CLIPS_PER_PART * len(complete) + done, len(corpus))
             frames, times = (torch.stack(values) for values in zip(*rows, strict=True))
-            found = CorpusEmbeddings(encoder.id, tuple(part.ids), frames, times)
-            save_embeddings(path, part, found)
-        whole.append(found)
-    frames, times = torch.cat([part.frames for part in whole]), torch.cat([part.times for part in whole])
-    rounded = frames.half().float()  # as they are kept: a first run and those that read the cache must not differ
+            embeddings = CorpusEmbeddings(encoder.id, tuple(part.ids), frames, times)
+            save_embeddings(path, part, embeddings)
+        complete.append(embeddings)
+    frames, times = torch.cat([part.frames for part in complete]), torch.cat([part.times for part in complete])
+    rounded = frames.half().float()  # as in the cache, so that computed and cached embeddings are identical
     embeddings = CorpusEmbeddings(encoder.id, tuple(corpus.ids), rounded, times)
     save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
     for path in paths:
@@ -154,8 +151,8 @@ def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None)
     return embeddings
 
 
-def _kept_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings | None:
-    """A part that an interrupted run has kept; None where it is not there, or damaged."""
+def _cached_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings | None:
+    """A part from an interrupted run; None if its file is missing or damaged."""
     try:
         return load_embeddings(path, part, encoder)
     except CorpusError:
@@ -163,9 +160,9 @@ def _kept_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings |
 
 
 def embeddings_name(corpus: Corpus, encoder: Encoder) -> str:
-    """Names a corpus's embeddings by what makes them: the encoder, the clips, and their files unless they are shipped.
+    """The name of a corpus's embeddings: a hash of the encoder, the clips and, unless they are shipped, the files.
 
-    Other than the numbers it does not depend on the number of threads that computed them.
+    Unlike the numbers, the name does not depend on the number of threads.
 
     Raises:
         CorpusError: a file is missing.
@@ -175,12 +172,12 @@ def embeddings_name(corpus: Corpus, encoder: Encoder) -> str:
 
 
 def shipped_path(corpus: Corpus, encoder: Encoder) -> Path:
-    """Where the repository ships a corpus's embeddings under an encoder, if it does."""
+    """The path of the embeddings that the repository ships for a corpus and an encoder; the file may not exist."""
     return ASSETS / corpus.name / f"embeddings-{_key(corpus, encoder)}.safetensors"
 
 
 def cached_path(corpus: Corpus, encoder: Encoder) -> Path:
-    """Where the cache folder keeps the embeddings of a corpus's files, as they are now, under an encoder.
+    """The path of the cached embeddings for an encoder and the current files of a corpus.
 
     Raises:
         CorpusError: a file is missing.
@@ -193,27 +190,23 @@ def cached_path(corpus: Corpus, encoder: Encoder) -> Path:
 
 
 def save_embeddings(path: Path, corpus: Corpus, embeddings: CorpusEmbeddings) -> None:
-    """Writes embeddings in float16, whole or not at all.
+    """Write embeddings in float16, atomically.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    header = {
-        "format": _FORMAT,
-        "corpus": corpus.name,
-        "encoder": embeddings.encoder,
-        "ids": list(embeddings.ids),
-    }
+    ids = list(embeddings.ids)
+    header = {"format": _FORMAT, "corpus": corpus.name, "encoder": embeddings.encoder, "ids": ids}
     tensors = {"frames": embeddings.frames.half().contiguous(), "times": embeddings.times.contiguous()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
 
 
 def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbeddings:
-    """The embeddings of exactly this corpus under this encoder.
+    """Load the embeddings of this corpus by this encoder.
 
     Raises:
-        CorpusError: the file is damaged, or holds another corpus's or another encoder's embeddings.
+        CorpusError: the file is damaged, or has embeddings of other videos or of another encoder.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -233,8 +226,8 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
 
 
 def _key(corpus: Corpus, encoder: Encoder, files: list[list[int]] | None = None) -> str:
-    made_from: dict[str, Any] = {"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT}
+    inputs: dict[str, Any] = {"encoder": encoder.id, "ids": corpus.ids, "frames": FRAMES, "format": _FORMAT}
     parts = [[clip.start, clip.end] for clip in corpus]
     if any(part != [None, None] for part in parts):
-        made_from["parts"] = parts
-    return sha256_of_json(made_from | ({"files": files} if files else {}))[:12]
+        inputs["parts"] = parts
+    return sha256_of_json(inputs | ({"files": files} if files else {}))[:12]

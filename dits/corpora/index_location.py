@@ -1,4 +1,4 @@
-"""Where an index lies."""
+"""The location of an index."""
 
 import os
 from contextlib import suppress
@@ -7,16 +7,16 @@ from pathlib import Path
 import platformdirs
 
 DEFAULT = "index"
-"""Stands for the index in the user's data folder."""
+"""The name of the index in the user's data folder."""
 
 
 def default_location() -> str:
-    """The index in the user's data folder."""
+    """The path of the index in the user's data folder."""
     return str(Path(platformdirs.user_data_dir("dits")) / "index")
 
 
 def is_index(name: str) -> bool:
-    """Whether a name is that of an index: "index", a URL, or a folder that holds LanceDB tables."""
+    """Whether a name denotes an index: "index", a URL, or a folder with LanceDB tables."""
     if name == DEFAULT or "://" in name:
         return True
     with suppress(OSError, ValueError):
@@ -25,7 +25,7 @@ def is_index(name: str) -> bool:
 
 
 def location_of(name: str) -> str:
-    """The folder, absolute, or the URL of an index."""
+    """The absolute folder or the URL of an index."""
     if name == DEFAULT:
         return default_location()
     return name if "://" in name else os.path.abspath(os.path.expanduser(name))

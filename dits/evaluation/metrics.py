@@ -1,4 +1,4 @@
-"""Retrieval metrics from a matrix of scores, with ties, several captions per video and uneven counts handled."""
+"""Retrieval metrics of a matrix of scores, with support for ties and for any number of captions per video."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dits.common.errors import InputError
+from dits.common.errors import InputError, require
 from dits.corpora.corpus import Query
 
 RECALLS_AT = (1, 5, 10, 50)
 METRIC_NAMES = (*(f"R@{k}" for k in RECALLS_AT), "MdR", "MnR")
 
 PostProcessing = Callable[[np.ndarray], np.ndarray]
-"""Scores (queries, candidates) to scores of the same shape, of which only the order within a row counts."""
+"""Maps scores (queries, candidates) to scores of the same shape, in which only the order within a row matters."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Metrics:
     mnr: float
 
     def as_dict(self) -> dict[str, float]:
-        """The metrics under the names that papers print."""
+        """The metrics under their names in papers."""
         return dict(zip(METRIC_NAMES, asdict(self).values(), strict=True))
 
 
 @dataclass(frozen=True)
 class MatchedQueries:
-    """Queries whose video is in a gallery, with its position there, and the number of those left out."""
+    """Queries whose video is in a gallery, the positions of these videos, and the number of skipped queries."""
 
     queries: list[Query]
     targets: np.ndarray
@@ -44,14 +44,13 @@ class MatchedQueries:
 
 
 def match_queries(queries: Sequence[Query], gallery: Sequence[str]) -> MatchedQueries:
-    """Pairs queries with their videos' positions in the gallery; queries for other videos are skipped and counted.
+    """Find the positions of the queries' videos in the gallery; queries for other videos are skipped and counted.
 
     Raises:
         InputError: the gallery names a video twice, or no query's video is in it.
     """
     position = {video: index for index, video in enumerate(gallery)}
-    if len(position) != len(gallery):
-        raise InputError("The gallery names a video more than once: every video must stand in it once.")
+    require(len(position) == len(gallery), "The gallery names a video more than once: it must name every video once.")
     matched = [query for query in queries if query.video_id in position]
     if not matched:
         raise InputError(
@@ -64,15 +63,13 @@ def match_queries(queries: Sequence[Query], gallery: Sequence[str]) -> MatchedQu
 def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The rank (N,) of column `targets[n]` in row n of the scores (N, M), counted from 1.
 
-    With texts in rows and videos in columns this is text-to-video retrieval, every caption being a query. Tied scores
-    share the mean of the ranks they take together, so a constant matrix ranks everything in
-    the middle.
+    With texts in rows and videos in columns this is text-to-video retrieval, and every caption is a query. Tied scores
+    get the mean of their ranks, so a constant matrix ranks everything in the middle.
 
     Raises:
         InputError: a score is not a number.
     """
-    if np.isnan(scores).any():
-        raise InputError("Some scores are not numbers (NaN): the weights or the embeddings are damaged.")
+    require(not np.isnan(scores).any(), "Some scores are not numbers (NaN): the weights or the embeddings are damaged.")
     own = scores[np.arange(len(scores)), targets][:, None]
     above = np.count_nonzero(scores > own, axis=1)
     tied = np.count_nonzero(scores == own, axis=1)
@@ -80,10 +77,10 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def video_to_text_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The rank of every captioned video's own captions among all videos' captions, by each video's best caption.
+    """The video-to-text rank of every captioned video: the rank of its own captions among the captions of all videos.
 
-    A video counts as found when any of its captions leads, as in X-Pool's evaluation: for a video, the captions of
-    every video are reduced to their best score, and its own group is ranked. Videos without captions take no part.
+    As in X-Pool's evaluation, the captions of each video are reduced to their best score, so that a video is ranked
+    first if any of its captions is. Videos without captions are left out.
     """
     captioned, counts = np.unique(targets, return_counts=True)
     grouped = scores[np.argsort(targets, kind="stable")]
@@ -99,11 +96,11 @@ def metrics_of(ranks: np.ndarray) -> Metrics:
 
 
 Results = dict[str, dict[str, dict[str, float]]]
-"""Metrics by method, direction and name."""
+"""Metrics by method, direction and name of the metric."""
 
 
 def mean_and_spread(runs: Sequence[Results]) -> tuple[Results, Results]:
-    """The mean of several runs' results, and their standard deviation (of the sample; 0 for a single run)."""
+    """The mean and the sample standard deviation (0 for a single run) of the results of several runs."""
 
     def over_runs(statistic: Callable[[list[float]], float]) -> Results:
         return {
@@ -118,12 +115,12 @@ def mean_and_spread(runs: Sequence[Results]) -> tuple[Results, Results]:
 
 
 def selection_key(record: dict[str, Any]) -> tuple[float, float]:
-    """What models are selected by: the sum of the text-to-video recalls at 1, 5 and 10, then the mean rank."""
+    """The key for model selection: the sum of the text-to-video recalls at 1, 5 and 10, then the mean rank."""
     t2v = record["t2v"]
     return t2v["R@1"] + t2v["R@5"] + t2v["R@10"], -t2v["MnR"]
 
 
-def ranks_both_ways(
+def ranks_by_direction(
     scores: Tensor | np.ndarray,
     targets: np.ndarray,
     post_t2v: PostProcessing | None = None,
@@ -140,6 +137,6 @@ def ranks_both_ways(
 
 
 def evaluate_scores(scores: Tensor | np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:
-    """Both directions' metrics of scores (texts, videos), `targets` (texts,) naming each text's video."""
-    ranks = ranks_both_ways(scores, targets)
+    """Metrics of scores (texts, videos) in both directions; `targets` (texts,) are the columns of the texts' videos."""
+    ranks = ranks_by_direction(scores, targets)
     return {direction: metrics_of(values).as_dict() for direction, values in ranks.items()}

@@ -1,7 +1,7 @@
-"""Captions that stand more than once among the queries, and how far they keep retrieval from perfection.
+"""Captions that occur more than once among the queries, and the highest R@1 that they allow.
 
-The ceilings bind methods under which identical texts have identical rankings: all but those that draw noise for every
-text (`dits.models.alignment.Alignment.draws`).
+The ceilings hold for methods under which identical texts have identical rankings: all methods except those that draw
+noise for each text (`dits.models.alignment.Alignment.is_stochastic`).
 """
 
 from collections import Counter
@@ -13,18 +13,17 @@ from dits.corpora.corpus import Query
 
 @dataclass(frozen=True)
 class RepeatedCaptions:
-    """Where identical texts have identical rankings, at most one video of theirs can come first for them.
+    """Counts of repeated captions, and ceilings of R@1 in percent if identical texts have identical rankings.
 
     Attributes:
-        queries: how many queries there are.
-        distinct: how many different texts they hold, letter by letter.
-        repeated: queries whose text an earlier query has, of any video.
-        t2v_ceiling: the highest text-to-video R@1 that such scores reach, in percent: for every text, one of its videos
-            comes first.
-        t2v_tied: text-to-video R@1 in percent when every query's own videos are scored best and alike: the videos of a
-            text then share the mean of the ranks they take, which is above 1.
-        v2t_ceiling: the highest video-to-text R@1 in percent: a video all of whose captions are other videos' too
-            shares its first place at best.
+        queries: number of queries.
+        distinct: number of different texts, compared letter by letter.
+        repeated: number of queries with the text of an earlier query, of any video.
+        t2v_ceiling: highest text-to-video R@1: for every text, only one of its videos is ranked first.
+        t2v_tied: text-to-video R@1 if all videos of a text have the same, highest score: several videos of a text get
+            the mean of their ranks, which is above 1.
+        v2t_ceiling: highest video-to-text R@1: a video that shares all its captions with other videos has, at best,
+            a tied first rank.
     """
 
     queries: int
@@ -36,12 +35,12 @@ class RepeatedCaptions:
 
 
 def repeated_captions(queries: Sequence[Query]) -> RepeatedCaptions:
-    """Counts the queries' repeated texts; there must be one query at least."""
+    """Count the repeated texts of at least one query."""
     videos_of: dict[str, Counter[str]] = {}
     for query in queries:
         videos_of.setdefault(query.caption, Counter())[query.video_id] += 1
     total = len(queries)
-    own = {next(iter(videos)) for videos in videos_of.values() if len(videos) == 1}  # have a text to themselves
+    own = {next(iter(videos)) for videos in videos_of.values() if len(videos) == 1}  # videos with a unique text
     return RepeatedCaptions(
         queries=total,
         distinct=len(videos_of),

@@ -1,11 +1,11 @@
-"""How sure a result is: bootstrap intervals of retrieval metrics, and paired tests between two methods, from ranks.
+"""Bootstrap intervals of retrieval metrics, and paired tests between two methods, from one rank per query.
 
-A method's ranks are one number per query. The resamples are over the queries; the gallery stays as it is, and so do
-the weights: what training with another seed would give, only training with another seed tells.
+Only the queries are resampled; the gallery and the weights are fixed. The intervals do not include the variation
+between training seeds.
 
-Several captions of one video are not independent, because a video that is hard to find is hard for all of them.
-By default videos are therefore drawn, each with all its captions (the cluster bootstrap: Davison and Hinkley 1997,
-section 3.8). Where every video has one caption this is the bootstrap over queries.
+Several captions of one video are not independent: a video that is hard to find is hard to find for all of them. By
+default videos are therefore drawn, each with all its captions (the cluster bootstrap: Davison and Hinkley 1997, section
+3.8). If every video has one caption, this is the bootstrap over queries.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,21 +17,21 @@ from dits.common.errors import InputError, require
 from dits.evaluation.metrics import METRIC_NAMES, RECALLS_AT
 
 Interval = tuple[float, float]
-"""The lower and the upper end."""
+"""The lower and the upper bound."""
 
 _BLOCK_NUMBERS = 2_000_000  # numbers in the largest temporary
 
 
 @dataclass(frozen=True)
 class BootstrapConfig:
-    """How resamples are drawn.
+    """The settings of the bootstrap.
 
     Attributes:
-        resamples: resamples of the bootstrap (1000).
-        confidence: percent of the resamples that an interval spans (95).
-        draw: what is drawn with replacement: videos (default), each with all its captions, which are not independent
-            of each other; or queries, as if they were.
-        seed: of the resamples (0).
+        resamples: number of resamples (1000).
+        confidence: percentage of the resamples in an interval (95).
+        draw: the units that are drawn with replacement: videos (default), each with all its captions, or queries, as
+            if they were independent.
+        seed: seed of the resamples (0).
     """
 
     resamples: int = 1000
@@ -51,13 +51,14 @@ class BootstrapConfig:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference between two methods, first minus second, and how sure it is.
+    """A difference between two methods, first minus second, with its bootstrap interval and p-value.
 
     Attributes:
-        value: the difference on the queries as they are.
-        low: lower end of its bootstrap interval.
-        high: upper end.
-        p: two-sided: how often a resample strays from `value` by as much as `value` lies from zero, of resamples + 1.
+        value: the difference on the original queries.
+        low: lower bound of the interval.
+        high: upper bound of the interval.
+        p: two-sided p-value: the share of resamples at least as far from `value` as `value` is from zero, where one is
+            added to both counts.
     """
 
     value: float
@@ -71,13 +72,13 @@ class Comparison:
     """Two methods on the same queries.
 
     Attributes:
-        queries: how many.
-        drawn: how many units the bootstrap draws from: videos, or queries.
+        queries: number of queries.
+        drawn: number of units that the bootstrap draws from: videos or queries.
         differences: of "R@1" (points), "MRR" (the mean reciprocal rank, from 0 to 1) and "MnR" (the mean rank).
-        only_first: queries that the first method alone ranks first.
-        only_second: queries that the second method alone ranks first.
-        mcnemar_p: exact two-sided McNemar test of those two counts. It takes the queries as independent, so with
-            several captions per video it is too sure.
+        only_first: number of queries whose video only the first method ranks first.
+        only_second: number of queries whose video only the second method ranks first.
+        mcnemar_p: p-value of the exact two-sided McNemar test of these two counts. It assumes independent queries, so
+            it is too small with several captions per video.
     """
 
     queries: int
@@ -91,16 +92,16 @@ class Comparison:
 def intervals(ranks: np.ndarray, videos: np.ndarray, config: BootstrapConfig) -> dict[str, Interval]:
     """Percentile intervals of every metric of the ranks (N,), whose queries belong to `videos` (N,).
 
-    Fewer than two units to draw from have no spread to measure, and no intervals: the result is empty. A metric at
-    its bound (R@1 of 100) has an interval of no width, whatever the number of queries.
+    The result is empty for a single unit, because one unit has no variation. A metric at its bound (R@1 of 100) has an
+    interval of zero width for any number of queries.
     """
     units = _units(videos, config)
     if units.max() == 0:
         return {}
     order = np.argsort(ranks)
     ordered = np.asarray(ranks, dtype=float)[order]
-    drawn = np.concatenate([_weighted_metrics(ordered, weights[:, order]) for weights in _resamples(units, config)])
-    low, high = _percentiles(drawn, config)
+    resampled = np.concatenate([_weighted_metrics(ordered, weights[:, order]) for weights in _resamples(units, config)])
+    low, high = _percentiles(resampled, config)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(METRIC_NAMES)}
 
 
@@ -111,22 +112,22 @@ def compare(first: np.ndarray, second: np.ndarray, videos: np.ndarray, config: B
     (Efron and Tibshirani 1993, section 16.4).
 
     Raises:
-        InputError: the ranks are of different numbers of queries, or there are none.
+        InputError: the numbers of queries differ or are 0.
     """
     if not len(first) == len(second) == len(videos) or not len(first):
-        raise InputError("Two methods can be compared on the same queries only, and on one at least.")
+        raise InputError("Two methods can only be compared on the same queries, and on at least one.")
     statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "R@1": lambda ranks: 100.0 * (ranks <= 1),
         "MRR": lambda ranks: 1 / ranks,
         "MnR": lambda ranks: ranks,
     }
-    per_query = np.stack([of(first) - of(second) for of in statistics.values()], axis=1)  # (N, statistics)
+    per_query = np.stack([statistic(first) - statistic(second) for statistic in statistics.values()], axis=1)
     units = _units(videos, config)
-    drawn = np.concatenate([w @ per_query / w.sum(axis=1, keepdims=True) for w in _resamples(units, config)])
-    value = per_query.mean(axis=0)
-    low, high = _percentiles(drawn, config)
-    strayed = np.abs(drawn - value) >= np.abs(value)
-    p = (1 + np.count_nonzero(strayed, axis=0)) / (1 + len(drawn))
+    resampled = np.concatenate([w @ per_query / w.sum(axis=1, keepdims=True) for w in _resamples(units, config)])
+    value = per_query.mean(axis=0)  # (statistics,)
+    low, high = _percentiles(resampled, config)
+    extreme = np.abs(resampled - value) >= np.abs(value)
+    p = (1 + np.count_nonzero(extreme, axis=0)) / (1 + len(resampled))
     only_first, only_second = int(np.sum((first <= 1) & (second > 1))), int(np.sum((second <= 1) & (first > 1)))
     return Comparison(
         queries=len(first),
@@ -142,7 +143,7 @@ def compare(first: np.ndarray, second: np.ndarray, videos: np.ndarray, config: B
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test: are the discordant queries split as a fair coin would?"""
+    """The exact two-sided p-value of McNemar's test: a binomial test of the discordant queries against one half."""
     from scipy.stats import binomtest
 
     discordant = only_first + only_second
@@ -157,7 +158,7 @@ def _units(videos: np.ndarray, config: BootstrapConfig) -> np.ndarray:
 
 
 def _resamples(units: np.ndarray, config: BootstrapConfig) -> Iterator[np.ndarray]:
-    """How often (B, N) each query stands in each of the resamples, in blocks."""
+    """Blocks (B, N) of the number of times that each query is in each resample."""
     rng = np.random.default_rng(config.seed)
     count = int(units.max()) + 1
     block = max(1, _BLOCK_NUMBERS // len(units))
@@ -168,17 +169,16 @@ def _resamples(units: np.ndarray, config: BootstrapConfig) -> Iterator[np.ndarra
 
 
 def _weighted_metrics(ordered: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The metrics (B, 6) of ranks (N,) in rising order, each counted `weights` (B, N) times."""
-    upto = weights.cumsum(axis=1)
-    total = upto[:, -1]
-    found = np.searchsorted(ordered, RECALLS_AT, side="right")  # how many ranks are k or less
-    padded = np.pad(upto, ((0, 0), (1, 0)))
-    recalls = 100.0 * padded[:, found] / total[:, None]
-    middle = [ordered[np.count_nonzero(upto <= place[:, None], axis=1)] for place in ((total - 1) // 2, total // 2)]
+    """The metrics (B, 6) of ascending ranks (N,), each counted `weights` (B, N) times."""
+    counts = weights.cumsum(axis=1)
+    total = counts[:, -1]
+    positions = np.searchsorted(ordered, RECALLS_AT, side="right")  # number of ranks of at most k
+    recalls = 100.0 * np.pad(counts, ((0, 0), (1, 0)))[:, positions] / total[:, None]
+    middle = [ordered[np.count_nonzero(counts <= m[:, None], axis=1)] for m in ((total - 1) // 2, total // 2)]
     return np.column_stack([recalls, (middle[0] + middle[1]) / 2, weights @ ordered / total])
 
 
-def _percentiles(drawn: np.ndarray, config: BootstrapConfig) -> np.ndarray:
-    """The lower and upper ends (2, S) of the middle `confidence` percent of resampled statistics (B, S)."""
+def _percentiles(resampled: np.ndarray, config: BootstrapConfig) -> np.ndarray:
+    """The bounds (2, S) of the middle `confidence` percent of resampled statistics (B, S)."""
     tail = (100 - config.confidence) / 2
-    return np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return np.percentile(resampled, [tail, 100 - tail], axis=0)

@@ -1,1 +1,1 @@
-"""Indexes of one's own videos: added incrementally, stored in LanceDB, searched exactly at any size."""
+"""Indexes of your own videos: added incrementally, stored in LanceDB, searched exactly at any size."""

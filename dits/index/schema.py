@@ -1,4 +1,4 @@
-"""What the index keeps of a file: a row for every segment, or one row that says why there is none."""
+"""The rows of the index: one row per segment of a file, or one row with the reason why a file has no segments."""
 
 import hashlib
 import uuid
@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 FORMAT = 1
-"""Of the table. A reader refuses a newer one."""
+"""The format version of the table. A newer one is refused."""
 
 ID = pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"})
 """The first column of every table: LanceDB lets no two writers insert the same primary key."""
 
 OK, FAILED, DUPLICATE, MISSING = "ok", "failed", "duplicate", "missing"
-"""Status of a row: searched; not decodable; of the same content as another file; its file is gone."""
+"""Status of a row: searchable; not decodable; same content as another file; file missing."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class SegmentRow:
     """An embedded segment of a file.
 
     Attributes:
-        path: the file, as the system names it, which need not be UTF-8.
-        size, mtime: the file's when it was read, in bytes and nanoseconds.
-        video: the start of the SHA-256 of its content: the same for copies.
+        path: the file's path as the system has it; not necessarily UTF-8.
+        size, mtime: size in bytes and modification time in nanoseconds, when the file was read.
+        video: the first 20 hexadecimal digits of the content's SHA-256; the same for copies.
         segmenting: how the file was cut: "whole", "10s", "scenes".
-        segments: of the whole file.
-        duration: of the whole file, in seconds.
+        segments: number of segments of the file.
+        duration: of the file, in seconds.
         start, end: of the segment, in seconds.
-        times: (F,) when each frame is shown, in seconds.
+        times: (F,) timestamp of each frame, in seconds.
         thumbnail: a JPEG.
-        mean: (d,) the frames' mean-pooled embedding, of length 1.
+        mean: (d,) mean-pooled frame embedding, of length 1.
         frames: (F, d) frame embeddings, float16.
     """
 
@@ -55,21 +55,20 @@ class SegmentRow:
 
     @property
     def id(self) -> str:
-        """Names the segment by content and place, so that it says what the embeddings are of, wherever the file is."""
+        """The segment by content and time: moving or renaming the file does not change it."""
         return segment_id(self.video, self.start, self.end)
 
 
 @dataclass(frozen=True)
 class FileRow:
-    """A file without segments of its own: one that failed, or a copy of another.
+    """A file without segments of its own: it failed, or is a copy of another.
 
     Attributes:
-        path: the file.
-        size, mtime: the file's when it was tried, in bytes and nanoseconds; zeros where even that is unknown.
-        video: see `SegmentRow`; empty where the file could not be read.
-        segmenting: how it was to be cut.
+        size, mtime: see `SegmentRow`; 0 if unknown.
+        video: see `SegmentRow`; empty if the file could not be read.
+        segmenting: how the file was to be cut.
         status: FAILED or DUPLICATE.
-        reason: a sentence, for people.
+        reason: one sentence for the user.
     """
 
     path: bytes
@@ -82,22 +81,22 @@ class FileRow:
 
     @property
     def id(self) -> str:
-        """Names the file by its path."""
+        """The id of the file, see `file_id`."""
         return file_id(self.path)
 
 
 def segment_id(video: str, start: float, end: float) -> str:
-    """The id of a segment, in milliseconds: ids of one video sort by time."""
+    """The id of a segment, with its times in milliseconds: the ids of one video sort by time."""
     return f"{video}-{round(start * 1000):010d}-{round(end * 1000):010d}"
 
 
 def file_id(path: bytes) -> str:
-    """The id of a file that has no segments of its own."""
+    """The id of a file without segments of its own."""
     return f"file-{hashlib.sha256(path).hexdigest()[:20]}"
 
 
 def table_schema(encoder: str, dim: int, frames: int, fingerprint: Sequence[float]) -> pa.Schema:
-    """The table's columns, and what made it as metadata."""
+    """The columns of the table, with format, encoder and fingerprint as metadata."""
     columns = {
         "path": pa.binary(),
         "size": pa.int64(),
@@ -126,17 +125,17 @@ def table_schema(encoder: str, dim: int, frames: int, fingerprint: Sequence[floa
 
 
 def as_table(rows: Sequence["SegmentRow | FileRow"], schema: pa.Schema) -> pa.Table:
-    """Rows as Arrow sees them."""
+    """Converts rows to an Arrow table."""
     arrays = [_column(field, [getattr(row, field.name, None) for row in rows]) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _column(field: pa.Field, values: list[Any]) -> pa.Array:
-    """One column; vectors go in as one array, not number by number."""
+    """One column. Vectors are converted as one array, which is faster than value by value."""
     if not pa.types.is_fixed_size_list(field.type):
         return pa.array(values, field.type)
     size, kind = field.type.list_size, field.type.value_type.to_pandas_dtype()
     empty = np.zeros(size, kind)
-    whole = np.concatenate([empty if value is None else np.ravel(value).astype(kind) for value in values])
+    flat = np.concatenate([empty if value is None else np.ravel(value).astype(kind) for value in values])
     absent = pa.array([value is None for value in values])
-    return pa.FixedSizeListArray.from_arrays(pa.array(whole), type=field.type, mask=absent)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type, mask=absent)

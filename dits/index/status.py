@@ -1,4 +1,4 @@
-"""What an index holds."""
+"""The status of an index."""
 
 import os
 from dataclasses import dataclass
@@ -8,22 +8,21 @@ from dits.index.schema import DUPLICATE, FAILED, MISSING
 from dits.index.store import VideoIndex
 from dits.video.probe import name_of
 
-_SHOWN = 20
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """What an index holds.
+    """The contents of an index.
 
     Attributes:
         location: its folder or URL.
         encoder: id of the encoder.
-        videos, segments: that can be searched.
-        failed: paths of files that could not be read, as the system has them, with the reasons.
-        duplicates: paths of copies, with what they are copies of.
-        missing: paths of files that are gone; their embeddings are kept, in case they come back.
-        recall: recall@10 of candidates from the vector index against the exact ranking, by method; None where it was
-            not asked for.
+        videos, segments: numbers of searchable videos and segments.
+        failed: path and reason of each file that could not be read.
+        duplicates: path and reason of each copy of another file.
+        missing: paths of missing files; their embeddings are kept in case the files return.
+        recall: recall@10 of candidates from the vector index against the exact ranking, by method, if measured.
     """
 
     location: str
@@ -36,7 +35,7 @@ class IndexStatus:
     recall: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The status as JSON values."""
+        """The status as values for JSON."""
         values = {
             "index": self.location,
             "encoder": self.encoder,
@@ -49,36 +48,31 @@ class IndexStatus:
         return values if self.recall is None else values | {"recall": self.recall}
 
     def as_text(self) -> str:
-        """The status for people."""
+        """The status as text for a terminal."""
         lines = [
             f"{self.location}, embedded by {self.encoder}",
             f"{self.videos} videos in {self.segments} segments; {len(self.failed)} failed, {len(self.duplicates)} "
-            f"copies of others, {len(self.missing)} gone",
+            f"copies of others, {len(self.missing)} missing",
         ]
-        for title, rows in (
-            ("failed", self.failed),
-            ("copies", self.duplicates),
-            ("gone", [(p, "") for p in self.missing]),
-        ):
+        sections = (("failed", self.failed), ("copies", self.duplicates), ("missing", [(p, "") for p in self.missing]))
+        for title, rows in sections:
             if rows:
-                lines += [
-                    f"{title}:",
-                    *(f"  {name_of(path)}{': ' * bool(reason)}{reason}" for path, reason in rows[:_SHOWN]),
-                ]
-                lines += [f"  and {len(rows) - _SHOWN} more: --json lists all"] * (len(rows) > _SHOWN)
+                entries = (f"  {name_of(path)}{': ' * bool(reason)}{reason}" for path, reason in rows[:_MAX_LISTED])
+                lines += [f"{title}:", *entries]
+                lines += [f"  and {len(rows) - _MAX_LISTED} more: --json lists all"] * (len(rows) > _MAX_LISTED)
         if self.recall is not None:
             lines += [f"recall@10 of candidates, {name}: {value:.3f}" for name, value in self.recall.items()]
         return "\n".join(lines)
 
 
 def status_of(index: VideoIndex, recall: dict[str, float] | None = None) -> IndexStatus:
-    """What an index holds.
+    """The status of an index.
 
     Args:
-        recall: of candidates, where it was measured (`dits.search.recall.candidate_recall`).
+        recall: of candidates, if measured (see `dits.search.recall.candidate_recall`).
 
     Raises:
-        IndexStoreError: it cannot be read.
+        IndexStoreError: the index cannot be read.
     """
     counts, files = index.counts(), index.files().values()
     reasons = {

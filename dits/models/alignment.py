@@ -1,8 +1,7 @@
-"""What stands between a text embedding and the cosine: the interface, and the simple alignments.
+"""The interface of text alignments, and two controls that are not in the paper.
 
-An alignment moves a text embedding t to the embedding that stands for it when videos are ranked. DITS's sampler is one
-(dits.models.sampler), the baselines of the paper are others (dits.models.baselines); here are the interface and the
-controls that the paper lacks.
+An alignment moves a text embedding t to the aligned embedding that videos are ranked by. The DITS sampler is in
+`dits.models.sampler`, the baselines of the paper are in `dits.models.baselines`.
 """
 
 from collections.abc import Sequence
@@ -17,25 +16,25 @@ from dits.models.network import AlignmentConfig, AlignmentNetwork
 
 
 class Alignment(nn.Module):
-    """Moves text embeddings (B, d) before they are compared with videos. The base class leaves them where they are."""
+    """Moves text embeddings (B, d) before they are compared with videos. The base class is the identity."""
 
     @property
     def pairwise(self) -> bool:
-        """Whether it needs the video as well, so that it has no aligned embedding of a text alone."""
+        """Whether the alignment also depends on the video, so that a text alone has no aligned embedding."""
         return False
 
     @property
     def fitted(self) -> bool:
-        """Whether it is fitted to data by arithmetic (`fit`) rather than trained."""
+        """Whether it is computed from data in closed form (`fit`) instead of trained."""
         return False
 
     @property
-    def draws(self) -> bool:
-        """Whether every text meets noise of its own at inference, so that identical texts can rank differently."""
+    def is_stochastic(self) -> bool:
+        """Whether each text gets its own noise at inference, so that identical texts can have different rankings."""
         return False
 
     def forward(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`sample`, so that an alignment can be called like any module."""
+        """Same as `sample`, so that an alignment can be called like any module."""
         return self.sample(text, generator)
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -43,29 +42,29 @@ class Alignment(nn.Module):
         return text
 
     def trajectory(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The points (S + 1, B, d) from where the way begins to the aligned embedding."""
+        """The points (S + 1, B, d) of the trajectory, from its start to the aligned embedding."""
         return torch.stack([text, self.sample(text, generator)])
 
     def pair_cosines(
         self, texts: Tensor, pooled: Tensor, frames: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Cosines (T, V) of texts (T, d) and videos, pooled by each text: (T or 1, V, d); frames are (V, F, d)."""
+        """Cosines (T, V) of texts (T, d) and videos (T or 1, V, d) pooled by each text; frames are (V, F, d)."""
         return cosines(self.sample(texts, generator), pooled)
 
     def training_cosines(self, texts: Tensor, pooled: Tensor, frames: Tensor) -> list[tuple[float, Tensor]]:
-        """Cosines (B, B) of a batch of pairs, with the weight of each one's contrastive loss."""
+        """The matrices of cosines (B, B) of a batch of pairs, each with the weight of its contrastive loss."""
         return [(1.0, self.pair_cosines(texts, pooled, frames))]
 
     def regression_loss(self, texts: Tensor, targets: Tensor, power: int) -> Tensor:
-        """Mean |aligned - target|^power over texts (B, d) and targets (B, d): Table 7's losses, on the end point."""
+        """Mean |aligned - target|^power of texts (B, d) and targets (B, d): the losses of Table 7, on the end point."""
         return (self.sample(texts) - targets).abs().pow(power).mean()
 
     def fit(self, texts: Tensor, videos: Tensor) -> None:
-        """Sets what is fitted by arithmetic, from pairs (N, d) and (N, d)."""
+        """Computes the fitted values from pairs of texts (N, d) and videos (N, d), if the alignment is fitted."""
 
 
 class MeanShift(Alignment):
-    """t + the mean gap between unit texts and unit videos: closes the gap without learning (Liang et al. 2022)."""
+    """t + the mean gap between unit texts and unit videos: closes the gap without training (Liang et al. 2022)."""
 
     shift: Tensor
 
@@ -75,24 +74,24 @@ class MeanShift(Alignment):
 
     @property
     def fitted(self) -> bool:
-        """It is: the shift is the mean gap of the training pairs."""
+        """True: the shift is the mean gap of the training pairs."""
         return True
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Unit texts moved by the shift; in training the texts themselves, for what is trained is the pooling."""
+        """The unit texts plus the shift; in training the texts themselves, because only the pooling is trained."""
         return text if self.training else F.normalize(text, dim=-1) + self.shift
 
     @torch.no_grad()
     def fit(self, texts: Tensor, videos: Tensor) -> None:
-        """The shift is the mean of the unit videos less the mean of the unit texts."""
+        """Sets the shift to the mean of the unit videos minus the mean of the unit texts."""
         self.shift.copy_(F.normalize(videos, dim=-1).mean(dim=0) - F.normalize(texts, dim=-1).mean(dim=0))
 
 
 class ResidualMLP(Alignment):
-    """t + MLP(t): as many blocks and parameters as the alignment network, but one step and no timestep.
+    """t + MLP(t): the number of blocks and parameters of the alignment network, but one step and no timestep.
 
-    Control for what the sampler's steps and schedule add (not in the paper). A last linear map that starts at zero
-    leaves the text where it is before training.
+    A control (not in the paper) for what the sampler's steps and schedule add. With `zero_init` the last linear layer
+    starts at zero, so that the aligned embedding equals the text before training.
     """
 
     def __init__(self, config: AlignmentConfig) -> None:
@@ -124,23 +123,20 @@ class ResidualMLP(Alignment):
 
 
 def cosines(aligned: Tensor, pooled: Tensor) -> Tensor:
-    """Cosines (T, V) of aligned embeddings (T, d) and videos, pooled by each text: (T or 1, V, d)."""
+    """Cosines (T, V) of aligned embeddings (T, d) and videos (T or 1, V, d) pooled by each text."""
     return (F.normalize(pooled, dim=-1) @ F.normalize(aligned, dim=-1)[..., None]).squeeze(-1)
 
 
-def noise_source(alignment: Alignment, seed: int, like: Tensor) -> torch.Generator | None:
-    """Where noise comes from if nobody says: the global generator (None) in training, a seeded one at inference.
-
-    At inference every call begins at the seed: the same texts in the same order get the same noise.
-    """
+def noise_generator(alignment: Alignment, seed: int, like: Tensor) -> torch.Generator | None:
+    """The default source of noise: in training the global generator (None), at inference a new one with the seed."""
     return None if alignment.training else torch.Generator(like.device).manual_seed(seed)
 
 
-def normal_like(point: Tensor, source: torch.Generator | None) -> Tensor:
-    """Standard normal noise of a point's shape, from a generator or the global one."""
-    return torch.randn(point.shape, generator=source, device=point.device, dtype=point.dtype)
+def normal_like(point: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape of `point`, from a generator or (None) the global one."""
+    return torch.randn(point.shape, generator=generator, device=point.device, dtype=point.dtype)
 
 
-def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raises InputError unless the value is one of the choices."""
-    require(value in choices, f"The {name} is one of {', '.join(choices)}, not '{value}'.")
+    require(value in choices, f"The {name} must be one of {', '.join(choices)}, not '{value}'.")

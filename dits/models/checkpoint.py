@@ -1,7 +1,7 @@
-"""Trained weights on disk: safetensors, with a header that says what they are and what they were trained on.
+"""Checkpoints: safetensors files with a header that describes the weights and their training data.
 
-Loading refuses weights of another encoder, method or dimension. Besides the encoder's id, the embedding of one fixed
-sentence is compared, which catches encoders that share a name and shapes but not weights or activation.
+Loading refuses weights of another encoder, method or dimension. It compares the id of the encoder and its embedding of
+one fixed sentence, which detects encoders with the same name and shapes but other weights or another activation.
 """
 
 import json
@@ -28,15 +28,15 @@ _HEADER = "dits"
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a file of weights says of itself.
+    """The description of the weights in a checkpoint.
 
     Attributes:
         encoder: id of the encoder whose embeddings the weights were trained on.
-        quick_gelu: that encoder's activation, which weights' shapes do not tell.
+        quick_gelu: whether that encoder uses QuickGELU, which the shapes of its weights do not show.
         dim: width of its embeddings.
         config: the model's configuration (`ModelConfig.as_dict`).
         data: the corpus and split, and a checksum of its captions.
-        training: the training configuration, seed included.
+        training: the training configuration, with the seed.
         metric: validation metrics of these weights.
     """
 
@@ -51,7 +51,7 @@ class CheckpointHeader:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Loaded weights: the model, ready for inference, its header, and the file's checksum."""
+    """A loaded checkpoint: the model, ready for inference, the header, and the checksum of the file."""
 
     model: RetrievalModel
     header: CheckpointHeader
@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 def bundled_weights(method: str, encoder_id: str) -> Path:
-    """Where the shipped weights of a method lie for an encoder."""
+    """The path of the weights of a method for an encoder that the repository ships."""
     return ASSETS / "weights" / _folder_name(encoder_id) / f"{method}.safetensors"
 
 
@@ -69,7 +69,7 @@ def prepared_weights(method: str, encoder_id: str) -> Path:
 
 
 def find_weights(method: str, encoder_id: str, folder: Path | None = None) -> Path:
-    """Where the weights of a method are looked for: in `folder`, or where they are shipped, or where prepared."""
+    """The path of a method's weights: in `folder`, else the shipped file if there is one, else the prepared file."""
     if folder is not None:
         return folder / f"{method}.safetensors"
     shipped = bundled_weights(method, encoder_id)
@@ -79,7 +79,7 @@ def find_weights(method: str, encoder_id: str, folder: Path | None = None) -> Pa
 def save_checkpoint(
     path: Path, model: RetrievalModel, header: CheckpointHeader, fingerprint: Tensor, half: bool = False
 ) -> None:
-    """Writes a model's weights, whole or not at all; in float16 where `half`.
+    """Write a model's weights in one atomic step, in float16 if `half` is set.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -92,17 +92,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = None) -> Checkpoint:
-    """A model from a file of weights, for use with `encoder`.
+    """Load a checkpoint for use with `encoder`.
 
     Raises:
         CheckpointError: the file is missing or damaged, or the weights are for another encoder, method or dimension.
     """
     header, tensors = _read(path)
-    found = header.config.get("method") if isinstance(header.config, dict) else None
-    if method is not None and found != method:
-        raise CheckpointError(f"{path} holds weights of the method '{found}', not '{method}': name another file.")
-    fingerprint = tensors.pop(_FINGERPRINT, None)
-    _check_encoder(path, header, fingerprint, encoder)
+    actual = header.config.get("method") if isinstance(header.config, dict) else None
+    if method is not None and actual != method:
+        raise CheckpointError(f"{path} holds weights of the method '{actual}', not '{method}': name another file.")
+    _check_encoder(path, header, tensors.pop(_FINGERPRINT, torch.empty(0)), encoder)
     try:
         config = ModelConfig.from_dict(header.config)
         widths = {config.pooling.dim} | ({config.network.dim} if "network" in METHODS[config.method].parts else set())
@@ -117,10 +116,7 @@ def load_checkpoint(path: Path, encoder: OpenClipEncoder, method: str | None = N
 
 
 def _check_size(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
-    """Raises InputError where a configuration makes a model of another size than the weights beside it.
-
-    Found out before anything is made: what a small file says of itself must not fill the memory.
-    """
+    """Raises InputError if configuration and weights differ in size, before a large model could fill the memory."""
     sections = (getattr(config, name) for name in METHODS[config.method].parts)
     require(all(getattr(section, "depth", 0) <= len(tensors) for section in sections), "it has too few layers")
     with torch.device("meta"):
@@ -154,20 +150,17 @@ def _read(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
 def _from_first_format(
     header: CheckpointHeader, tensors: dict[str, Tensor]
 ) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """What the first format called sampler and dropout has other names since there are more alignments than one."""
+    """Renames `sampler` to `alignment` and `dropout` to `block_dropout`: the names of format 1 to those of format 2."""
     config = {name: dict(section) if isinstance(section, dict) else section for name, section in header.config.items()}
     config["network"]["block_dropout"] = config["network"].pop("dropout")
     renamed = {name.replace("sampler.", "alignment.", 1): value for name, value in tensors.items()}
     return replace(header, config=config), renamed
 
 
-def _check_encoder(path: Path, header: CheckpointHeader, fingerprint: Tensor | None, encoder: OpenClipEncoder) -> None:
+def _check_encoder(path: Path, header: CheckpointHeader, fingerprint: Tensor, encoder: OpenClipEncoder) -> None:
     expected = encoder.fingerprint()
     same = (
-        header.encoder == encoder.id
-        and header.dim == encoder.dim
-        and header.quick_gelu == encoder.quick_gelu
-        and fingerprint is not None
+        (header.encoder, header.dim, header.quick_gelu) == (encoder.id, encoder.dim, encoder.quick_gelu)
         and fingerprint.shape == expected.shape
         and float(F.cosine_similarity(fingerprint, expected, dim=0)) > 0.999
     )

@@ -1,4 +1,4 @@
-"""The contrastive loss."""
+"""Contrastive losses."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor, ignored: Tensor | None = None) -> Tensor:
-    """Symmetric cross-entropy (scalar) of a batch's similarities (B, B), text j and video j being the pair.
+    """Symmetric cross-entropy (scalar) of a batch of similarities (B, B), in which text j and video j are a pair.
 
-    Both directions are averaged, as in X-Pool's code; Equation 2 of the paper as printed sums them.
+    The two directions are averaged, as in X-Pool's code; Equation 2 of the paper, as printed, sums them.
 
     Args:
         similarities: cosines, texts in rows and videos in columns.
-        logit_scale: logarithm of the temperature factor, as CLIP keeps it.
-        ignored: (B, B) marks what is no negative, such as another caption of the same video; never the diagonal.
+        logit_scale: logarithm of the temperature factor, as in CLIP.
+        ignored: (B, B) mask of pairs that are no negatives, such as other captions of the video; never the diagonal.
     """
     logits = similarities * logit_scale.exp()
     if ignored is not None:
@@ -23,7 +23,7 @@ def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor, ignored: 
 
 
 def sigmoid_loss(similarities: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
-    """SigLIP's loss (scalar): every entry of the similarities (B, B) judged on its own (Zhai et al. 2023, Algorithm 1).
+    """SigLIP's loss (scalar): a binary loss of each entry of the similarities (B, B) (Zhai et al. 2023, Algorithm 1).
 
     Args:
         similarities: cosines, texts in rows and videos in columns.

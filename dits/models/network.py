@@ -1,4 +1,4 @@
-"""The alignment network eps(v_i, i): a DiT over a one-token sequence that sees the timestep and may see a condition."""
+"""The alignment network eps(v_i, i): a DiT over a one-token sequence, given the timestep and an optional condition."""
 
 import math
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from dits.common.errors import require
 
 @dataclass(frozen=True)
 class AlignmentConfig:
-    """The alignment network. Defaults are the paper's (section 4.1); what it leaves open follows DiT.
+    """The alignment network. Defaults are the paper's (section 4.1), or those of DiT if the paper states none.
 
     Attributes:
         dim: width of the embeddings and of the network (512, section 4.1).
         depth: number of DiT blocks (4, section 4.1).
         heads: attention heads (16, section 4.1).
-        mlp_ratio: hidden width of a block's MLP over `dim` (4.0, section 4.1).
+        mlp_ratio: hidden width of the MLP of a block, in units of `dim` (4.0, section 4.1).
         timestep_features: sinusoidal features of the timestep embedding (not stated; DiT's 256).
-        zero_init: start modulation and output at zero, as DiT's adaLN-Zero does (not stated). Then v_0 = t before
-            training, when noise is off.
+        zero_init: start modulation and output at zero, as DiT's adaLN-Zero does (not stated). Without noise, v_0 = t
+            before training.
         block_dropout: dropout on the branches of a block (not stated; DiT has none).
     """
 
@@ -38,10 +38,10 @@ class AlignmentConfig:
             self.heads >= 1 and self.dim % self.heads == 0,
             f"The width {self.dim} cannot be split into {self.heads} attention heads.",
         )
-        require(self.depth >= 0 and self.mlp_ratio > 0, "The network needs a depth from 0 and an MLP ratio above 0.")
+        require(self.depth >= 0 and self.mlp_ratio > 0, "The depth must be at least 0 and the MLP ratio above 0.")
         require(
             self.timestep_features >= 2 and self.timestep_features % 2 == 0,
-            f"The timestep features must be an even number from 2, not {self.timestep_features}.",
+            f"The number of timestep features must be even and at least 2, not {self.timestep_features}.",
         )
         require(0 <= self.block_dropout < 1, f"The dropout must be from 0 to below 1, not {self.block_dropout}.")
 
@@ -49,11 +49,11 @@ class AlignmentConfig:
 class AlignmentNetwork(nn.Module):
     """eps(v_i, i): a DiT over a one-token sequence (paper, Figure 2 and section 4.1; blocks of Peebles & Xie 2023).
 
-    A condition c, where there is one, enters as DiT's class does: added to the timestep's embedding.
+    A condition c is added to the embedding of the timestep, like the class in DiT.
     """
 
     def __init__(self, config: AlignmentConfig, condition_dim: int = 0) -> None:
-        """`condition_dim` is the width of the condition; 0 for none."""
+        """`condition_dim` is the width of the condition; 0 means no condition."""
         super().__init__()
         d = config.dim
         self.config = config
@@ -68,13 +68,13 @@ class AlignmentNetwork(nn.Module):
 
     def forward(self, point: Tensor, timestep: Tensor, condition: Tensor | None = None) -> Tensor:
         """eps (B, d) at points (B, d) and integer timesteps, (B,) or a scalar, under conditions (B, c)."""
-        return self.move(point, self.modulation(timestep.reshape(-1), condition))
+        return self.predict(point, self.modulation(timestep.reshape(-1), condition))
 
     def modulation(self, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
-        """What timesteps (N,), and conditions (..., c) that broadcast against them, do to the network, for `move`.
+        """The modulation of all layers for timesteps (N,) and conditions (..., c) that broadcast against them.
 
-        (N or more, (6 * depth + 2) * d). It does not depend on the point: without a condition a trajectory of any
-        batch size needs it once per step.
+        Its shape is (N or more, (6 * depth + 2) * d). It does not depend on the point: without a condition a batch
+        of trajectories needs one modulation per step.
         """
         features = timestep_features(timesteps, self.config.timestep_features).to(self.embed.weight.dtype)
         embedded = self.timestep_out(F.silu(self.timestep_in(features)))
@@ -85,7 +85,7 @@ class AlignmentNetwork(nn.Module):
         parts = [block.modulation(embedded) for block in self.blocks]
         return torch.cat([*parts, self.final_modulation(embedded)], dim=-1)
 
-    def move(self, point: Tensor, modulation: Tensor) -> Tensor:
+    def predict(self, point: Tensor, modulation: Tensor) -> Tensor:
         """eps (..., d) at points (..., d), under a modulation (..., (6 * depth + 2) * d) that broadcasts."""
         *blocks, final = modulation.split([6 * self.config.dim] * self.config.depth + [2 * self.config.dim], -1)
         x = self.embed(point)
@@ -95,7 +95,7 @@ class AlignmentNetwork(nn.Module):
         return self.final_linear(_modulate(_norm(x), shift, scale))
 
     def _initialise(self) -> None:
-        """DiT's: Xavier linear maps, N(0, 0.02) for timestep and condition, zero modulation and output."""
+        """The initialisation of DiT: Xavier linear maps, N(0, 0.02) for timestep and condition, zero modulation."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -110,7 +110,7 @@ class AlignmentNetwork(nn.Module):
 
 
 class _DiTBlock(nn.Module):
-    """Attention and MLP, each behind a norm that the timestep shifts and scales, each gated by the timestep."""
+    """Attention and MLP, each after a norm that is shifted and scaled by the timestep, each gated by the timestep."""
 
     def __init__(self, config: AlignmentConfig) -> None:
         super().__init__()
@@ -128,12 +128,8 @@ class _DiTBlock(nn.Module):
         return x + gate_m * self.dropout(self.mlp(_modulate(_norm(x), shift_m, scale_m)))
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Self-attention over a sequence of one token.
-
-        A softmax over one key is 1, so every head returns its value: queries and keys cannot matter, and are not
-        computed. The fused weight keeps DiT's shape.
-        """
-        d = x.shape[-1]
+        """Self-attention over one token: queries and keys have no effect, because the softmax over one key is 1."""
+        d = x.shape[-1]  # the fused weight has the shape that it has in DiT
         return self.project(F.linear(x, self.qkv.weight[2 * d :], self.qkv.bias[2 * d :]))
 
 

@@ -1,7 +1,7 @@
-"""Frame embeddings -> video embeddings: mean pooling, and X-Pool's text-conditioned pooling as a plain module.
+"""Pooling of frame embeddings to video embeddings: mean pooling, and the text-conditioned pooling of X-Pool.
 
-`dits.scoring.exact` scores all pairs of texts and videos under X-Pool without materialising a pooled embedding per
-pair; the module here is what trains, and what that scorer is checked against.
+The X-Pool module is used in training and as the reference for tests. `dits.scoring.exact` computes the same scores
+without a pooled embedding per pair of text and video.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dits.common.errors import require
 
-_VIDEOS_AT_ONCE = 1024
+_VIDEOS_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class PoolingConfig:
     """X-Pool's pooling. Defaults are those of its code (layer6ai-labs/xpool).
 
     Attributes:
-        kind: "xpool", or "mean" for a method's alignment on mean-pooled videos (not in the paper).
+        kind: "xpool", or "mean" to use the alignment of a method with mean-pooled videos (not in the paper).
         attend_with: "text" pools with the original text, "aligned" with v_0 (not stated; the code of T-MASS, by the
             same authors, pools with the text).
         dim: width of the embeddings.
         heads: attention heads (1).
-        dropout: on the linear branch only (0.3; 0.4 on MSR-VTT 7k, and by T-MASS on DiDeMo).
+        dropout: on the linear branch only (0.3; 0.4 on MSR-VTT 7k, and in T-MASS on DiDeMo).
     """
 
     kind: str = "xpool"
@@ -36,7 +36,7 @@ class PoolingConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        require(self.kind in ("xpool", "mean"), f"The kind of pooling is xpool or mean, not '{self.kind}'.")
+        require(self.kind in ("xpool", "mean"), f"The kind of pooling must be xpool or mean, not '{self.kind}'.")
         require(
             self.attend_with in ("text", "aligned"), f"Pooling attends with text or aligned, not '{self.attend_with}'."
         )
@@ -50,21 +50,18 @@ class PoolingConfig:
 def mean_pool(frames: Tensor) -> Tensor:
     """Unit video embeddings (V, d) of frame embeddings (V, F, d): CLIP4Clip's meanP.
 
-    Every frame is normalised, then their mean is; frames of float16 in float32, a block of videos at a time.
+    Frames are normalised, averaged and normalised again; float16 frames in float32, one block of videos at a time.
     """
-    return torch.cat([_mean_of_block(block) for block in frames.split(_VIDEOS_AT_ONCE)])
-
-
-def _mean_of_block(frames: Tensor) -> Tensor:
-    frames = frames.float() if frames.dtype == torch.float16 else frames
-    return F.normalize(F.normalize(frames, dim=-1).mean(dim=-2), dim=-1)
+    dtype = torch.float32 if frames.dtype == torch.float16 else frames.dtype
+    blocks = (F.normalize(block.to(dtype), dim=-1) for block in frames.split(_VIDEOS_PER_BLOCK))
+    return torch.cat([F.normalize(block.mean(dim=-2), dim=-1) for block in blocks])
 
 
 class XPool(nn.Module):
     """X-Pool (Gorti et al. 2022): each video pooled once per text, by attention of the text over the frames.
 
-    One LayerNorm is shared by texts and frames; attention output and a residual linear branch each pass one of their
-    own. Linear weights start as the identity, biases at zero, as in X-Pool's code.
+    Texts and frames share one LayerNorm; the attention output and the sum with the residual linear branch have one
+    each. Linear weights start as the identity, biases at zero, as in X-Pool's code.
     """
 
     def __init__(self, config: PoolingConfig) -> None:

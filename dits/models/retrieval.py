@@ -1,4 +1,4 @@
-"""Retrieval models: an encoder's embeddings, a pooling and an alignment, as one module with a method."""
+"""Retrieval models: the registry of methods, and the module that combines a pooling with an alignment."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.common.errors import InputError
+from dits.common.errors import InputError, require
 from dits.models.alignment import Alignment, MeanShift, ResidualMLP, cosines
 from dits.models.baselines import (
     DiffusionAlignment,
@@ -30,11 +30,11 @@ class Method:
     """An entry of the registry.
 
     Attributes:
-        title: as tables print it.
-        parts: the sections of `ModelConfig` that it reads, besides `pooling`.
-        source: where it is described.
-        pooling: what can be chosen of its pooling: fields of `PoolingConfig`.
-        build: makes its alignment from the model's configuration; by default the one that moves nothing.
+        title: name in tables.
+        parts: sections of `ModelConfig` that the method reads, besides `pooling`.
+        source: publication that describes the method.
+        pooling: fields of `PoolingConfig` that can be chosen for the method.
+        build: builds the alignment from the model's configuration; by default the identity.
     """
 
     title: str
@@ -75,15 +75,15 @@ METHODS = {
 """Every method that can be trained and evaluated, by name."""
 
 SEARCH_METHODS = ("mean", "xpool", "dits")
-"""The methods that search ranks by: the app offers them, and the repository ships their weights."""
+"""The methods for search: the app offers them, and the repository ships their weights."""
 
 _MAX_LOGIT_SCALE = math.log(100)
-_PAIRS_AT_ONCE = 32
+_PAIRS_PER_BLOCK = 32
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a retrieval model is made of. A method reads the pooling and the parts that the registry names."""
+    """The configuration of a retrieval model. A method reads the pooling and the parts that the registry names."""
 
     method: str = "dits"
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
@@ -94,15 +94,14 @@ class ModelConfig:
     stochastic: StochasticConfig = field(default_factory=StochasticConfig)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
+        require(self.method in METHODS, f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """Every section as a dictionary, whether the method reads it or not."""
         return {name: asdict(getattr(self, name)) for name in PARTS}
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration of the parts that the method reads, as JSON values; `from_dict` reads it back."""
+        """The sections that the method reads, as JSON values; `from_dict` reads them back."""
         parts = ("pooling", *METHODS[self.method].parts)
         return {"method": self.method} | {part: asdict(getattr(self, part)) for part in parts}
 
@@ -122,11 +121,10 @@ class ModelConfig:
 
 PARTS: dict[str, Any] = {part.name: part.default_factory for part in fields(ModelConfig) if part.name != "method"}
 """The classes of `ModelConfig`'s sections, by name."""
-"""The sections of `ModelConfig`."""
 
 
 class RetrievalModel(nn.Module):
-    """Scores texts against videos, from an encoder's embeddings."""
+    """Scores texts against videos, given the embeddings of an encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -136,17 +134,17 @@ class RetrievalModel(nn.Module):
         self.alignment = METHODS[config.method].build(config)
 
     def align(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The embeddings (T, d) that stand for the texts (T, d) in the cosine: v_0 under DITS.
+        """Aligned embeddings (T, d) of texts (T, d), which are compared with the videos: v_0 under DITS.
 
         Raises:
-            InputError: the method has none, because it looks at text and video together.
+            InputError: the method is pairwise: the aligned embedding also depends on the video.
         """
         if self.alignment.pairwise:
-            raise InputError("This method moves every pair of text and video: a text alone has no aligned embedding.")
+            raise InputError("This method aligns every pair of text and video: a text alone has no aligned embedding.")
         return self.alignment.sample(texts, generator)
 
     def trajectory(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The points (S + 1, T, d) from texts (T, d) to their aligned embeddings; without a way the texts alone.
+        """The points (S + 1, T, d) from texts (T, d) to aligned embeddings; without an alignment the texts (1, T, d).
 
         Raises:
             InputError: as `align` does.
@@ -154,19 +152,19 @@ class RetrievalModel(nn.Module):
         if type(self.alignment) is Alignment:
             return texts[None]
         if self.alignment.pairwise:
-            raise InputError("This method moves every pair of text and video: a text alone has no trajectory.")
+            raise InputError("This method aligns every pair of text and video: a text alone has no trajectory.")
         return self.alignment.trajectory(texts, generator)
 
     def similarity(self, texts: Tensor, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Cosines (T, V) of texts (T, d) and videos' frames (V, F, d): the plain definition, with gradients."""
-        if self._attends_with_aligned:  # one draw of v_0 both attends and is compared
+        if self._attends_with_aligned:  # the same sample of v_0 is used for the attention and for the cosine
             aligned = self.align(texts, generator)
             assert self.pooling is not None
             return cosines(aligned, self.pooling(aligned, frames))
         return self.alignment.pair_cosines(texts, self.pooled(texts, frames), frames, generator)
 
     def pooled(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Videos (V, F, d) pooled by each text (T, d): (T, V, d); by mean pooling (1, V, d), the same for all."""
+        """Videos (V, F, d) pooled by each text (T, d): (T, V, d); (1, V, d) under mean pooling, the same for all."""
         if self.pooling is None:
             return mean_pool(frames)[None]
         return self.pooling(self.align(texts) if self._attends_with_aligned else texts, frames)
@@ -181,13 +179,13 @@ class RetrievalModel(nn.Module):
         """The training loss (scalar) of a batch of pairs: texts (B, d) and their videos' frames (B, F, d).
 
         Args:
-            ignored: (B, B) marks pairs of a text and a video that are no negatives.
-            objective: "contrastive" (Equation 2), or "l2" or "l1" between the aligned text and its video as it is
-                pooled, scaled to the text's norm, since only directions count in the cosine (Equation 6, Table 7). No
-                gradient reaches the video then.
+            ignored: (B, B) mask of pairs of a text and a video that are no negatives.
+            objective: "contrastive" (Equation 2), or "l2" or "l1" between the aligned text and its pooled video
+                (Equation 6, Table 7). The video is scaled to the norm of the text, because only the direction matters
+                for the cosine, and gets no gradient.
 
         Raises:
-            InputError: the method has no aligned embedding of a text alone to regress.
+            InputError: the objective is l1 or l2, and the method is pairwise or its alignment has no parameters.
         """
         if objective == "contrastive":
             if self._attends_with_aligned:
@@ -197,15 +195,15 @@ class RetrievalModel(nn.Module):
             losses = [weight * symmetric_cross_entropy(cos, self.logit_scale, ignored) for weight, cos in parts]
             return torch.stack(losses).sum()
         if self.alignment.pairwise:
-            raise InputError("The l1 and l2 objectives need a method that moves the text alone.")
+            raise InputError("The l1 and l2 objectives need a method that aligns the text alone.")
         if not any(p.requires_grad for p in self.alignment.parameters()):
-            raise InputError(f"The method {self.config.method} has nothing that the l1 and l2 objectives could train.")
+            raise InputError(f"The alignment of {self.config.method} has no parameters for the l1 or l2 objective.")
         targets = F.normalize(self._fixed_videos(texts, frames), dim=-1) * texts.norm(dim=-1, keepdim=True)
         return self.alignment.regression_loss(texts, targets, {"l1": 1, "l2": 2}[objective])
 
     @torch.no_grad()
     def _fixed_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """`own_videos` as inference has them, without dropout, whatever mode the model is in."""
+        """`own_videos` without dropout, in training too."""
         training = self.training
         self.eval()
         try:
@@ -214,14 +212,13 @@ class RetrievalModel(nn.Module):
             self.train(training)
 
     def own_videos(self, texts: Tensor, frames: Tensor) -> Tensor:
-        """Embeddings (B, d) of each text's own video (B, F, d), as that text pools it, not normalised."""
+        """Embeddings (B, d) of each text's own video (B, F, d) pooled by that text, not normalised."""
         if self.pooling is None:
             return mean_pool(frames)
-        blocks = zip(texts.split(_PAIRS_AT_ONCE), frames.split(_PAIRS_AT_ONCE), strict=True)
-        own = [self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks]
-        return torch.cat(own)
+        blocks = zip(texts.split(_PAIRS_PER_BLOCK), frames.split(_PAIRS_PER_BLOCK), strict=True)
+        return torch.cat([self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks])
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keeps the temperature factor at 100 or below, as CLIP and X-Pool's code do."""
+        """Limit the temperature factor to at most 100, as in the code of CLIP and X-Pool."""
         self.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)

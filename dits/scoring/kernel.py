@@ -1,8 +1,7 @@
-"""X-Pool's scores on the CPU, compiled: `dits.scoring.exact` says what is computed, `scores` of a video and a text is
-that.
+"""X-Pool scores on the CPU, as defined in `dits.scoring.exact`, compiled with numba.
 
-One video after the other, so that its frames are read from memory once for a block of texts, in float32 whatever they
-are stored in, and its score depends on nothing but its own numbers.
+Videos are scored one by one, in float32. The frames of a video are read from memory once per block of texts, and its
+scores do not depend on other videos.
 """
 
 import math
@@ -14,18 +13,15 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-FEW = 32
-"""So many texts, and fewer, are scored each for itself: a text's scores do not depend on which others are beside it."""
+MAX_SEPARATE_TEXTS = 32
+"""Up to this number of texts, the scores of a text do not depend on the other texts."""
 
 _ZERO, _TINY = np.float32(0), np.float32(1e-12)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code, made at its first call and kept for later runs where there is a place for it."""
-    options = {
-        "nogil": True,
-        "fastmath": {"reassoc", "contract", "nsz"},
-    }  # sums in any order, or they are not vectorised
+    """The function compiled at its first call, and cached for later runs if a cache folder can be written."""
+    options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}  # reorders sums, to vectorise them
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
@@ -34,7 +30,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @intrinsic
 def _single(_: Any, number: Any) -> Any:
-    """A stored number as float32: one of float16, whose bits numba is given as uint16, or of float32."""
+    """Converts a number to float32: a float32, or the bits of a float16 that numba gets as uint16."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         if number == types.float32:
@@ -50,15 +46,15 @@ def score_videos(frames, inverse_deviations, grams, vectors, constants, eps_atte
 
     Args:
         frames: (V, F, d) float32, or the bits of float16 as uint16.
-        inverse_deviations: (V, F)
-        grams: (V, G) as `dits.scoring.exact.PreparedVideos` packs them.
-        vectors: (T, H, 2, d) and constants: (T, 3), as `dits.scoring.exact` folds a text's.
-        eps_attended: of the second norm, and eps_out: of the third, float32.
+        inverse_deviations: (V, F), see `dits.scoring.exact.PreparedVideos`.
+        grams: (V, G), see `dits.scoring.exact.PreparedVideos`.
+        vectors, constants: (T, H, 2, d) and (T, 3), the texts with X-Pool's maps folded in.
+        eps_attended, eps_out: float32 eps of the second and the third norm.
         scores: (T, V) float32.
     """
     videos, count, dim = frames.shape
     texts, heads = vectors.shape[:2]
-    even = count + count % 2  # frames go two at a time; the one too many is zero
+    even = count + count % 2  # frames are processed in pairs; an odd number is padded with a frame of zeros
     video, inverse = np.zeros((even, dim), np.float32), np.zeros(even, np.float32)
     logits, values = np.empty(even, np.float32), np.empty(even, np.float32)
     terms = heads * count
@@ -90,7 +86,7 @@ def score_videos(frames, inverse_deviations, grams, vectors, constants, eps_atte
 
 @_compiled
 def _products(video, inverse, for_logits, for_values, logits, values):  # type: ignore
-    """Each frame's products with two vectors, over its deviation: two frames at a time, each number used twice."""
+    """Products of each frame with two vectors, divided by its deviation; two frames at a time, to reuse the vectors."""
     for f in range(0, len(video), 2):
         a = b = c = d = _ZERO
         for i in range(len(for_logits)):
@@ -104,7 +100,7 @@ def _products(video, inverse, for_logits, for_values, logits, values):  # type: 
 
 @_compiled
 def _softmax(logits):  # type: ignore
-    """In place."""
+    """Softmax in place."""
     highest, total = logits[0], _ZERO
     for logit in logits:
         highest = max(highest, logit)
@@ -117,18 +113,18 @@ def _softmax(logits):  # type: ignore
 
 @_compiled
 def _quadratic(gram, weights, squares):  # type: ignore
-    """Fills squares (T,) with w' G w of a packed Gram matrix and each text's weights (K, T); not below 0."""
+    """Fills squares (T,) with w' G w, at least 0, of a packed Gram matrix and the weights (K, T) of each text."""
     texts = len(squares)
-    if texts <= FEW:
-        one = np.empty(len(weights), np.float32)
+    if texts <= MAX_SEPARATE_TEXTS:
+        column = np.empty(len(weights), np.float32)
         for t in range(texts):
-            one[:] = weights[:, t]
+            column[:] = weights[:, t]
             total, entry = _ZERO, 0
             for i in range(len(weights)):
                 row = _ZERO
                 for j in range(i + 1):
-                    row += gram[entry + j] * one[j]
-                total += row * one[i]
+                    row += gram[entry + j] * column[j]
+                total += row * column[i]
                 entry += i + 1
             squares[t] = max(total, _ZERO)
         return
@@ -149,7 +145,7 @@ def _quadratic(gram, weights, squares):  # type: ignore
 
 @_compiled
 def _normalise(weights, product, squares, eps, constant):  # type: ignore
-    """A LayerNorm of each text: weights (K, T) and product (T,) over its deviation; then what its constant adds."""
+    """Divides weights (K, T) and product (T,) by the deviation of a LayerNorm, and adds its constant to the product."""
     for t in range(len(product)):
         squares[t] = 1 / math.sqrt(squares[t] + eps)
         product[t] = product[t] * squares[t] + constant[t]

@@ -1,7 +1,7 @@
-"""Named post-processing of scores: dual softmax and querybank normalisation. Never a default.
+"""Post-processing of scores: dual softmax and querybank normalisation. Neither is a default.
 
-Both change scores so that videos which are near to everything (hubs) come up less often. Queries are in rows and
-candidates in columns, in either direction of retrieval; only the order within a row has a meaning afterwards.
+Both rank hubs lower: videos that are near to every text. In both directions of retrieval, queries are in rows and
+candidates in columns. Only the order within a row has a meaning afterwards.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ POST_PROCESSING = {
     "dsl": "dual softmax: every score depends on all test queries at once, which a search for one sentence cannot have",
     "qbnorm": "querybank normalisation (dynamic inverted softmax) with the training split as the bank",
 }
-"""The names, and what to say wherever a result used one."""
+"""The names, each with the note to print next to its results."""
 
 DEFAULT_TEMPERATURES = {"dsl": 100.0, "qbnorm": 20.0}
-"""What scores are multiplied by before the exponential: T-MASS's code, and the authors' code of QB-Norm."""
+"""Factors of the scores before the exponential, from the code of T-MASS and of the authors of QB-Norm."""
 
 
 def dual_softmax(scores: np.ndarray, temperature: float = DEFAULT_TEMPERATURES["dsl"]) -> np.ndarray:
     """Scores (queries, candidates) times their softmax over the queries, of scores times the temperature.
 
     The formula of T-MASS's code, scores * softmax(100 * scores, axis 0), after Cheng et al. 2021 ("Improving
-    Video-Text Retrieval by Multi-Stream Corpus Alignment and Dual Softmax Loss"). It uses the test queries jointly: a
-    query's ranking depends on which other queries are asked. A negative score is raised, not lowered, by a small
-    softmax; that is in the formula. The result is float64, in which factors down to exp(-700) are kept apart.
+    Video-Text Retrieval by Multi-Stream Corpus Alignment and Dual Softmax Loss"). The ranking of a query depends on the
+    other test queries. In this formula a small softmax raises a negative score instead of lowering it. The result is
+    float64, in which factors down to exp(-700) are distinct.
     """
     from scipy.special import softmax
 
@@ -35,12 +35,12 @@ def dual_softmax(scores: np.ndarray, temperature: float = DEFAULT_TEMPERATURES["
 
 @dataclass(frozen=True)
 class QueryBank:
-    """What a bank of queries says about the C candidates.
+    """Statistics of a bank of queries for C candidates.
 
     Attributes:
-        log_mass: (C,) log of the sum over the bank of exp(temperature * score): how near a candidate is to everything.
-        activated: (C,) whether the candidate comes first for any query of the bank.
-        temperature: what the scores were multiplied by.
+        log_mass: (C,) log of the sum over the bank of exp(temperature * score): high for hubs.
+        activated: (C,) whether the candidate is ranked first for any query of the bank.
+        temperature: factor of the scores.
     """
 
     log_mass: np.ndarray
@@ -49,7 +49,7 @@ class QueryBank:
 
 
 def query_bank(blocks: Iterable[np.ndarray], temperature: float = DEFAULT_TEMPERATURES["qbnorm"]) -> QueryBank:
-    """The bank of all queries whose scores (queries, candidates) come in blocks of any size, one or more."""
+    """Compute the bank of all queries from one or more blocks of scores (queries, candidates)."""
     from scipy.special import logsumexp
 
     masses, firsts = [], []
@@ -64,10 +64,10 @@ def query_bank(blocks: Iterable[np.ndarray], temperature: float = DEFAULT_TEMPER
 def querybank_norm(scores: np.ndarray, bank: QueryBank) -> np.ndarray:
     """Scores (queries, candidates) after QB-Norm with the dynamic inverted softmax (Bogolin et al., CVPR 2022).
 
-    A query whose first candidate is activated, that is, comes first for some query of the bank, has its scores s_c
-    replaced by exp(b * s_c) / sum over the bank of exp(b * s_bank,c), b the temperature; any other query keeps its
-    scores. Here the logarithm of that fraction stands for it: the same order, without overflow. The bank is of other
-    queries than the ones asked, so each query is ranked on its own.
+    If the first candidate of a query is activated, the scores s_c of the query are replaced by
+    exp(b * s_c) / sum over the bank of exp(b * s_bank,c), with the temperature b. Other queries keep their scores. This
+    function computes the logarithm of that fraction: the same order, without overflow. The bank does not contain the
+    test queries, so the ranking of a query does not depend on them.
     """
     exact = scores.astype(np.float64)
     normalised = bank.temperature * exact - bank.log_mass

@@ -1,4 +1,4 @@
-"""The best of many videos for each text, from scores that come a block of videos at a time."""
+"""Top-k search over many videos, from scores that are computed one block of videos at a time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -11,15 +11,14 @@ _LAST_ROW = 2**32 - 1
 
 @dataclass(frozen=True)
 class TopVideos:
-    """The k best of V videos for each of T texts, and how all V scores of a text are spread.
+    """The k best of V videos for each of T texts, and statistics of all V scores of a text.
 
     Attributes:
         scores: (T, k) best first.
-        rows: (T, k) the videos' places in their array; of equal scores the lower row comes first.
-        mean: (T,) of all V scores.
-        deviation: (T,) their standard deviation (of a sample: over V - 1); 0 where there is one video.
-        lowest: (T,)
-        highest: (T,)
+        rows: (T, k) rows of the videos; of equal scores the lower row comes first.
+        mean: (T,) mean of all V scores.
+        deviation: (T,) their sample standard deviation (over V - 1); 0 for one video.
+        lowest, highest: (T,) the lowest and the highest of all V scores.
     """
 
     scores: Tensor
@@ -34,10 +33,10 @@ class TopVideos:
         return TopVideos(*(getattr(self, field.name).cpu() for field in fields(self)))
 
 
-def top_of(blocks: Iterable[Tensor], k: int) -> TopVideos:
-    """The k best of all videos (all of them, where there are fewer), from blocks (T, n) of scores in the videos' order.
+def top_k(blocks: Iterable[Tensor], k: int) -> TopVideos:
+    """The k best of all videos, or all if there are fewer, from blocks (T, n) of scores in the order of the videos.
 
-    What is held besides one block grows with k, not with the number of videos.
+    The memory grows with k and the size of a block, not with the number of videos.
     """
     count = 0
     sums, ends, best = [], [], None
@@ -59,20 +58,17 @@ def top_of(blocks: Iterable[Tensor], k: int) -> TopVideos:
 
 
 def ranks_at(scores: Tensor, rows: Tensor) -> Tensor:
-    """The ranks (n,), from 1, of the videos at some rows among all scores (V,), in the order of `top_of`.
-
-    Counted, which for the few rows that are shown is much less than sorting all.
-    """
+    """The ranks (n,), from 1, of a few rows among all scores (V,) in the order of `top_k`, counted without a sort."""
     before = [(scores > scores[row]).sum() + (scores[:row] == scores[row]).sum() for row in rows.tolist()]
     return torch.stack(before) + 1
 
 
 def _keys(scores: Tensor, first_row: int) -> Tensor:
-    """One integer per score (T, n), greater for the greater score, and of equal ones for the lower row.
+    """One sort key (integer) per score (T, n): greater for a greater score, and for the lower row of equal scores.
 
-    The bits of a positive float32 grow with it, those of a negative one the other way round.
+    As integers, the bits of positive float32 numbers are in the order of the numbers, those of negative ones reversed.
     """
-    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0: -0 and 0 are one score
+    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0 turns -0 into 0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     rows = torch.arange(first_row, first_row + scores.shape[1], device=scores.device)
     return (ordered << 32) | (_LAST_ROW - rows)

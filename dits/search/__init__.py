@@ -1,1 +1,1 @@
-"""Search: from a sentence to ranked videos, over a corpus, an index, or the shards of a cluster."""
+"""Search: ranks the videos of a corpus, of an index, or of the shards of a cluster for a query."""

@@ -1,4 +1,4 @@
-"""Which videos of a large index are scored for a text: the nearest by mean embedding, which are then ranked exactly."""
+"""Candidate search in a large index: finds the videos that are nearest by mean embedding, to rank them exactly."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dits.index.snapshot import Snapshot, rows_of
+from dits.index.snapshot import Snapshot, find_rows
 from dits.index.store import VideoIndex
 from dits.search.engine import Candidates, FindCandidates
 
 EXACT_ON_CPU = 200_000
-"""Segments. A CPU ranks more than these by candidates, where the index has a vector index; a GPU ranks all."""
+"""Maximum number of segments that a CPU ranks exactly if the index has a vector index. A GPU ranks all segments."""
 
 CANDIDATES = 16_000
-"""Segments that are ranked exactly for each embedding of a text."""
+"""Number of segments that are ranked exactly for each embedding of a query."""
 
-_SAMPLE = 500  # rows that stand for the gallery when scores are set in proportion
+_SAMPLE = 500  # rows that represent the gallery in the statistics of scores
 
 
 def make_vector_index(index: VideoIndex, always: bool = False) -> str:
-    """Makes the vector index that candidates come from, where a CPU would use it or `always`; says what was done.
+    """Make the vector index for candidates if a CPU would use it, or `always`; returns a sentence for the user.
 
     Raises:
         IndexStoreError: the index cannot be read or written.
@@ -40,12 +40,12 @@ def candidate_search(
     exact_up_to: int = EXACT_ON_CPU,
     count: int = CANDIDATES,
 ) -> FindCandidates | None:
-    """How candidates are found; None where all segments are scored.
+    """The function that finds candidates, or None if all segments are scored.
 
     Args:
-        device: where scores are computed.
-        notice: told in a sentence where all are scored only for want of a vector index.
-        exact_up_to: so many segments are all scored on a CPU.
+        device: the device of scoring.
+        notice: called with a sentence if all segments are scored because there is no vector index.
+        exact_up_to: see `EXACT_ON_CPU`.
         count: see `CANDIDATES`.
     """
     if device.type != "cpu" or len(snapshot) <= exact_up_to:
@@ -56,38 +56,35 @@ def candidate_search(
             "index, which is faster."
         )
         return None
-    find = _Nearest(index, snapshot)
+    nearest = _NearestRows(index, snapshot)
     sample = np.linspace(0, len(snapshot) - 1, _SAMPLE).astype(int)
 
     def candidates(texts: Tensor) -> Candidates:
-        rows = np.unique(np.concatenate([sample, *(find(text.numpy(), count) for text in texts)]))
+        rows = np.unique(np.concatenate([sample, *(nearest(text.numpy(), count) for text in texts)]))
         return Candidates(torch.from_numpy(rows), torch.from_numpy(np.isin(rows, sample)))
 
     return candidates
 
 
-class _Nearest:
-    """Looks up rows of a snapshot in the index's latest version, whose places it learns when they have changed.
-
-    To ask the index for ids would take longer than the search itself.
-    """
+class _NearestRows:
+    """Finds the nearest rows of a snapshot in the latest version of the index. Caches its row ids: reading is slow."""
 
     def __init__(self, index: VideoIndex, snapshot: Snapshot) -> None:
         self._index, self._snapshot = index, snapshot
         self._version: int | None = None
-        self._places, self._rows = np.empty(0, np.uint64), np.empty(0, np.int64)
+        self._row_ids, self._rows = np.empty(0, np.uint64), np.empty(0, np.int64)
 
     def __call__(self, vector: np.ndarray, count: int) -> np.ndarray:
-        """The rows of the nearest segments; those that the snapshot does not have are left out."""
+        """The rows of the nearest segments, without segments that are not in the snapshot."""
         version = self._index.version
         if version != self._version:
-            self._learn()
+            self._read_row_ids()
             self._version = version
-        at, _ = rows_of(self._places, self._index.nearest(vector, count))
-        return self._rows[at]
+        positions, _ = find_rows(self._row_ids, self._index.nearest(vector, count))
+        return self._rows[positions]
 
-    def _learn(self) -> None:
-        places, ids = self._index.places()
-        rows, which = rows_of(self._snapshot.ids, np.array(ids, self._snapshot.ids.dtype))
-        order = np.argsort(places[which])
-        self._places, self._rows = places[which][order], rows[order]
+    def _read_row_ids(self) -> None:
+        row_ids, ids = self._index.row_ids()
+        rows, positions = find_rows(self._snapshot.ids, np.array(ids, self._snapshot.ids.dtype))
+        order = np.argsort(row_ids[positions])
+        self._row_ids, self._rows = row_ids[positions][order], rows[order]

@@ -1,4 +1,4 @@
-"""Loading of everything that search needs, by the names that users give."""
+"""Loading of a search engine from the names of a corpus, an encoder and methods."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,20 +25,20 @@ def load_engine(
     device: str | None = None,
     batch_queries: bool = False,
 ) -> SearchEngine:
-    """Loads everything that search needs.
+    """Load a search engine.
 
     Args:
-        corpus: see `open_corpus`; or an index of one's own videos: its folder or URL, or "index", the default one.
+        corpus: see `open_corpus`; or an index of videos: its folder or URL, or "index" for the default index.
         encoder: see `dits.encoders.openclip.load_encoder`.
-        methods: which of "mean", "xpool" and "dits" to load; by default all, or those that `weights` holds, where it
-            holds any (an encoder that was tuned with one method has no other), and mean pooling.
+        methods: any of "mean", "xpool" and "dits". By default all; if the folder `weights` has weights of any of them,
+            only these and mean pooling (a tuned encoder can have weights of one method only).
         weights: a folder with <method>.safetensors; by default see `dits.models.checkpoint.find_weights`.
-        progress: told what is being done.
+        progress: called with the progress of loading.
         strict: see `open_corpus`.
-        allow_missing: leave out the methods that no weights were named, shipped or prepared for, instead of raising.
-            Prepared weights that cannot be used count as missing.
+        allow_missing: leave out methods without weights instead of raising, except if `weights` was given or the
+            shipped weights cannot be used. Prepared weights that cannot be used count as missing.
         device: see `dits.encoders.openclip.load_encoder`.
-        batch_queries: see `SearchEngine`: for many who ask at the same time.
+        batch_queries: see `SearchEngine`; for many concurrent queries.
 
     Raises:
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
@@ -71,11 +71,11 @@ def load_engine(
         except CheckpointError as error:
             prepared = prepared_weights(name, loaded_encoder.id)
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
-                raise  # what was named or shipped must be whole
+                raise  # given and shipped weights must be valid
             missing[name] = str(error) if prepared.is_file() else None
     return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, batch_queries)
 
 
 def _methods_of(weights: Path | None) -> Sequence[str]:
-    held = [name for name in SEARCH_METHODS if weights and (weights / f"{name}.safetensors").is_file()]
-    return tuple(dict.fromkeys(("mean", *held))) if held else SEARCH_METHODS
+    names = [name for name in SEARCH_METHODS if weights and (weights / f"{name}.safetensors").is_file()]
+    return tuple(dict.fromkeys(("mean", *names))) if names else SEARCH_METHODS

@@ -1,4 +1,4 @@
-"""Methods of search: a model with its weights, and the videos prepared for it."""
+"""Loaded methods: a model with its weights, and the gallery of videos prepared for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from dits.scoring.gallery import Derived, Gallery, build_gallery
 
 @dataclass(frozen=True)
 class LoadedMethod:
-    """A method ready to search with: its model, the gallery prepared for it, and the checksum of its weights."""
+    """A method ready for search: its model, the gallery prepared for it, and the checksum of its weights, if any."""
 
     model: RetrievalModel
     gallery: Gallery
@@ -23,55 +23,51 @@ class LoadedMethod:
 
 
 Derive = Callable[[str, RetrievalModel], Derived | None]
-"""Gives the arrays of `dits.scoring.gallery.derive` that are kept under weights of a name; None to compute them."""
+"""Returns the arrays of `dits.scoring.gallery.derive` cached under a `weights_name`, or None to compute them."""
 
 
 def load_method(
-    method: str,
-    encoder: OpenClipEncoder,
-    frames: Tensor,
-    weights: Path | None = None,
-    derive: Derive | None = None,
+    method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None, derive: Derive | None = None
 ) -> LoadedMethod:
-    """A method with its weights, and the videos (V, F, d) prepared for it, on the encoder's device.
+    """Load a method, and prepare videos (V, F, d) for it, on the encoder's device.
 
     Raises:
         InputError: there is no such method.
         CheckpointError: the weights are missing, damaged, or made for another encoder.
     """
-    return method_over(method, *load_model(method, encoder, weights), frames, derive)
+    return build_method(method, *load_model(method, encoder, weights), frames, derive)
 
 
 def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = None) -> tuple[RetrievalModel, str | None]:
-    """A method's model on the encoder's device, and the checksum of its weights, which mean pooling has none of.
+    """Load the model of a method on the encoder's device, with the checksum of its weights (None for mean pooling).
 
     Raises:
         CheckpointError: as `load_method`.
     """
-    path = weights_of(method, encoder.id, weights)
+    path = weights_path(method, encoder.id, weights)
     checkpoint = load_checkpoint(path, encoder, method) if path else None
     model = checkpoint.model if checkpoint else RetrievalModel(ModelConfig(method=method)).eval()
     return model.to(encoder.device), checkpoint.sha256 if checkpoint else None
 
 
 def weights_name(method: str, sha256: str | None) -> str:
-    """What is derived under a method's weights is kept by this name, see `Derive`."""
+    """The name under which the arrays derived with a method's weights are cached, see `Derive`."""
     return f"{method}-{(sha256 or 'none')[:16]}"
 
 
-def method_over(
+def build_method(
     method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: Derive | None
 ) -> LoadedMethod:
-    """A method with the checksum of its weights, over videos (V, F, d)."""
+    """Prepare videos (V, F, d) for a loaded model; `sha256` is the checksum of its weights."""
     derived = derive(weights_name(method, sha256), model) if derive else None
     return LoadedMethod(model, build_gallery(model, frames, derived), sha256)
 
 
-def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:
-    """Where a method's weights lie; None for mean pooling, which has none. To be asked before the long work.
+def weights_path(method: str, encoder_id: str, weights: Path | None = None) -> Path | None:
+    """The path of a method's weights, or None for mean pooling. Long computations call this first, to fail early.
 
     Raises:
-        CheckpointError: they are missing.
+        CheckpointError: the weights are missing.
     """
     if method == "mean":
         return None
@@ -81,7 +77,7 @@ def weights_of(method: str, encoder_id: str, weights: Path | None = None) -> Pat
     if weights is not None:
         raise CheckpointError(f"The weights are missing: there is no file {path}. Name another folder with --weights.")
     if method in SEARCH_METHODS:
-        make = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
+        advice = "make them with `python -m dits prepare` and the same --encoder, or name their folder with --weights."
     else:
-        make = f"train them with `python -m dits train {method}`, and name their folder with --weights."
-    raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {make}")
+        advice = f"train them with `python -m dits train {method}`, and name their folder with --weights."
+    raise CheckpointError(f"There are no weights of the method '{method}' for the encoder {encoder_id}: {advice}")

@@ -1,4 +1,4 @@
-"""A query before it is encoded: what of it is read, and what is refused."""
+"""Preparation and validation of queries before they are encoded."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _UNREADABLE = "The encoder has no words for most of this query: the ranking mean
 
 @dataclass(frozen=True)
 class PreparedQuery:
-    """A query as it is encoded, what is to be said of it, and how many results are wanted."""
+    """A query as it is encoded, a notice about it, and the number of results."""
 
     query: str
     notice: str | None
@@ -22,13 +22,13 @@ class PreparedQuery:
 
 
 def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
-    """The query without control characters and stray spaces, and a notice where a part is not read.
+    """The query without control characters and superfluous spaces, and a notice if the encoder cannot read all of it.
 
     Raises:
         InputError: the query is empty.
     """
-    kept = text.strip()[:MAX_QUERY_CHARACTERS]
-    query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in kept).split())
+    text = text.strip()[:MAX_QUERY_CHARACTERS]
+    query = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).split())
     if not any(unicodedata.category(c) != "Cf" and not c.isspace() for c in query):
         raise InputError("The query is empty: describe in a sentence what the video shows.")
     cut = encoder.cut_text(query)
@@ -40,10 +40,10 @@ def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
 
 
 def check_top(top: int) -> None:
-    """Nothing, where so many results can be asked for.
+    """Check the number of results.
 
     Raises:
-        InputError: they cannot.
+        InputError: `top` is not from 1 to MAX_RESULTS.
     """
     if not 1 <= top <= MAX_RESULTS:
         raise InputError(f"The number of results must be from 1 to {MAX_RESULTS}, not {str(top)[:20]}.")

@@ -1,6 +1,4 @@
-"""How many of the best videos are among the candidates that a vector index gives."""
-
-from functools import partial
+"""Recall of the candidates from a vector index, measured against the exact ranking."""
 
 import torch
 from torch import Tensor
@@ -8,14 +6,14 @@ from torch import Tensor
 from dits.common.errors import IndexStoreError
 from dits.corpora.demo import demo_corpus
 from dits.encoders.openclip import OpenClipEncoder
-from dits.index.snapshot import Snapshot, open_snapshot
+from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
 from dits.models.checkpoint import find_weights
 from dits.models.retrieval import SEARCH_METHODS
-from dits.scoring.gallery import derive
 from dits.search.candidates import candidate_search
 from dits.search.engine import FindCandidates
-from dits.search.methods import Derive, LoadedMethod, load_method
+from dits.search.indexed import cached_derive
+from dits.search.methods import LoadedMethod, load_method
 
 BEST = 10
 _QUERIES = 64
@@ -25,7 +23,7 @@ _QUERIES = 64
 def candidate_recall(index: VideoIndex, encoder: OpenClipEncoder) -> dict[str, float]:
     """Recall@10 of candidates against the exact ranking, for every method that has weights for the encoder.
 
-    Queries are captions of the demo corpus, whatever the index holds: sentences as people write them.
+    The queries are captions of the demo corpus, for every index: sentences that people wrote.
 
     Raises:
         IndexStoreError: there is no vector index, no video, or the index cannot be read.
@@ -33,7 +31,7 @@ def candidate_recall(index: VideoIndex, encoder: OpenClipEncoder) -> dict[str, f
     """
     if not index.has_vector_index:
         raise IndexStoreError(
-            f"The index {index.location} has no vector index that candidates could come from: make it with "
+            f"The index {index.location} has no vector index for candidates: make it with "
             "`python -m dits index optimize --vector-index`."
         )
     snapshot = open_snapshot(index)
@@ -43,28 +41,24 @@ def candidate_recall(index: VideoIndex, encoder: OpenClipEncoder) -> dict[str, f
     assert candidates is not None
     captions = [query.caption for query in demo_corpus().queries()]
     texts = encoder.encode_text(captions[:: max(1, len(captions) // _QUERIES)][:_QUERIES])
-    found = {}
+    recalls = {}
     for name in SEARCH_METHODS:
         if name == "mean" or find_weights(name, encoder.id, None).is_file():
-            loaded = load_method(name, encoder, snapshot.frames, derive=_derived_of(snapshot))
-            found[name] = recall(loaded, texts, candidates)
-    return found
+            loaded = load_method(name, encoder, snapshot.frames, derive=cached_derive(snapshot))
+            recalls[name] = recall(loaded, texts, candidates)
+    return recalls
 
 
-def recall(loaded: LoadedMethod, texts: Tensor, candidates: FindCandidates) -> float:
-    """How many of the ten best videos of each text (T, d) are the ten best among its candidates too, from 0 to 1.
+def recall(loaded: LoadedMethod, texts: Tensor, find_candidates: FindCandidates) -> float:
+    """The share (0 to 1) of the ten best videos of the texts (T, d) that are also the ten best among the candidates.
 
-    Candidates are those of a search by this method alone.
+    The candidates are those of a search by this method alone.
     """
     exact, shares = loaded.gallery.top(texts, BEST).rows, []
     for text, best in zip(texts[:, None], exact, strict=True):
         aligned = loaded.model.align(text.to(loaded.model.logit_scale.device)).cpu()
-        some = candidates(aligned)
-        assert some is not None
-        among = loaded.gallery.select(some.rows).top(text, BEST).rows[0]
-        shares.append(float(torch.isin(best, some.rows[among]).float().mean()))
+        candidates = find_candidates(aligned)
+        assert candidates is not None
+        found = loaded.gallery.select(candidates.rows).top(text, BEST).rows[0]
+        shares.append(float(torch.isin(best, candidates.rows[found]).float().mean()))
     return sum(shares) / len(shares)
-
-
-def _derived_of(snapshot: Snapshot) -> Derive:
-    return lambda weights, model: snapshot.derived(weights, partial(derive, model))

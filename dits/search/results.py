@@ -1,4 +1,4 @@
-"""What a search finds: a ranking, and what each of its scores means."""
+"""The results of a search."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from dits.corpora.corpus import Clip
 
 @dataclass(frozen=True)
 class FrameWeight:
-    """A sampled frame: when it is shown, in seconds, and how much pooling counts it (the weights sum to 1)."""
+    """A sampled frame: its time in seconds, and its weight in the pooling (the weights of a video sum to 1)."""
 
     time: float
     weight: float
@@ -19,15 +19,14 @@ class Hit:
     """One result.
 
     Attributes:
-        rank: place in the ranking, from 1.
+        rank: rank of the video, from 1.
         clip: the video.
-        score: cosine between the aligned text and the pooled video.
-        deviations: by how many standard deviations the score lies above the mean of this query's scores on the whole
-            gallery.
+        score: cosine of the aligned text and the pooled video.
+        deviations: the score minus the mean of the query's scores in the whole gallery, in standard deviations.
         frames: the sampled frames with their weights.
-        best_moment: when the frame is shown that matches best, in seconds: the one that X-Pool counts most, or the one
-            nearest to the text under mean pooling, which counts all the same.
-        ranks: the clip's rank under every loaded method.
+        best_moment: time of the best frame in seconds: the frame with the highest weight in X-Pool, or under mean
+            pooling, in which all weights are equal, the frame nearest to the text.
+        ranks: rank of the video under every loaded method.
     """
 
     rank: int
@@ -46,14 +45,14 @@ class SearchResult:
     Attributes:
         query: the text that was encoded.
         encoder: id of the encoder.
-        method: what ranked.
+        method: name of the method.
         hits: the best videos, best first.
-        spread: lowest, mean and highest of this query's scores on the whole gallery.
-        notice: one sentence on what became of the query, where not all of it was read.
-        exact: whether all videos were scored. Where only candidates were, `spread` and the hits' deviations are those
-            of a sample of the gallery, and ranks count among the candidates.
-        missing: sentences on parts of the gallery, each on a machine of its own, that did not answer: what they hold
-            is in nothing of the above, and `exact` is false.
+        spread: lowest, mean and highest of the query's scores in the whole gallery.
+        notice: a sentence if the encoder could not read all of the query.
+        exact: whether all videos were scored. If only candidates were, `spread` and the deviations of the hits come
+            from a sample of the gallery, and ranks are ranks among the candidates.
+        missing: one sentence per shard that did not answer. Nothing above includes the videos of these shards, and
+            `exact` is false.
     """
 
     query: str

@@ -1,4 +1,4 @@
-"""One part of an index on one of several machines: it ranks what it holds, and says how its scores are spread."""
+"""A shard: one of the parts of an index that several machines search."""
 
 import os
 from copy import deepcopy
@@ -19,14 +19,14 @@ from dits.search.results import FrameWeight
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What a shard needs to know.
+    """The part of an index that a shard searches.
 
     Attributes:
-        location: of the index.
-        encoder: its id; what a shard ranks for is embedded elsewhere.
-        version: of the index: the same for all shards, so that they hold every row once.
-        part, parts: which part, as `dits.index.snapshot.cut` cuts them: consecutive rows in the order of their ids.
-        weights: names what is derived under the model.
+        location: folder or URL of the index.
+        encoder: id of the encoder; queries are embedded by the driver.
+        version: version of the index, the same for all shards, so that every row is in one shard.
+        part, parts: index of the part and number of parts, see `dits.index.snapshot.shard_bounds`.
+        weights: `dits.search.methods.weights_name` of the model.
     """
 
     location: str
@@ -38,8 +38,8 @@ class ShardPlan:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A video that a shard ranks high; see `dits.search.engine.Hit`."""
+class ShardHit:
+    """One result of a shard; see `dits.search.results.Hit`."""
 
     score: float
     clip: Clip
@@ -48,17 +48,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a shard says to a query.
+class ShardResult:
+    """The results of a query in one shard.
 
     Attributes:
-        rows: how many videos it scored.
-        found: its best ones, best first.
-        mean, deviation, lowest, highest: of all its scores, see `dits.scoring.ranking.TopVideos`.
+        rows: number of videos that were scored.
+        hits: the best videos, best first.
+        mean, deviation, lowest, highest: statistics of all scores, see `dits.scoring.ranking.TopVideos`.
     """
 
     rows: int
-    found: tuple[Found, ...] = ()
+    hits: tuple[ShardHit, ...] = ()
     mean: float = 0.0
     deviation: float = 0.0
     lowest: float = 0.0
@@ -66,7 +66,7 @@ class Answer:
 
 
 class Shard:
-    """A part of an index in memory, or on the GPU, ready for queries under a model that `for_shards` made.
+    """A part of an index in memory or on the GPU, searched with a model from `model_for_shards`.
 
     It computes on all cores of its machine.
 
@@ -81,61 +81,54 @@ class Shard:
         self._snapshot = open_snapshot(index, (plan.part, plan.parts))
         derived = self._snapshot.derived(plan.weights, partial(derive, self._model))
         self._gallery = build_gallery(self._model, self._snapshot.frames, derived)
-        if len(self._snapshot):  # what is compiled or loaded at the first query is not to wait for that
-            some = torch.ones(1, index.dim)
-            self.answer(some, some, 1)
+        if len(self._snapshot):  # the first query compiles and loads code: not a query of the user
+            dummy = torch.ones(1, index.dim)
+            self.search(dummy, dummy, 1)
 
     def __len__(self) -> int:
         return len(self._snapshot)
 
-    def answer(self, text: Tensor, aligned: Tensor | None, k: int) -> Answer:
-        """The k best of the shard's videos for a text.
-
-        Args:
-            text: (1, d) as the encoder gives it.
-            aligned: (1, d) what stands for it in the cosine; None under methods that move every pair.
-        """
+    def search(self, text: Tensor, aligned: Tensor | None, k: int) -> ShardResult:
+        """The k best videos of the shard for the encoder's text (1, d); `aligned` (1, d) is None if pairwise."""
         if not len(self._snapshot):
-            return Answer(0)
-        if isinstance(self._model.alignment, AlignedElsewhere):
+            return ShardResult(0)
+        if isinstance(self._model.alignment, PrecomputedAlignment):
             assert aligned is not None
             self._model.alignment.aligned = aligned
         top = self._gallery.top(text, k)
         rows, times = top.rows[0], self._snapshot.times
         weights = self._gallery.frame_weights(text[0], rows)
         moments = self._gallery.best_frames(text[0], rows, weights)
-        found = tuple(
-            Found(
+        hits = tuple(
+            ShardHit(
                 score=float(score),
                 clip=self._snapshot.clips[row],
                 frames=tuple(
-                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], of_frames, strict=True)
+                    FrameWeight(round(float(t), 3), float(w)) for t, w in zip(times[row], frame_weights, strict=True)
                 ),
                 best_moment=round(float(times[row, moment]), 3),
             )
-            for score, row, of_frames, moment in zip(top.scores[0], rows.tolist(), weights, moments, strict=True)
+            for score, row, frame_weights, moment in zip(top.scores[0], rows.tolist(), weights, moments, strict=True)
         )
-        ends = (float(values[0]) for values in (top.mean, top.deviation, top.lowest, top.highest))
-        return Answer(len(self), found, *ends)
+        statistics = (float(values[0]) for values in (top.mean, top.deviation, top.lowest, top.highest))
+        return ShardResult(len(self), hits, *statistics)
 
 
-class AlignedElsewhere(Alignment):
-    """Gives what was aligned by whoever asks: one computation for all shards, and no network to send to them."""
+class PrecomputedAlignment(Alignment):
+    """Returns the embeddings that the driver has aligned: once for all shards, which need no alignment network."""
 
     aligned: Tensor
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What was given, wherever the text is."""
+        """The precomputed embeddings, on the device of the text."""
         return self.aligned.to(text.device)
 
 
-def for_shards(model: RetrievalModel) -> RetrievalModel:
-    """A copy of what shards need of a model, on the CPU: all of it under methods that move every pair, else the pooling
-    alone.
-    """
+def model_for_shards(model: RetrievalModel) -> RetrievalModel:
+    """A copy on the CPU of the parts of a model that shards need: all under pairwise methods, else only the pooling."""
     if model.alignment.pairwise:
         return deepcopy(model).cpu()
-    config = model.config.pooling
-    sent = RetrievalModel(ModelConfig("mean" if model.pooling is None else "xpool", pooling=config))
-    sent.pooling, sent.alignment = deepcopy(model.pooling), AlignedElsewhere()
-    return sent.cpu().eval()
+    method = "mean" if model.pooling is None else "xpool"
+    copy = RetrievalModel(ModelConfig(method, pooling=model.config.pooling))
+    copy.pooling, copy.alignment = deepcopy(model.pooling), PrecomputedAlignment()
+    return copy.cpu().eval()

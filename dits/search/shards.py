@@ -1,13 +1,13 @@
-"""Search past one machine: Ray actors hold a part of an index each, and a query's answer is merged from theirs.
+"""Search on several machines: each Ray actor searches one shard of an index, and the driver merges the results.
 
-Every query is exact. The driver embeds and aligns the text once; each shard ranks consecutive rows, in the order of
-their ids, of one version of the index. On machines of one kind scores are those of one machine to the last bit, and so
-is the order, which ids decide among equal scores. The mean and deviation of all scores are combined in float64 from
-those of the shards, which sum in float64 and hand them over in float32: they agree with one machine's to 1e-6 or so.
+Every query is exact. The driver embeds and aligns the text once. Each shard ranks consecutive rows, ordered by id, of
+one version of the index. On machines of one kind, the scores and the order are those of one machine to the last bit; of
+equal scores the lower id comes first. The mean and the deviation of all scores are combined in float64 from those of
+the shards, which are summed in float64 and sent as float32: they agree with those of one machine to about 1e-6.
 
-A machine joins with `ray start --address HOST:PORT`. Shards of a machine that is lost start again where there is room,
-on another or once it is back; a machine that joins without need gets a shard at the next `rebalance`, or in the next
-run of the command line, which cuts the index anew each time.
+A machine joins with `ray start --address HOST:PORT`. Shards of a lost machine start again as soon as any machine has
+room. An additional machine gets a shard at the next `rebalance` or the next run of the command line, which divides the
+index again.
 """
 
 import math
@@ -26,22 +26,22 @@ from dits.common.errors import ClusterError, DitsError, InputError, require
 from dits.corpora.index_location import is_index, location_of
 from dits.corpora.names import Progress
 from dits.encoders.openclip import OpenClipEncoder, load_encoder
-from dits.index.cluster import connected, living, reason_of
+from dits.index.cluster import ray_connection, reason_of, units_per_machine
 from dits.index.store import VideoIndex
 from dits.models.retrieval import RetrievalModel
 from dits.search.methods import load_model, weights_name
 from dits.search.query import check_top, read_query
 from dits.search.results import Hit, SearchResult
-from dits.search.shard import Answer, Found, Shard, ShardPlan, for_shards
+from dits.search.shard import Shard, ShardPlan, ShardResult, model_for_shards
 
-CPUS_A_SHARD = 1
-"""What a shard reserves where there are no GPUs, so that several searches fit on a cluster. It computes on all cores of
-its machine, whatever it reserves."""
+CPUS_PER_SHARD = 1
+"""CPUs that a shard reserves if there are no GPUs: few, so that several searches fit on a cluster. A shard computes on
+all cores of its machine."""
 
 _SECONDS_TO_PLACE = 120  # a process starts and imports PyTorch
 _SECONDS_BETWEEN_TRIES = 0.5
-_SECONDS_BETWEEN_LOOKS = 5.0  # at which machines are there; Ray takes ten to notice that one is gone
-_LATE = {"place": "found no free place", "open": "did not open", "answer": "did not answer"}
+_SECONDS_BETWEEN_CHECKS = 5.0  # of the machines; Ray needs ten seconds to notice a lost machine
+_LATE = {"place": "found no free place", "open": "did not open", "search": "did not answer"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class ShardConfig:
     """How an index is searched on several machines.
 
     Attributes:
-        shards: how many parts; 0 is one a GPU, or where there are none one a machine.
-        partial: give the ranking of the shards that answer, where some do not, and say so, instead of failing.
-        seconds: that a query may take.
-        seconds_to_start: that shards may take to copy their rows from the index, and to compute what is kept of them.
+        shards: number of shards; 0 means one per GPU, or one per machine if there are no GPUs.
+        partial: if some shards do not answer, return the ranking of the others with a note instead of failing.
+        seconds: time limit of a query.
+        seconds_to_start: time limit of the start, in which shards copy their rows and compute the derived arrays.
     """
 
     shards: int = 0
@@ -75,18 +75,18 @@ def open_shards(
     config: ShardConfig | None = None,
     progress: Progress | None = None,
 ) -> Iterator["ShardedSearch"]:
-    """An index ready for search by one method on a Ray cluster, until the block ends.
+    """Context manager: an index that is searched by one method on a Ray cluster.
 
     Args:
-        address: see `dits.index.cluster.connected`.
+        address: see `dits.index.cluster.ray_connection`.
         corpus, encoder, weights: see `dits.search.loading.load_engine`; the corpus must be an index.
 
     Raises:
         DitsError: anything is missing or damaged, or a shard does not start; the message says what.
     """
     if not is_index(corpus):
-        raise InputError(f"{corpus} is no index of videos, and nothing else is searched on a cluster: name one.")
-    with connected(address) as ray:
+        raise InputError(f"{corpus} is no index of videos: name an index, because a cluster searches nothing else.")
+    with ray_connection(address) as ray:
         loaded = load_encoder(encoder)
         index = VideoIndex.open(location_of(corpus), loaded)
         search = ShardedSearch(ray, index, loaded, *load_model(method, loaded, weights), config, progress)
@@ -97,7 +97,7 @@ def open_shards(
 
 
 class ShardedSearch:
-    """An index over several machines, searched by one method; what `dits.search.engine.SearchEngine` is on one."""
+    """Search in an index on several machines by one method; `dits.search.engine.SearchEngine` is for one machine."""
 
     def __init__(
         self,
@@ -109,58 +109,58 @@ class ShardedSearch:
         config: ShardConfig | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Starts the shards, see `rebalance`.
+        """Start the shards, see `rebalance`.
 
         Args:
-            ray: Ray's module, connected.
-            sha256: of the model's weights, if it has any.
+            ray: the module `ray`, connected to a cluster.
+            sha256: checksum of the model's weights, if any.
         """
         self._ray, self._index, self._encoder, self._model = ray, index, encoder, model
         self._config, self._progress = config or ShardConfig(), progress
         self._weights = weights_name(model.config.method, sha256)
-        self._sent = ray.put(for_shards(model))  # kept, for a shard that starts again asks for it
+        self._model_ref = ray.put(model_for_shards(model))  # shards that start again need it
         self._shards: list[Any] = []
         self.rebalance()
 
     def __len__(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return len(self._shards)
 
     def rebalance(self) -> None:
-        """Cuts the index as it is now anew, over the machines that there are now; what was there is given back.
+        """Stop the shards, divide the latest version of the index among the present machines, and start new shards.
 
         Raises:
-            InputError: the index holds no videos, or there is no room for so many shards.
-            ClusterError: a shard does not start, and no partial results are wanted.
+            InputError: the index holds no videos, or there is no room for the number of shards.
+            ClusterError: a shard does not start (with `partial`: no shard starts).
         """
         self.close()
         location, version = self._index.location, self._index.version
         if not self._index.counts()["segments"]:
             raise InputError(f"The index {location} holds no videos yet: add some with `python -m dits index add`.")
-        parts, options = self._room()
+        parts, options = self._resources()
         actor = self._ray.remote(ShardActor).options(**options)
         self._shards = [
-            actor.remote(ShardPlan(location, self._index.encoder, version, part, parts, self._weights), self._sent)
+            actor.remote(ShardPlan(location, self._index.encoder, version, part, parts, self._weights), self._model_ref)
             for part in range(parts)
         ]
-        self._tell(0)
-        self._check(self._each("place", (), _SECONDS_TO_PLACE))
-        self._check(self._each("open", (), self._config.seconds_to_start, self._tell))
+        self._report_opened(0)
+        self._check(self._call("place", (), _SECONDS_TO_PLACE))
+        self._check(self._call("open", (), self._config.seconds_to_start, self._report_opened))
 
     def search(self, text: str, top: int = 5) -> SearchResult:
-        """Ranks the index for a sentence. `ranks` of the hits know this method alone.
+        """Rank the index for a query. `ranks` of the hits only have this method.
 
         Raises:
             InputError: the query is empty, or `top` is out of range.
-            ClusterError: a shard does not answer, and no partial result is wanted, or none does.
+            ClusterError: a shard does not answer (with `partial`: no shard answers).
         """
         query, notice = read_query(text, self._encoder)
         check_top(top)
         embedding = self._encoder.encode_text([query])
-        results = self._each("answer", (embedding, self._aligned(embedding), top), self._config.seconds)
+        results = self._call("search", (embedding, self._align(embedding), top), self._config.seconds)
         missing = self._check(results)
         method = self._model.config.method
-        whole = merged([result for result in results if isinstance(result, Answer)], top)
+        merged = merge_results([result for result in results if isinstance(result, ShardResult)], top)
         return SearchResult(
             query=query,
             encoder=self._encoder.id,
@@ -168,78 +168,78 @@ class ShardedSearch:
             hits=tuple(
                 Hit(
                     rank=rank,
-                    clip=found.clip,
-                    score=found.score,
-                    deviations=(found.score - whole.mean) / whole.deviation,
-                    frames=found.frames,
-                    best_moment=found.best_moment,
+                    clip=hit.clip,
+                    score=hit.score,
+                    deviations=(hit.score - merged.mean) / merged.deviation,
+                    frames=hit.frames,
+                    best_moment=hit.best_moment,
                     ranks={method: rank},
                 )
-                for rank, found in enumerate(whole.found, start=1)
+                for rank, hit in enumerate(merged.hits, start=1)
             ),
-            spread=(whole.lowest, whole.mean, whole.highest),
+            spread=(merged.lowest, merged.mean, merged.highest),
             notice=notice,
             exact=not missing,
             missing=missing,
         )
 
     def close(self) -> None:
-        """Gives the shards' places back."""
+        """Stop the shards and release their resources."""
         for shard in self._shards:
             self._ray.kill(shard)
         self._shards = []
 
     @torch.inference_mode()
-    def _aligned(self, embedding: Tensor) -> Tensor | None:
+    def _align(self, embedding: Tensor) -> Tensor | None:
         if self._model.alignment.pairwise:
             return None
         return self._model.align(embedding.to(self._encoder.device)).cpu()
 
-    def _room(self) -> tuple[int, dict[str, Any]]:
-        """How many shards there are to be, and what Ray is asked for each."""
-        gpus = living(self._ray, "GPU")
-        kind, units = ("GPU", gpus) if gpus else ("CPU", living(self._ray, "CPU"))
+    def _resources(self) -> tuple[int, dict[str, Any]]:
+        """The number of shards to start, and the options of each Ray actor."""
+        gpus = units_per_machine(self._ray, "GPU")
+        kind, units = ("GPU", gpus) if gpus else ("CPU", units_per_machine(self._ray, "CPU"))
         parts = self._config.shards or (int(sum(gpus)) if gpus else len(units))
         if parts > sum(units):
             raise InputError(
                 f"There is no room for {parts} shards, which take a {kind} each: the cluster has {sum(units):g}. "
                 "Choose fewer, or add a machine with `ray start --address`."
             )
-        needed = {"num_gpus": 1} if gpus else {"num_cpus": CPUS_A_SHARD}
-        return parts, {"scheduling_strategy": "SPREAD", "max_restarts": -1, "max_task_retries": 0, **needed}
+        reserved = {"num_gpus": 1} if gpus else {"num_cpus": CPUS_PER_SHARD}
+        return parts, {"scheduling_strategy": "SPREAD", "max_restarts": -1, "max_task_retries": 0, **reserved}
 
     def _has_room(self) -> bool:
-        """Whether the machines that are there suffice for all shards."""
-        return sum(living(self._ray, "GPU") or living(self._ray, "CPU")) >= len(self._shards)
+        """Whether the present machines have room for all shards."""
+        return sum(units_per_machine(self._ray, "GPU") or units_per_machine(self._ray, "CPU")) >= len(self._shards)
 
-    def _each(
-        self, call: str, arguments: tuple[Any, ...], seconds: float, tell: Callable[[int], None] | None = None
+    def _call(
+        self, name: str, arguments: tuple[Any, ...], seconds: float, report: Callable[[int], None] | None = None
     ) -> "list[Any | _Missing]":
-        """What a method of each shard gives, or why it gives nothing."""
+        """The result of a method of each shard, or the reason why there is none."""
         deadline = time.monotonic() + seconds
-        calls = [getattr(shard, call).remote for shard in self._shards]
-        asked = [ask(*arguments) for ask in calls]
+        calls = [partial(getattr(shard, name).remote, *arguments) for shard in self._shards]
+        references = [call() for call in calls]
         results = []
-        for number, (ask, first) in enumerate(zip(calls, asked, strict=True), start=1):
-            result = self._result(partial(ask, *arguments), first, deadline)
+        for number, (call, reference) in enumerate(zip(calls, references, strict=True), start=1):
+            result = self._result(call, reference, deadline)
             if isinstance(result, _Missing):
-                late = f"{_LATE[call]} in {seconds:g} seconds"
+                late = f"{_LATE[name]} in {seconds:g} seconds"
                 result = _Missing(f"Shard {number} of {len(calls)} {result or late}.")
             results.append(result)
-            if tell:
-                tell(number)
+            if report:
+                report(number)
         return results
 
-    def _result(self, ask: Callable[[], Any], asked: Any, deadline: float) -> Any:
-        """What a call gives, or why it gives nothing; "" where that is the time."""
+    def _result(self, call: Callable[[], Any], reference: Any, deadline: float) -> Any:
+        """The result of a call, or the reason why there is none; "" means the deadline."""
         errors = self._ray.exceptions
         while True:
             left = max(0.0, deadline - time.monotonic())
             try:
-                return self._ray.get(asked, timeout=min(left, _SECONDS_BETWEEN_LOOKS))
+                return self._ray.get(reference, timeout=min(left, _SECONDS_BETWEEN_CHECKS))
             except errors.GetTimeoutError:
                 lost = False
-            except errors.ActorUnavailableError:  # Ray starts it again where there is room
+            except errors.ActorUnavailableError:  # Ray starts it again if there is room
                 lost = True
             except (errors.RayTaskError, errors.RayActorError) as error:
                 return _Missing(f"fails: {reason_of(error)}")
@@ -249,30 +249,29 @@ class ShardedSearch:
                 return _Missing()
             if lost:
                 time.sleep(_SECONDS_BETWEEN_TRIES)
-                asked = ask()
+                reference = call()
 
     def _check(self, results: "Sequence[Any | _Missing]") -> tuple[str, ...]:
-        """Why shards gave nothing.
+        """The reasons why shards have no result.
 
         Raises:
-            ClusterError: one did not, and no partial results are wanted, or none did.
+            ClusterError: a shard has no result (with `partial`: no shard has one).
         """
         missing = tuple(str(result) for result in results if isinstance(result, _Missing))
         if missing and (not self._config.partial or len(missing) == len(results)):
-            raise ClusterError(
-                f"{' '.join(missing)} Run it again when the machine is back, or for the others' results with --partial."
-            )
+            advice = "Run it again when the machine is back, or with --partial for the results of the other shards."
+            raise ClusterError(f"{' '.join(missing)} {advice}")
         return missing
 
-    def _tell(self, done: int) -> None:
+    def _report_opened(self, done: int) -> None:
         if self._progress:
             self._progress("Opening the shards", done, len(self._shards))
 
 
 class ShardActor:
-    """A shard in a process of its own, which is there at once and opens its part when it is told to.
+    """A shard in its own process, which starts at once and opens its part of the index in a separate call.
 
-    Where Ray has started it again it opens it by itself. What goes wrong then is said to whoever asks.
+    If Ray has started it again, it also opens its part at once; if that fails, the next call tries again.
     """
 
     def __init__(self, plan: ShardPlan, model: RetrievalModel) -> None:
@@ -286,15 +285,15 @@ class ShardActor:
                 self._opened()
 
     def place(self) -> None:
-        """Nothing: the answer says that the process runs."""
+        """Do nothing: the call returns once the process runs."""
 
     def open(self) -> int:
-        """Reads the shard's part of the index; how many videos it has."""
+        """Open the shard's part of the index and return its number of videos."""
         return len(self._opened())
 
-    def answer(self, text: Tensor, aligned: Tensor | None, k: int) -> Answer:
-        """See `Shard.answer`."""
-        return self._opened().answer(text, aligned, k)
+    def search(self, text: Tensor, aligned: Tensor | None, k: int) -> ShardResult:
+        """See `Shard.search`."""
+        return self._opened().search(text, aligned, k)
 
     def _opened(self) -> Shard:
         if self._shard is None:
@@ -303,37 +302,27 @@ class ShardActor:
 
 
 class _Missing(str):
-    """Why a shard gave nothing."""
+    """The reason why a shard has no result."""
 
 
-@dataclass(frozen=True)
-class Merged:
-    """The best videos of several shards, and how the scores of all are spread."""
+def merge_results(results: Sequence[ShardResult], top: int) -> ShardResult:
+    """The best hits and the statistics of all shards together; of equal scores the lower id comes first.
 
-    found: tuple[Found, ...]
-    mean: float
-    deviation: float
-    lowest: float
-    highest: float
-
-
-def merged(answers: Sequence[Answer], top: int) -> Merged:
-    """The best of all that shards found; of equal scores the lower id comes first.
-
-    From n rows, mean m and deviation s of each shard: the mean M is that of all rows, and the squares around it are the
-    sums of (n - 1) s^2 + n (m - M)^2.
+    With n rows, mean m and deviation s of each shard, and the mean M of all rows, the sum of squared deviations from M
+    is the sum of (n - 1) s^2 + n (m - M)^2 over the shards.
     """
-    filled = [answer for answer in answers if answer.rows]
-    if not filled:
-        return Merged((), 0.0, 1.0, 0.0, 0.0)
-    rows = sum(answer.rows for answer in filled)
-    mean = math.fsum(answer.rows * answer.mean for answer in filled) / rows
-    squares = math.fsum((a.rows - 1) * a.deviation**2 + a.rows * (a.mean - mean) ** 2 for a in filled)
-    found = sorted((one for answer in filled for one in answer.found), key=lambda one: (-one.score, one.clip.id))
-    return Merged(
-        found=tuple(found[:top]),
+    results = [result for result in results if result.rows]
+    if not results:
+        return ShardResult(0, deviation=1.0)
+    rows = sum(result.rows for result in results)
+    mean = math.fsum(result.rows * result.mean for result in results) / rows
+    squares = math.fsum((r.rows - 1) * r.deviation**2 + r.rows * (r.mean - mean) ** 2 for r in results)
+    hits = sorted((hit for result in results for hit in result.hits), key=lambda hit: (-hit.score, hit.clip.id))
+    return ShardResult(
+        rows,
+        tuple(hits[:top]),
         mean=mean,
         deviation=max(1e-9, math.sqrt(squares / (rows - 1))) if rows > 1 else 1.0,
-        lowest=min(answer.lowest for answer in filled),
-        highest=max(answer.highest for answer in filled),
+        lowest=min(result.lowest for result in results),
+        highest=max(result.highest for result in results),
     )

@@ -1,1 +1,1 @@
-"""Video files: probing, frame sampling, segments, and worker processes that a damaged file may kill."""
+"""Video files: probing, frame sampling, segments, and worker processes that survive damaged files."""

@@ -1,8 +1,7 @@
-"""Frames of a video file: which ones are wanted, and their pixels.
+"""Frame sampling: which frames of a video file are read, and their pixels.
 
-decord reads a clip where it is known to return the right frames, PyAV everything else. Which frames are
-wanted is decided before either runs, from the presentation times that the file itself lists, so both return
-the same frames, scaled by the same filter.
+decord reads a file if it is known to return the right frames; PyAV reads all others. The frames are chosen beforehand
+from the presentation times in the file, so both decoders return the same frames, scaled by the same filter.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from PIL import Image
 from dits.common.errors import InputError, VideoError
 from dits.video.probe import PathLike, Video, VideoInfo, decoded, examine, name_of, opened, packets
 
-if TYPE_CHECKING:  # imported where it is used, so that importing this module is quick
+if TYPE_CHECKING:  # imported when used, so that importing this module is fast
     from av import VideoFrame
     from av.container import InputContainer
     from av.filter import Graph
     from av.video.stream import VideoStream
 
-_THREADS = 2  # more gain little for a dozen frames, and a corpus is read by several processes at once
-_EXACT_SEEK = ("mov", "matroska")  # the formats (mp4, mov, mkv, webm) in which a seek ends where it should
-_MAX_JPEG = 65500  # pixels, libjpeg's own limit
+_THREADS = 2  # more gain little for a dozen frames, and several processes read a corpus in parallel
+_EXACT_SEEK = ("mov", "matroska")  # formats with exact seeks: mp4, mov, mkv, webm
+_MAX_JPEG = 65500  # pixels, libjpeg's limit
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class SampledFrames:
     """Frames of one clip; unpacks as `frames, times = sample_frames(...)`."""
 
     frames: np.ndarray  # (n, H, W, 3) uint8 RGB, upright
-    times: np.ndarray  # (n,) float64, seconds from the clip's first frame to the frame shown
+    times: np.ndarray  # (n,) float64, seconds from the file's first frame
     decoder: str  # "decord" or "pyav"
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -54,46 +53,49 @@ def sample_frames(
     end: float | None = None,
     positions: np.ndarray | None = None,
 ) -> SampledFrames:
-    """The frames shown at the mid-points of n equal segments of a clip, or of its seconds `start` to `end`.
+    """Sample the frames at the mid-points of n equal parts of a clip.
 
-    Mid-points are points in time, so a variable frame rate is sampled evenly; a clip of fewer than n frames
-    repeats frames, in order. `size` scales the shorter side to that many pixels, aspect ratio kept; a clip
-    that is smaller is not enlarged, and None keeps the file's own size. `start` and `end` count from the
-    first frame; an `end` past the last frame means the end of the last frame. `positions` (n,) from 0 to below 1
-    say where in each segment to look, instead of the middle.
+    The mid-points are points in time, so a variable frame rate is sampled evenly. A clip with fewer than n frames
+    repeats frames, in order.
 
-    Raises InputError for an argument out of range (also a `start` past the end of the clip) and VideoError
-    for a file that cannot be read.
+    Args:
+        size: the length of the shorter side in pixels; smaller videos are not enlarged. None keeps the file's size.
+        start, end: the clip in seconds from the file's first frame. An `end` past the last frame means its end.
+        positions: (n,) from 0 to below 1: where to sample in each part, instead of the middle.
+
+    Raises:
+        InputError: an argument is out of range, or `start` is past the end of the file.
+        VideoError: the file cannot be read.
     """
     span = (start or 0.0, math.inf if end is None else end)
     _check_arguments(n, size, [span])
     video = examine(path)
-    [sampled] = _sampled(video, _shown(video, [span], np.full(n, 0.5) if positions is None else positions), size)
+    [sampled] = _sample(video, _frame_numbers(video, [span], np.full(n, 0.5) if positions is None else positions), size)
     return sampled
 
 
 def sample_spans(
     video: Video, spans: Sequence[tuple[float, float]], n: int = 12, *, size: int | None = None
 ) -> Iterator[SampledFrames]:
-    """What `sample_frames` returns of each (start, end), read in one pass over the file, a span at a time.
+    """Apply `sample_frames` to each (start, end), one after the other, in one pass over the file.
 
-    Spans are in seconds, ascending, and do not overlap. Where a file is damaged, a span can show a frame that
-    decoding from further back saved, or lost.
+    The limits are in seconds; segments are in order and do not overlap. If the file is damaged, the frames of a segment
+    can differ from those of `sample_frames`, because decoding started further back.
 
-    Raises InputError and VideoError as `sample_frames` does; the latter from the iterator.
+    Raises InputError and VideoError like `sample_frames`; the iterator raises VideoError.
     """
     _check_arguments(n, size, spans)
     for (_, end), (start, _) in pairwise(spans):
         if start < end:
             raise InputError(
-                f"A span begins at {start:g} s, before the end of the last at {end:g} s; put them in order."
+                f"A segment starts at {start:g} s, before the end of the previous one at {end:g} s; put them in order."
             )
-    return _sampled(video, _shown(video, spans, np.full(n, 0.5)), size) if len(spans) else iter(())
+    return _sample(video, _frame_numbers(video, spans, np.full(n, 0.5)), size) if len(spans) else iter(())
 
 
 def every_frame(video: Video, size: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
-    """Every frame that can be decoded, in order: the second at which it is shown, and its (H, W, 3) uint8 pixels."""
-    width, height = _scaled(video.info, size)
+    """Every frame that can be decoded, in order: its time in seconds, and its pixels (H, W, 3), uint8."""
+    width, height = _output_size(video.info, size)
     rgb = _UprightRgb(width, height)
     with opened(video.path) as (container, stream):
         _use_threads(stream)
@@ -102,18 +104,16 @@ def every_frame(video: Video, size: int | None = None) -> Iterator[tuple[float, 
 
 
 def probe(path: PathLike) -> VideoInfo:
-    """Length, size and codec of a video file. Decodes one frame; raises VideoError as sample_frames does."""
+    """Duration, size and codec of a video file. Decodes one frame; raises VideoError if the file cannot be read."""
     return examine(path).info
 
 
 def thumbnail(frame: np.ndarray, width: int = 160) -> bytes:
-    """A small JPEG of a (H, W, 3) uint8 frame: `width` pixels wide, aspect ratio kept as far as a JPEG can."""
-    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
-    picture = io.BytesIO()
-    Image.fromarray(frame).resize((width, min(height, _MAX_JPEG)), Image.Resampling.BOX).save(
-        picture, "JPEG", quality=80
-    )
-    return picture.getvalue()
+    """A small JPEG of a frame (H, W, 3), uint8: `width` pixels wide, same aspect ratio within JPEG's size limit."""
+    height = min(max(1, round(frame.shape[0] * width / frame.shape[1])), _MAX_JPEG)
+    jpeg = io.BytesIO()
+    Image.fromarray(frame).resize((width, height), Image.Resampling.BOX).save(jpeg, "JPEG", quality=80)
+    return jpeg.getvalue()
 
 
 # --- Which frames ---
@@ -121,48 +121,48 @@ def thumbnail(frame: np.ndarray, width: int = 160) -> bytes:
 
 def _check_arguments(n: int, size: int | None, spans: Sequence[tuple[float, float]]) -> None:
     if n < 1:
-        raise InputError(f"n={n} asks for no frame; give n >= 1.")
+        raise InputError(f"n={n} is too small; give n >= 1.")
     if size is not None and size < 1:
-        raise InputError(f"size={size} leaves no pixel; give size >= 1.")
+        raise InputError(f"size={size} is too small; give size >= 1.")
     for start, end in spans:
-        if not 0 <= start < end:  # refuses NaN too
-            raise InputError(f"start={start}, end={end} is no part of a clip; give seconds with 0 <= start < end.")
+        if not 0 <= start < end:  # also rejects NaN
+            raise InputError(f"start={start}, end={end} is not a valid range; give seconds with 0 <= start < end.")
 
 
-def _shown(video: Video, spans: Sequence[tuple[float, float]], within: np.ndarray) -> np.ndarray:
-    """(spans, n) int64: positions in video.pts, ascending, of what is shown `within` (n,) each of a span's segments."""
-    duration, frames, n = video.info.duration, video.info.frames, len(within)
+def _frame_numbers(video: Video, spans: Sequence[tuple[float, float]], positions: np.ndarray) -> np.ndarray:
+    """(spans, n) int64, ascending: indices into video.pts for the `positions` (n,) in the n parts of each span."""
+    duration, frames, n = video.info.duration, video.info.frames, len(positions)
     starts, ends = np.array(spans, np.float64).reshape(-1, 2, 1).swapaxes(0, 1)  # (spans, 1) each
     for start in starts[(starts > 0) & (starts >= duration)]:
         raise InputError(
-            f"start={start:g} lies past the end of {name_of(video.path)}, which lasts {duration:.2f} s; "
+            f"start={start:g} is past the end of {name_of(video.path)}, which lasts {duration:.2f} s; "
             "choose an earlier start."
         )
-    moments = starts + (np.arange(n) + within) * (np.minimum(ends, duration) - starts) / n
-    return np.searchsorted(video.times(), moments + 1e-6 * duration / frames, side="right") - 1
+    times = starts + (np.arange(n) + positions) * (np.minimum(ends, duration) - starts) / n
+    return np.searchsorted(video.times(), times + 1e-6 * duration / frames, side="right") - 1
 
 
-def _scaled(info: VideoInfo, size: int | None) -> tuple[int, int]:
+def _output_size(info: VideoInfo, size: int | None) -> tuple[int, int]:
     shorter = min(info.width, info.height)
     if size is None or size >= shorter:
         return info.width, info.height
     return max(1, round(info.width * size / shorter)), max(1, round(info.height * size / shorter))
 
 
-def _sampled(video: Video, shown: np.ndarray, size: int | None) -> Iterator[SampledFrames]:
-    """The frames at the positions (spans, n) in video.pts, which ascend from span to span."""
-    width, height = _scaled(video.info, size)
-    unique = [np.unique(span, return_inverse=True) for span in shown]  # each frame is read once
+def _sample(video: Video, frame_numbers: np.ndarray, size: int | None) -> Iterator[SampledFrames]:
+    """Read the frames of `_frame_numbers`, span by span."""
+    width, height = _output_size(video.info, size)
+    unique = [np.unique(span, return_inverse=True) for span in frame_numbers]  # each frame is read once
     if len(unique) == 1 and (frames := _read_with_decord(video, unique[0][0], width, height)) is not None:
         numbers, repeats = unique[0]
-        yield SampledFrames(_repeated(frames, repeats), video.seconds(video.pts[numbers])[repeats], "decord")
+        yield SampledFrames(_repeat(frames, repeats), video.seconds(video.pts[numbers])[repeats], "decord")
         return
-    read = _read_with_pyav(video, [video.pts[numbers] for numbers, _ in unique], width, height)
-    for (_, repeats), (frames, pts) in zip(unique, read, strict=True):
-        yield SampledFrames(_repeated(frames, repeats), video.seconds(pts)[repeats], "pyav")
+    spans = _read_with_pyav(video, [video.pts[numbers] for numbers, _ in unique], width, height)
+    for (_, repeats), (frames, pts) in zip(unique, spans, strict=True):
+        yield SampledFrames(_repeat(frames, repeats), video.seconds(pts)[repeats], "pyav")
 
 
-def _repeated(frames: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+def _repeat(frames: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     return frames if len(frames) == len(repeats) else frames[repeats]
 
 
@@ -170,13 +170,13 @@ def _repeated(frames: np.ndarray, repeats: np.ndarray) -> np.ndarray:
 
 
 def _read_with_decord(video: Video, numbers: np.ndarray, width: int, height: int) -> np.ndarray | None:
-    """(len(numbers), height, width, 3) uint8; None where decord is missing, fails or cannot be relied on."""
+    """(len(numbers), height, width, 3) uint8; None if decord is missing, fails or is not reliable for this file."""
     if not video.decord_agrees:
         return None
-    # PyAV is loaded by now, and must be: loaded after decord, its codecs bind to decord's old ones and fail.
+    # PyAV must be loaded before decord, and is: otherwise its codecs bind to decord's old ones and fail.
     try:
         import decord
-    except (ImportError, OSError):  # OSError: its native library does not load
+    except (ImportError, OSError):  # OSError: its native library cannot be loaded
         return None
     decord.logging.set_level(decord.logging.QUIET)
     try:
@@ -186,27 +186,25 @@ def _read_with_decord(video: Video, numbers: np.ndarray, width: int, height: int
 
 
 def _decord_batch(video: Video, numbers: np.ndarray, width: int, height: int) -> np.ndarray | None:
-    """As _read_with_decord; a call of its own, with which the reader ends, and its threads, which report what they
-    find.
-    """
+    """See `_read_with_decord`. A function of its own, so that the reader and its logging threads end with the call."""
     import decord
 
     try:
-        # One batch, and no more: an idle reader grows by gigabytes.
+        # Read a single batch: the memory of an idle reader grows by gigabytes.
         reader = decord.VideoReader(
             os.path.abspath(video.path),
             ctx=decord.cpu(0),
             width=width,
             height=height,
             num_threads=_THREADS,
-            fault_tol=1e-9,  # fail rather than show a neighbour in place of a damaged frame
+            fault_tol=1e-9,  # fail instead of replacing a damaged frame by its neighbour
         )
         if len(reader) != len(video.pts):
             return None
         batch = reader.get_batch(numbers)
-        # The calling program may have told decord to return another library's arrays.
+        # The calling program may have configured decord to return arrays of another library.
         return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
-    except Exception:  # of many kinds, all with the same remedy
+    except Exception:  # of many classes; PyAV reads the file instead
         return None
 
 
@@ -216,9 +214,10 @@ def _decord_batch(video: Video, numbers: np.ndarray, width: int, height: int) ->
 def _read_with_pyav(
     video: Video, targets: Sequence[np.ndarray], width: int, height: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each of the targets, ticks that ascend throughout: (len(target), height, width, 3) uint8 and the pts of each.
+    """For each target, an array of ticks: the frames (len(target), height, width, 3), uint8, and their pts.
 
-    A lost frame shows the one before it. A seek that goes wrong is the last one: the rest is read without.
+    Ticks ascend within and across targets. A lost frame is replaced by the previous one. After a wrong seek, the rest
+    is read without seeks. Raises VideoError if the file cannot be decoded.
     """
     from av import FFmpegError
 
@@ -226,39 +225,39 @@ def _read_with_pyav(
     for seek in (True, False) if video.format in _EXACT_SEEK else (False,):
         rgb = _UprightRgb(width, height)
         try:
-            with closing(_walk(video, np.concatenate(targets[done:]), seek)) as walk:
-                for wanted in targets[done:]:
-                    shown = [(rgb(frame), frame.pts) for frame in islice(walk, len(wanted))]
-                    if len(shown) < len(wanted):
+            with closing(_frames_at(video, np.concatenate(targets[done:]), seek)) as frames:
+                for target in targets[done:]:
+                    images = [(rgb(frame), frame.pts) for frame in islice(frames, len(target))]
+                    if len(images) < len(target):
                         break
-                    yield np.stack([image for image, _ in shown]), np.array([pts for _, pts in shown], np.int64)
+                    yield np.stack([image for image, _ in images]), np.array([pts for _, pts in images], np.int64)
                     done += 1
-        except FFmpegError:  # a seek failed, or a filter did
+        except FFmpegError:  # of a seek or a filter
             pass
         if done == len(targets):
             return
     raise VideoError(f"{name_of(video.path)} cannot be decoded; convert it to H.264, or export it again.")
 
 
-def _walk(video: Video, targets: np.ndarray, seek: bool) -> Generator[VideoFrame]:
-    """The frame shown at each of the ascending targets; ends early where a seek went wrong.
+def _frames_at(video: Video, targets: np.ndarray, seek: bool) -> Generator[VideoFrame]:
+    """The frame presented at each target (ascending ticks); ends early after a wrong seek.
 
-    Decodes forward, holding two frames; with `seek`, jumps ahead to the last keyframe before a target.
+    Decodes forward and holds two frames. If `seek`, jumps forward to the last keyframe before a target.
     """
     keys = video.keys[np.searchsorted(video.keys, targets, side="right") - 1]
     with opened(video.path) as (container, stream):
         _use_threads(stream)
         frames = _frames(video, container, stream)
-        shown, ahead = None, next(frames, None)
+        current, following = None, next(frames, None)
         for target, key in zip(targets.tolist(), keys.tolist(), strict=True):
-            reached = ahead or shown
-            if seek and (reached is None or key > reached.pts):
+            latest = following or current
+            if seek and (latest is None or key > latest.pts):
                 container.seek(key, stream=stream)
                 frames = _frames(video, container, stream)
-                shown, ahead = None, next(frames, None)
-            while ahead is not None and ahead.pts <= target:
-                shown, ahead = ahead, next(frames, None)
-            frame = shown if seek else shown or ahead  # where the start is lost, show what follows
+                current, following = None, next(frames, None)
+            while following is not None and following.pts <= target:
+                current, following = following, next(frames, None)
+            frame = current if seek else current or following  # if the first frames are lost, use the next one
             if frame is None:
                 return
             yield frame
@@ -271,7 +270,7 @@ def _use_threads(stream: VideoStream) -> None:
 
 def _frames(video: Video, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     frames = (frame for packet in packets(container, stream) for frame in decoded(stream, packet))
-    if video.format == "avi":  # see examine
+    if video.format == "avi":  # see `examine`
         for frame, pts in zip(frames, video.pts.tolist(), strict=False):
             frame.pts = pts
             yield frame
@@ -280,22 +279,22 @@ def _frames(video: Video, container: InputContainer, stream: VideoStream) -> Ite
 
 
 class _UprightRgb:
-    """Frames as (height, width, 3) uint8, through the filters that decord uses: its pixels to the last bit."""
+    """Converts frames to (height, width, 3), uint8, with decord's filters: identical pixels to the last bit."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self._kind: tuple[object, ...] = ()
+        self._input_format: tuple[object, ...] = ()
         self._graph: Graph | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         colours = (frame.format.name, frame.colorspace, frame.color_range)
-        kind = (frame.width, frame.height, *colours, frame.rotation % 360)
-        if self._graph is None or kind != self._kind:  # made once for a file whose frames are all of a kind
-            self._kind, self._graph = kind, self._made_for(frame)
+        input_format = (frame.width, frame.height, *colours, frame.rotation % 360)
+        if self._graph is None or input_format != self._input_format:  # rarely: most files have one format
+            self._input_format, self._graph = input_format, self._build_graph(frame)
         self._graph.vpush(frame)
         return self._graph.vpull().to_ndarray()
 
-    def _made_for(self, frame: VideoFrame) -> Graph:
+    def _build_graph(self, frame: VideoFrame) -> Graph:
         from av.filter import Graph
 
         turns = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}.get(frame.rotation % 360, [])

@@ -1,4 +1,4 @@
-"""Where a video is cut into the pieces that a search finds: nowhere, every so many seconds, or where scenes change."""
+"""Cuts videos into the segments that a search returns: whole videos, fixed lengths, or scenes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Span = tuple[float, float]
 """Start and end, in seconds from a video's first frame."""
 
 MIN_SCENE_SECONDS = 1.0
-"""Seconds. A shorter one, such as a flash, joins its neighbour."""
+"""A shorter scene, such as a flash, is merged with its neighbour."""
 
 MAX_SCENE_SECONDS = 60.0
-"""Seconds. A longer one is cut into equal parts: twelve frames say little of more."""
+"""A longer scene is cut into equal parts, because twelve frames cannot represent it."""
 
-MAX_SPANS = 100_000
-"""Of one video: a day in seconds. A file can claim to last for ages, and a length be given as next to nothing."""
+MAX_SEGMENTS = 100_000
+"""Per video: over a day in segments of one second. Some files declare absurd durations, and a length can be tiny."""
 
-_SCENE_PIXELS = 64  # of the shorter side of the frames that are compared
+_SCENE_PIXELS = 64  # shorter side of the frames for scene detection
 _LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Segmenting:
-    """How videos are cut; `str` gives back what `parse` takes.
+    """How videos are cut into segments. `str` is the inverse of `parse`.
 
     Attributes:
         by: "whole", "length" or "scenes".
-        seconds: of every piece, where it is by length.
+        seconds: the length of a segment, if `by` is "length".
     """
 
     by: str
@@ -43,7 +43,7 @@ class Segmenting:
 
     @classmethod
     def parse(cls, text: str) -> Segmenting:
-        """From "whole", "scenes", or a length such as "10s" or "2.5s"; raises InputError for anything else."""
+        """Parse "whole", "scenes", or a length such as "10s" or "2.5s"; raises InputError for anything else."""
         if text in ("whole", "scenes"):
             return cls(text)
         length = _LENGTH.fullmatch(text)
@@ -56,16 +56,16 @@ class Segmenting:
 
 
 def spans(video: Video, segmenting: Segmenting) -> list[Span]:
-    """The pieces of a video, in order: each begins where the last one ends, and together they cover it.
+    """The segments of a video, in order, without gaps or overlaps.
 
-    By length, all last as long, but for the end: a rest of less than half a piece joins the last one, which then
-    lasts up to one and a half. By scenes, see MIN_SCENE_SECONDS and MAX_SCENE_SECONDS; what cannot be decoded holds no
-    cut.
+    By length, all segments have the same length, except the last: a rest of less than half a length is merged into it,
+    and a longer rest is a segment. By scenes, see MIN_SCENE_SECONDS and MAX_SCENE_SECONDS; parts that cannot be decoded
+    have no cuts.
 
-    Raises InputError for a length that makes more than MAX_SPANS, VideoError for a file that cannot be opened (any
-    more), and DitsError where PySceneDetect is missing.
+    Raises InputError if there would be more than MAX_SEGMENTS, VideoError if the file cannot be opened, and DitsError
+    if PySceneDetect is missing.
     """
-    duration = video.info.duration or video.tick  # a picture may have none; it is shown at any moment
+    duration = video.info.duration or video.tick  # a still image may have no duration
     if segmenting.by == "whole":
         edges = np.array([0.0, duration])
     elif segmenting.seconds is not None:
@@ -76,9 +76,9 @@ def spans(video: Video, segmenting: Segmenting) -> list[Span]:
 
 
 def scene_cuts(video: Video) -> list[float]:
-    """The seconds at which a new scene begins, ascending, as PySceneDetect's adaptive detector sees it.
+    """The times in seconds at which new scenes start, ascending, from PySceneDetect's adaptive detector.
 
-    Decodes the whole video. Where frames are missing or damaged no cut is found, and nothing is raised.
+    Decodes the whole video. Missing or damaged frames give no cuts and no error.
     """
     from av import FFmpegError
 
@@ -87,28 +87,28 @@ def scene_cuts(video: Video) -> list[float]:
         from scenedetect import AdaptiveDetector, FrameTimecode
     except ImportError as error:
         raise DitsError(
-            f"Cutting where scenes change needs PySceneDetect, which does not load ({error}): "
+            f"Cutting by scenes needs PySceneDetect, which cannot be loaded ({error}): "
             "pip install scenedetect, and the system's libgl1 if that is missing, or cut by a length such as 10s."
         ) from error
 
-    detector = AdaptiveDetector(min_scene_len=0)  # short scenes are joined later, by seconds
+    detector = AdaptiveDetector(min_scene_len=0)  # short scenes are merged later, by seconds
     times: list[float] = []
-    found: list[int] = []
+    cut_frames: list[int] = []
     try:
         for time, frame in every_frame(video, _SCENE_PIXELS):
-            # It counts frames, at whatever rate, and answers some frames later. OpenCV has blue first.
+            # The detector counts frames, at any rate, and returns a cut some frames later. OpenCV's format is BGR.
             cuts = detector.process_frame(FrameTimecode(len(times), 1.0), np.ascontiguousarray(frame[..., ::-1]))
-            found += [cut.frame_num for cut in cuts]
+            cut_frames += [cut.frame_num for cut in cuts]
             times.append(time)
-    except (FFmpegError, cv2.error):  # the cuts until then still hold
+    except (FFmpegError, cv2.error):  # the earlier cuts remain valid
         pass
-    return [times[number] for number in found]
+    return [times[number] for number in cut_frames]
 
 
 def _by_length(video: Video, duration: float, seconds: float) -> np.ndarray:
     _check_count(video, duration, seconds)
-    pieces = max(1, math.floor(duration / seconds + 0.5))
-    return np.append(np.arange(pieces) * seconds, duration)
+    segments = max(1, math.floor(duration / seconds + 0.5))
+    return np.append(np.arange(segments) * seconds, duration)
 
 
 def _by_scenes(video: Video, duration: float, cuts: list[float]) -> np.ndarray:
@@ -118,16 +118,16 @@ def _by_scenes(video: Video, duration: float, cuts: list[float]) -> np.ndarray:
         if edges[-1] + MIN_SCENE_SECONDS <= cut <= duration - MIN_SCENE_SECONDS:
             edges.append(cut)
     edges.append(duration)
-    inner = [
+    parts = [
         np.linspace(start, end, math.ceil((end - start) / MAX_SCENE_SECONDS), endpoint=False)
         for start, end in pairwise(edges)
     ]
-    return np.append(np.concatenate(inner), duration)
+    return np.append(np.concatenate(parts), duration)
 
 
 def _check_count(video: Video, duration: float, seconds: float) -> None:
-    if duration > MAX_SPANS * seconds:
+    if duration > MAX_SEGMENTS * seconds:
         raise InputError(
-            f"{name_of(video.path)} lasts {duration:.0f} s by its own account, more than {MAX_SPANS:,} pieces of "
-            f"{seconds:g} s; choose longer pieces, or leave it out."
+            f"{name_of(video.path)} lasts {duration:.0f} s by its own account, more than {MAX_SEGMENTS:,} segments of "
+            f"{seconds:g} s; choose longer segments, or leave the video out."
         )

@@ -1,4 +1,4 @@
-"""A function on many items, in processes that an item may crash or hang: what is lost then is that item alone."""
+"""Apply a function to many items in worker processes. An item that crashes or hangs its worker fails alone."""
 
 import os
 import signal
@@ -18,81 +18,81 @@ from dits.common.processes import worker_context
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_TRIES = 2  # a process may also die of the memory that all of them take
-_SECONDS_TO_START = 300
-_SECONDS_TO_WAIT = 0.25
+_TRIES = 2  # a worker can also die because all of them together use too much memory
+_START_SECONDS = 300
+_POLL_SECONDS = 0.25
 
-_NO_START = "A process for decoding videos does not start, or was ended: free memory, or take fewer, and try again."
+_START_FAILURE = "A worker process does not start, or was killed: free memory, or use fewer workers, and try again."
 
 MAX_BYTES = 2**33
-"""Of memory that a process may ask for, where the system counts it (Linux), and never more than half of what there is.
-PyTorch and its threads take one gigabyte; of the largest frames that are read, 8192 x 8192, decoders keep up to
-sixteen, 0.1 to 0.2 GB each. A file that asks for more fails, or ends its process alone."""
+"""The memory limit of a worker on Linux; at most half of the machine's memory.
+PyTorch and its threads use 1 GB. Decoders keep up to 16 frames; the largest frames, 8192 x 8192, have 0.1 to 0.2 GB
+each. A file that needs more fails, or kills only its own worker."""
 
 
 @dataclass(frozen=True)
-class Lost:
-    """In the place of a result: the process died, or was ended because it took too long."""
+class WorkerFailure:
+    """Replaces a result: the worker died, or was killed because it took too long."""
 
     timed_out: bool
 
 
 def map_in_workers(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, seconds: float
-) -> Generator[tuple[Item, Result | Lost]]:
-    """Every item with its result, as they come. See `run_in_worker`.
+) -> Generator[tuple[Item, Result | WorkerFailure]]:
+    """Yield every item with its result, in the order of completion. See `run_in_worker`.
 
     Args:
-        seconds: what one item may take; starting a process does not count.
+        seconds: the time limit of one item.
     """
-    left = iter(items)
-    return run_in_worker(function, lambda: next(left, None), workers, lambda item: seconds)
+    remaining = iter(items)
+    return run_in_worker(function, lambda: next(remaining, None), workers, lambda item: seconds)
 
 
 def run_in_worker(
     function: Callable[[Item], Result],
-    take: Callable[[], Item | None],
+    next_item: Callable[[], Item | None],
     workers: int,
     seconds: Callable[[Item], float],
-    ended: Callable[[], bool] = lambda: False,
-) -> Generator[tuple[Item, Result | Lost]]:
-    """Items with their results, as they come; results may add to the items.
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Generator[tuple[Item, Result | WorkerFailure]]:
+    """Yield items with their results, in the order of completion; the caller may add items after a result.
 
-    A process that dies or takes too long is replaced. An item that a process died of is tried once more, after the
-    others. At most one result a worker waits for whoever asks: who is slow to ask slows the workers.
+    A worker that dies or exceeds the time limit is replaced. If a worker dies, its item is tried once more, after the
+    others. Each worker holds at most one result until the caller takes it, so a slow caller slows the workers.
 
     Args:
-        function: of a module's top level, for new processes import it. If it raises, its process dies.
-        take: gives the next item, or None when there is none. It is asked again after every result, and the run ends
-            when there is none and no result is awaited.
-        workers: processes.
-        seconds: what an item may take; starting a process does not count.
-        ended: asked several times a second; the run ends, whatever is awaited, once it says so.
+        function: must be at the top level of a module, because workers import it. If it raises, its worker dies.
+        next_item: returns the next item, or None if there is none at the moment. It is called again after every
+            result; the run ends when it returns None and no item is in progress.
+        workers: the number of worker processes.
+        seconds: the time limit of an item, without the start of a worker.
+        is_cancelled: called several times a second; the run ends at once when it returns True.
 
     Raises:
-        DitsError: a process does not start.
+        DitsError: a worker does not start.
     """
-    crew = _WorkerPool(function, workers)
+    pool = _WorkerPool(function, workers)
     retries: deque[_Job[Item]] = deque()
     try:
-        while not ended():
-            while crew.has_room:
-                item = take()
+        while not is_cancelled():
+            while pool.has_room:
+                item = next_item()
                 if item is not None:
-                    crew.pending.append(_Job(item, seconds(item)))
+                    pool.pending.append(_Job(item, seconds(item)))
                 elif retries:
-                    crew.pending.append(retries.popleft())
+                    pool.pending.append(retries.popleft())
                 else:
                     break
-            if not crew.busy:
+            if not pool.is_busy:
                 return
-            for done, answer in crew.answers():
-                if isinstance(answer, Lost) and not answer.timed_out and done.tries < _TRIES:
-                    retries.append(_Job(done.item, done.seconds, done.tries + 1))
+            for job, result in pool.results():
+                if isinstance(result, WorkerFailure) and not result.timed_out and job.tries < _TRIES:
+                    retries.append(_Job(job.item, job.seconds, job.tries + 1))
                 else:
-                    yield done.item, answer
+                    yield job.item, result
     finally:
-        crew.end()
+        pool.close()
 
 
 @dataclass(frozen=True)
@@ -103,131 +103,127 @@ class _Job(Generic[Item]):
 
 
 class _WorkerPool(Generic[Item]):
-    """Processes, and what they are given: `pending` are jobs that wait for a process that starts."""
+    """Worker processes and their jobs; `pending` jobs wait for an idle or starting worker."""
 
     def __init__(self, function: Callable[[Item], Any], workers: int) -> None:
         self.pending: deque[_Job[Item]] = deque()
-        self._function, self._most = function, workers
+        self._function, self._max_workers = function, workers
         self._workers: list[_Worker[Item]] = []
 
     @property
     def has_room(self) -> bool:
-        return len(self.pending) + sum(worker.job is not None for worker in self._workers) < self._most
+        return len(self.pending) + sum(worker.job is not None for worker in self._workers) < self._max_workers
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         return bool(self.pending) or any(worker.job for worker in self._workers)
 
-    def answers(self) -> Iterator[tuple[_Job[Item], Any]]:
-        """Hands out what is pending, waits a moment, and gives the jobs that ended meanwhile, with their answers."""
-        self._hand_out()
-        wake = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
-        heard = wait([worker.pipe for worker in self._workers], min(wake, _SECONDS_TO_WAIT))
-        for worker in [w for w in self._workers if w.pipe in heard or w.deadline <= time.monotonic()]:
-            job, answer = worker.job, worker.answer() if worker.pipe in heard else Lost(timed_out=True)
-            if isinstance(answer, Lost):
+    def results(self) -> Iterator[tuple[_Job[Item], Any]]:
+        """Assign pending jobs, wait for a moment, and yield the jobs that ended meanwhile with their results."""
+        self._assign_jobs()
+        timeout = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
+        ready = wait([worker.pipe for worker in self._workers], min(timeout, _POLL_SECONDS))
+        for worker in [w for w in self._workers if w.pipe in ready or w.deadline <= time.monotonic()]:
+            job, result = worker.job, worker.receive() if worker.pipe in ready else WorkerFailure(timed_out=True)
+            if isinstance(result, WorkerFailure):
                 self._workers.remove(worker)
-                worker.end()
+                worker.kill()
                 if not worker.started:
-                    raise DitsError(_NO_START)
-            worker.rest()
+                    raise DitsError(_START_FAILURE)
+            worker.set_idle()
             if job:
-                yield job, answer
+                yield job, result
 
-    def _hand_out(self) -> None:
+    def _assign_jobs(self) -> None:
         for worker in self._workers:
-            if worker.idle and self.pending:
-                worker.give(self.pending.popleft())
+            if worker.started and worker.job is None and self.pending:
+                worker.send(self.pending.popleft())
         starting = sum(not worker.started for worker in self._workers)
         self._workers += [_Worker(self._function) for _ in range(len(self.pending) - starting)]
 
-    def end(self) -> None:
+    def close(self) -> None:
         for worker in self._workers:
-            worker.end()
+            worker.kill()
 
 
 class _Worker(Generic[Item]):
-    """A process of one's own pipe, so that its death tells which item it died of."""
+    """A process with its own pipe, so that its death identifies the item."""
 
     def __init__(self, function: Callable[[Item], Any]) -> None:
         context: Any = worker_context()
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.pipe, worker_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(function, worker_end), daemon=True)
         try:
-            with _interrupts_held():
+            with _interrupts_blocked():
                 self._process.start()
-        except (EOFError, OSError) as error:  # there is no room for it, or the process that starts them has died
-            raise DitsError(_NO_START) from error
-        theirs.close()  # the process holds the only other end: when it dies, the pipe says so
+        except (EOFError, OSError) as error:  # no memory, or the fork server has died
+            raise DitsError(_START_FAILURE) from error
+        worker_end.close()  # the process has the only other copy: when it dies, reading the pipe fails
         self.started = False
         self.job: _Job[Item] | None = None
-        self.deadline = time.monotonic() + _SECONDS_TO_START
+        self.deadline = time.monotonic() + _START_SECONDS
 
-    @property
-    def idle(self) -> bool:
-        return self.started and self.job is None
-
-    def give(self, job: _Job[Item]) -> None:
+    def send(self, job: _Job[Item]) -> None:
         self.job, self.deadline = job, time.monotonic() + job.seconds
-        with suppress(OSError):  # it died meanwhile, which `answer` tells
+        with suppress(OSError):  # the worker has died: `receive` reports it
             self.pipe.send(job.item)
 
-    def answer(self) -> Any:
-        """What the process has sent: a result, or None once it has started; `Lost` if it is dead."""
+    def receive(self) -> Any:
+        """The message of the process: None after its start, then results; `WorkerFailure` if it is dead."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
-            return Lost(timed_out=False)
+            return WorkerFailure(timed_out=False)
 
-    def rest(self) -> None:
+    def set_idle(self) -> None:
         self.started, self.job, self.deadline = True, None, float("inf")
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
         self._process.join()
         self.pipe.close()
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which a terminal sends to all processes; the caller does, later."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started inside the block never receive Ctrl-C, which a terminal sends to all; the caller does later."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which multiprocessing starts otherwise, and then lets interrupts through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    resource_tracker.ensure_running()  # otherwise multiprocessing starts it here, and that unblocks interrupts
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _bound_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent reacts to Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _limit_memory()
     pipe.send(None)
-    with suppress(EOFError, OSError):  # the parent is gone
+    with suppress(EOFError, OSError):  # the parent has ended
         while True:
             pipe.send(function(pipe.recv()))
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed takes with it what would decode for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent dies; otherwise a worker could decode for ever."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
 
 
-def _bound_memory() -> None:
+def _limit_memory() -> None:
     try:
         import resource
 
         half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (ImportError, ValueError, OSError):  # Windows has no such bound
+    except (ImportError, ValueError, OSError):  # Windows has no such limit
         return
-    most = min(MAX_BYTES, half)
+    limit = min(MAX_BYTES, half)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard == resource.RLIM_INFINITY or most < hard:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,4 +1,4 @@
-"""`python -m dits analyse`: on a folder of small videos, and on anybody's embeddings, good and bad."""
+"""`python -m dits analyse`: on a folder of small videos, and on valid and invalid files of embeddings."""
 
 import json
 import pickle
@@ -133,10 +133,10 @@ class TestCorpus:
             (["--method", "magic"], "no method 'magic'"),
             (["--method", "../dits"], "no method '../dits'"),
             (["--method", ""], "no method ''"),
-            (["--method", "tmass"], "moves every pair"),
+            (["--method", "tmass"], "aligns every pair"),
             (["--method", "xpool"], "weights are missing"),
             (["--split", "holiday"], "no split 'holiday'"),
-            (["--noise-seeds", "3"], "Nothing is drawn"),
+            (["--noise-seeds", "3"], "draws no noise"),
             (["--noise-seeds", "0"], "at least 1, not 0"),
             (["--noise", "-1"], "cannot be negative"),
             (["--noise", "nan"], "finite number, not nan"),
@@ -156,8 +156,8 @@ class TestCorpus:
         folder = tmp_path / "training-only"
         folder.mkdir()
         lines = (tiny_corpus / "captions.csv").read_text().splitlines()
-        kept = [line for line in lines if ",test," not in line]
-        (folder / "captions.csv").write_text("\n".join(kept) + "\n")
+        rest = [line for line in lines if ",test," not in line]
+        (folder / "captions.csv").write_text("\n".join(rest) + "\n")
         for clip in tiny_corpus.glob("*.mp4"):
             (folder / clip.name).symlink_to(clip)
         assert "test split of corpus 'training-only' is empty" in refused(
@@ -172,7 +172,7 @@ class TestCorpus:
 
 class TestFeatures:
     @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-    def test_anybodys_embeddings(self, capsys, tmp_path, suffix):
+    def test_a_file_of_embeddings(self, capsys, tmp_path, suffix):
         arrays = embeddings()
         arrays["text_steps"] = np.stack([arrays["text"], (arrays["text"] + arrays["video"]) / 2])
         path = saved(tmp_path / f"mine{suffix}", arrays)
@@ -217,7 +217,7 @@ class TestFeatures:
             (lambda a: a | {"text": a["text"].astype(np.int32)}, "text holds int32"),
             (lambda a: a | {"text": a["text"][0]}, "shape (8)"),
             (lambda a: a | {"text": a["text"][:0]}, "shape (0, 8)"),
-            (lambda a: a | {"labels": a["text"]}, "the key 'labels'"),
+            (lambda a: a | {"labels": a["text"]}, "the unknown key 'labels'"),
             (lambda a: {"text": a["text"]}, "lacks the key 'video'"),
             (lambda a: a | {"pairs": np.zeros(6, dtype=np.int64)}, "two different videos"),
             (lambda a: a | {"pairs": np.full(6, 6)}, "outside 0 to 5"),
@@ -273,4 +273,4 @@ class TestFeatures:
     )  # fmt: skip
     def test_flags_of_a_corpus(self, refused, tmp_path, flags):
         path = saved(tmp_path / "mine.npz", embeddings())
-        assert f"{flags[0]} is of a corpus" in refused("analyse", "--features", str(path), *flags)
+        assert f"cannot be combined with {flags[0]}:" in refused("analyse", "--features", str(path), *flags)

@@ -1,4 +1,4 @@
-"""Embeddings of captions, kept in a folder."""
+"""The cache of caption embeddings."""
 
 import json
 
@@ -15,7 +15,7 @@ CAPTIONS = ("a dog runs", "two boxers", "a dog runs")
 
 
 class Counted:
-    """An encoder that counts how often it is asked."""
+    """An encoder that counts its calls."""
 
     def __init__(self, encoder, name=None):
         self.encoder, self.id, self.dim, self.calls = encoder, name or encoder.id, encoder.dim, 0
@@ -30,7 +30,7 @@ def encoder(tiny_encoder):
     return Counted(tiny_encoder)
 
 
-def test_computed_once_and_kept(encoder, tiny_encoder, tmp_path):
+def test_computed_once_and_cached(encoder, tiny_encoder, tmp_path):
     first = caption_embeddings(encoder, CAPTIONS, tmp_path)
     second = caption_embeddings(encoder, CAPTIONS, tmp_path)
     assert torch.equal(first, tiny_encoder.encode_text(list(CAPTIONS)))

@@ -73,7 +73,7 @@ GOOD = {"text": points(4, 8), "video": points(4, 8, seed=1)}
     [
         ({"text": None}, "lacks the key 'text'"),
         ({"video": None}, "lacks the key 'video'"),
-        ({"texts": points(4, 8)}, "the key 'texts': known are"),
+        ({"texts": points(4, 8)}, "the unknown key 'texts': the keys are"),
         ({"video": points(5, 8)}, "4 texts and 5 videos"),
         ({"video": points(4, 9)}, "8 dimensions and video 9"),
         ({"text": np.full((4, 8), np.nan, np.float32)}, "NaN or infinite"),

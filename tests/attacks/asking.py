@@ -1,4 +1,4 @@
-"""Requests as an attacker sends them: addresses stay as they are written, and any header goes."""
+"""Requests of an attacker: targets are not normalised, and any header is allowed."""
 
 import http.client
 import json
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 
 _SENTENCE = re.compile(r"\S[^\n]* [^\n]{3,300}\Z")
-_INNARDS = re.compile(r"Traceback|File \"|site-packages|/home/|/tmp/|/root/|Error\(|<class ")
+_INTERNALS = re.compile(r"Traceback|File \"|site-packages|/home/|/tmp/|/root/|Error\(|<class ")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered: status, headers by their names in lower case, and the body."""
+    """A response: status, headers by lower-case name, and the body."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,22 +26,21 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """What a refusal says; fails where that is no sentence, or tells of the app's innards."""
+        """The message of an error response; fails if it is not one sentence, or reveals internals of the app."""
         text = self.body.decode()
-        said = json.loads(text)["detail"] if self.headers.get("content-type") == "application/json" else text
-        return sentence(said)
+        return sentence(json.loads(text)["detail"] if self.headers.get("content-type") == "application/json" else text)
 
 
-def sentence(said: Any) -> str:
-    """What an attacker is told, which is one sentence for people; fails where it is anything else."""
-    assert isinstance(said, str), said
-    assert _SENTENCE.match(said), said
-    assert not _INNARDS.search(said), said
-    return said
+def sentence(message: Any) -> str:
+    """Return a message; fails if it is not one sentence, or reveals internals of the app."""
+    assert isinstance(message, str), message
+    assert _SENTENCE.match(message), message
+    assert not _INTERNALS.search(message), message
+    return message
 
 
-def asked(app: str, target: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-    """What the app at an address answers; `_` in the names of headers stands for `-`."""
+def send(app: str, target: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+    """Send a request to the app; `_` in the names of headers means `-`."""
     address = urlsplit(app)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
     sent = {"Host": address.netloc} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -62,21 +61,21 @@ def asked(app: str, target: str, method: str = "GET", body: Any = None, **header
         connection.close()
 
 
-def told(app: str, endpoint: str, *values: Any) -> tuple[bool, Any]:
-    """Whether a call of the API went well, and its answer or what it says is wrong."""
+def call_api(app: str, endpoint: str, *values: Any) -> tuple[bool, Any]:
+    """Call the API; return whether it succeeded, and its answer or error message."""
     address = f"/gradio_api/call/{endpoint}"
-    sent = asked(app, address, "POST", {"data": list(values)})
+    sent = send(app, address, "POST", {"data": list(values)})
     assert sent.status == 200, sent
-    heard = asked(app, f"{address}/{json.loads(sent.body)['event_id']}").body.decode()
+    heard = send(app, f"{address}/{json.loads(sent.body)['event_id']}").body.decode()
     kind, _, data = heard.rpartition("event: ")[2].partition("\ndata: ")
     answer = json.loads(data)
     return kind == "complete", answer[0] if kind == "complete" else answer["error"]
 
 
 def event(app: str, number: Any, data: Any, session: Any, **more: Any) -> tuple[bool, Any]:
-    """Whether an event of the page went well, and its outputs or what it says is wrong."""
+    """Send an event of the page; return whether it succeeded, and its outputs or error message."""
     body = {"data": data, "fn_index": number, "session_hash": session, **more}
-    sent = asked(app, "/gradio_api/queue/join", "POST", body)
+    sent = send(app, "/gradio_api/queue/join", "POST", body)
     if sent.status != 200:
         return False, json.loads(sent.body)["detail"]
     address = f"{app}gradio_api/queue/data"
@@ -90,9 +89,9 @@ def event(app: str, number: Any, data: Any, session: Any, **more: Any) -> tuple[
 
 
 def tool(app: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """What the app answers an assistant (MCP): the message's result, or its error."""
-    said = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-    answer = asked(app, "/gradio_api/mcp/", "POST", said, Accept="application/json, text/event-stream")
+    """Send a message of an assistant (MCP); return its result or error."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+    answer = send(app, "/gradio_api/mcp/", "POST", message, Accept="application/json, text/event-stream")
     assert answer.status == 200, answer
     [line] = [line for line in answer.body.decode().splitlines() if line.startswith("data: ")]
     message = json.loads(line.removeprefix("data: "))
@@ -101,7 +100,7 @@ def tool(app: str, method: str, **parameters: Any) -> dict[str, Any]:
 
 @contextmanager
 def listening() -> Iterator[str]:
-    """The address of something that must not be asked; fails if anything connected meanwhile."""
+    """Yield the address of a server that must not be contacted; fails if a client has connected."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.setblocking(False)
@@ -109,4 +108,4 @@ def listening() -> Iterator[str]:
             listener.accept()
         except BlockingIOError:
             return
-        raise AssertionError("Somebody connected.")
+        raise AssertionError("A client has connected.")

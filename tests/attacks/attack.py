@@ -1,4 +1,4 @@
-"""What a test of this package says of itself, for the table in SECURITY.md."""
+"""Descriptions of the tests of this package, for the table in SECURITY.md."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Attack:
     """An attack.
 
     Attributes:
-        on: what is attacked.
-        by: what is tried.
-        answer: what comes of it.
+        on: the target.
+        by: the attempt.
+        answer: the result.
     """
 
     on: str
@@ -23,7 +23,7 @@ class Attack:
 
 
 def attack(on: str, by: str, answer: str) -> Callable[[Test], Test]:
-    """Says what a test attacks; see `Attack`."""
+    """Decorator that describes the attack of a test; see `Attack`."""
 
     def registered(test: Test) -> Test:
         test.attack = Attack(on, by, answer)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The app that is attacked where strangers upload, over a corpus that strangers wrote."""
+"""A hosted app with a malicious corpus, the target of the attacks."""
 
 import shutil
 
@@ -8,12 +8,12 @@ from tests.browser.conftest import browser  # noqa: F401 - a fixture
 from tests.helpers.own_videos import running, uploaded, wait_for, write_clips
 
 MARKUP = '"><img src=x onerror="window.hit=1"><script>window.hit=2</script>'
-"""Runs wherever it is not taken for text; and, as a name of a file, needs no slash but in its end."""
+"""Runs if it is not escaped."""
 
 
 @pytest.fixture(scope="package")
 def hostile_corpus(tiny_corpus, tmp_path_factory):
-    """A folder with six clips whose ids and captions are markup and formulas."""
+    """A corpus of six clips whose ids and captions are markup and formulas."""
     folder = tmp_path_factory.mktemp("hostile") / "corpus"
     folder.mkdir()
     lines = ["clip,group,split,caption"]
@@ -29,14 +29,14 @@ def hostile_corpus(tiny_corpus, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def hosted(hostile_corpus, tiny_folder):
-    """The app as strangers meet it."""
+    """A hosted app over the malicious corpus."""
     with running(corpus=str(hostile_corpus), encoder=f"local-dir:{tiny_folder}", hosted=True) as app:
         yield app
 
 
 @pytest.fixture(scope="package")
 def victim(hosted, tmp_path_factory):
-    """A visitor who has added a video: their session, and their library."""
+    """The session and the library of a visitor who has added a video."""
     from tests.helpers.own_videos import called
 
     clip = write_clips(tmp_path_factory.mktemp("victim")) / "red.mp4"

@@ -1,4 +1,4 @@
-"""How much memory something takes at most, whatever this process took before."""
+"""Peak memory of a block of code, independent of the earlier peak of the process."""
 
 import re
 from collections.abc import Iterator
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-MOST = 300 * 2**20
-"""Bytes that a refusal may take, with what it imports for the first time."""
+MAX_BYTES = 300 * 2**20
+"""Maximum memory of a rejected attack, first imports included."""
 
 _PROCESS = Path("/proc/self")
 
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Fails where the process takes `MOST` bytes more than now, even for a moment; skips where no system counts it."""
+    """Fails if the process takes `MAX_BYTES` more than now, even for a moment; skips if the system cannot tell."""
     try:
-        (_PROCESS / "clear_refs").write_text("5")  # the most is counted from now on
+        (_PROCESS / "clear_refs").write_text("5")  # resets the peak
     except OSError:
-        pytest.skip("the most memory that a process takes is counted on Linux alone")
-    before = _most()
+        pytest.skip("peak memory is measured only on Linux")
+    before = _peak()
     yield
-    assert _most() - before < MOST
+    assert _peak() - before < MAX_BYTES
 
 
-def _most() -> int:
+def _peak() -> int:
     status = (_PROCESS / "status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024

@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "SECURITY.md"
 BEGIN, END = "<!-- attacks: python -m tests.attacks.table -->", "<!-- end of the attacks -->"
 
 MODULES = ("paths", "urls", "markup", "sizes", "sessions", "origins", "internals", "files")
-"""The modules of tests, in the order of the table, without `test_`."""
+"""The test modules in the order of the table, without `test_`."""
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def written(page: str) -> str:
-    """The page with the table between its two marks."""
+    """Return the page with a new table between its two marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -33,22 +33,22 @@ def written(page: str) -> str:
 
 
 def modules() -> Iterator[ModuleType]:
-    """The modules of tests, in the order of the table."""
+    """The test modules in the order of the table."""
     return (import_module(f"tests.attacks.test_{name}") for name in MODULES)
 
 
 def attacks_of(module: ModuleType) -> list[Callable[..., Any]]:
-    """A module's tests, in its own order."""
+    """The tests of a module."""
     return [test for name, test in inspect.getmembers(module, inspect.isfunction) if name.startswith("test_")]
 
 
 def _section(module: ModuleType) -> str:
-    """A module's part of the table: its subject, and a row for each attack."""
+    """The section of a module: its subject, and a row for each attack."""
     in_order = sorted(attacks_of(module), key=lambda test: test.__code__.co_firstlineno)
     rows = "".join(_row(test) for test in in_order)
     subject = inspect.getdoc(module).partition("\n")[0]
     where = f"tests/attacks/{Path(module.__file__).name}"
-    return f"\n**{subject}** ([{where}]({where}))\n\n| attacked | by | answer |\n|---|---|---|\n{rows}"
+    return f"\n**{subject}** ([{where}]({where}))\n\n| target | attempt | result |\n|---|---|---|\n{rows}"
 
 
 def _row(test: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""Files from strangers: weights, embeddings and encoders that would run, or fill the memory."""
+"""Files from untrusted sources: weights, embeddings and encoders that would execute code, or fill the memory."""
 
 import io
 import json
@@ -35,27 +35,29 @@ class Evil:
 
 @pytest.fixture
 def little_memory():
-    """Fails where a test takes much memory."""
+    """Fails if a test takes much memory."""
     with memory.little_memory():
         yield
 
 
 @pytest.fixture
 def never_run():
-    """Fails where anything was unpickled."""
+    """Fails if an object was unpickled."""
     yield
     assert not Evil.ran
 
 
 def pickles(folder):
-    """Files that hold a pickle, as PyTorch writes them and bare."""
+    """The bytes of pickled files: in both formats of PyTorch, and a plain pickle."""
     torch.save({"a": Evil()}, folder / "zip.pt")
     torch.save({"a": Evil()}, folder / "old.pt", _use_new_zipfile_serialization=False)
     (folder / "bare.pkl").write_bytes(pickle.dumps(Evil()))
     return [(folder / name).read_bytes() for name in ("zip.pt", "old.pt", "bare.pkl")]
 
 
-@attack("weights", "a pickle named .safetensors, as PyTorch writes it and bare", "a sentence; it is not run")
+@attack(
+    "weights", "a pickle named .safetensors, in PyTorch's formats and plain", "an error message; it is not executed"
+)
 def test_pickled_weights(tmp_path, tiny_encoder, never_run):
     for content in pickles(tmp_path):
         (tmp_path / "dits.safetensors").write_bytes(content)
@@ -65,8 +67,8 @@ def test_pickled_weights(tmp_path, tiny_encoder, never_run):
 
 @attack(
     "encoders",
-    "a pickle as their weights, one beside them, and any file that is no .safetensors",
-    "a sentence; it is not run",
+    "a pickle as weights, another in the same folder, and files that are not .safetensors",
+    "an error message; it is not executed",
 )
 def test_pickled_encoders(tmp_path, tiny_folder, never_run):
     config = (tiny_folder / "open_clip_config.json").read_text()
@@ -85,13 +87,13 @@ def test_pickled_encoders(tmp_path, tiny_folder, never_run):
         load_encoder(f"local-dir:{tmp_path}", "cpu")
     good = (tiny_folder / "open_clip_model.safetensors").read_bytes()
     (tmp_path / "open_clip_model.safetensors").write_bytes(good)
-    assert load_encoder(f"local-dir:{tmp_path}", "cpu").dim == 32  # what lies beside it is not looked at
+    assert load_encoder(f"local-dir:{tmp_path}", "cpu").dim == 32  # other files of the folder are not read
 
 
 @attack(
     "weights, embeddings",
-    "headers of safetensors that are longer than the file, deep, and tensors beyond its end",
-    "a sentence, no memory",
+    "safetensors headers longer than the file or deeply nested, and tensors beyond its end",
+    "an error message, little memory",
 )
 @pytest.mark.parametrize("read", [load_checkpoint, lambda path, _: read_features(path)], ids=["weights", "embeddings"])
 def test_headers_that_lie(read, tmp_path, tiny_encoder, little_memory):
@@ -121,7 +123,9 @@ def _safetensors(header):
 
 
 @attack(
-    "weights", "a configuration that makes a network of 2⁴⁰ parameters, or of a million layers", "a sentence, no memory"
+    "weights",
+    "a configuration of a network with 2⁴⁰ parameters, or a million layers",
+    "an error message, little memory",
 )
 def test_configurations_of_giants(tmp_path, tiny_encoder, little_memory):
     header = header_for(tiny_encoder)
@@ -135,7 +139,11 @@ def test_configurations_of_giants(tmp_path, tiny_encoder, little_memory):
             load_checkpoint(tmp_path / "dits.safetensors", tiny_encoder)
 
 
-@attack("embeddings", "a safetensors file of 15 GiB that takes a few kilobytes of the disk", "a sentence, no memory")
+@attack(
+    "embeddings",
+    "a sparse safetensors file of 15 GiB that takes a few kilobytes on disk",
+    "an error message, little memory",
+)
 def test_sparse_embeddings(tmp_path, little_memory):
     for gigabytes, says in ((15, "of the disk, as no embeddings do"), (40, "more than 16")):
         size = gigabytes * 2**30
@@ -150,8 +158,8 @@ def test_sparse_embeddings(tmp_path, little_memory):
 
 @attack(
     "embeddings",
-    "an npz with pickled objects, in an array, as an entry, and instead of the archive",
-    "a sentence; it is not run",
+    "an npz with pickled objects: in an array, as an entry, and instead of the archive",
+    "an error message; it is not executed",
 )
 def test_pickles_in_embeddings(tmp_path, never_run):
     np.savez(tmp_path / "array.npz", text=np.array([Evil()], dtype=object), video=GOOD)
@@ -168,8 +176,8 @@ def test_pickles_in_embeddings(tmp_path, never_run):
 
 @attack(
     "embeddings",
-    "an npz that unpacks to hundreds of times its size, or that lies about it",
-    "a sentence, no memory",
+    "an npz that unpacks to hundreds of times its size, or states a wrong size",
+    "an error message, little memory",
 )
 def test_archives_that_unpack_to_much(tmp_path, little_memory):
     path = tmp_path / "bomb.npz"
@@ -190,7 +198,7 @@ def test_archives_that_unpack_to_much(tmp_path, little_memory):
         read_features(path)
 
 
-@attack("embeddings", "headers of arrays that are larger than what follows, deep, or code", "a sentence, no memory")
+@attack("embeddings", "array headers with too large shapes, deep nesting, or code", "an error message, little memory")
 def test_headers_of_arrays_that_lie(tmp_path, little_memory, never_run):
     headers = [
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1048576, 1048576)}",
@@ -213,8 +221,8 @@ def test_headers_of_arrays_that_lie(tmp_path, little_memory, never_run):
 
 @attack(
     "embeddings",
-    "entries of an archive with paths, and 2,000 of them",
-    "a sentence; nothing is written",
+    "archive entries with paths, and 2,000 entries",
+    "an error message; no file is written",
 )
 def test_entries_of_archives(tmp_path):
     for names in (

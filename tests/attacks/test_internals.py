@@ -1,13 +1,13 @@
-"""What is not offered: Gradio's other addresses, the page's own events called directly, and tools that are none."""
+"""Internals: Gradio's other addresses, the page's own events called directly, and unknown tools."""
 
 import json
 import re
 
 import pytest
 
-from tests.attacks.asking import asked, event, sentence, told, tool
+from tests.attacks.asking import call_api, event, send, sentence, tool
 from tests.attacks.attack import attack
-from tests.attacks.test_paths import NOTHING
+from tests.attacks.test_paths import NOT_FOUND
 from tests.ui.api.test_endpoints import ENDPOINTS
 
 OFFERED = {
@@ -25,14 +25,14 @@ OFFERED = {
         "/queue/join", "/reset", "/reset/", "/run/{api_name}", "/run/{api_name}/", "/upload",
     )
 }  # fmt: skip
-"""What the page and the API need of Gradio's addresses, without `/gradio_api`."""
+"""The Gradio addresses that the page and the API need, without `/gradio_api`."""
 
-UNASKED = ("Handlers.prepare", "GapTab.warm")
-"""What takes minutes and is told nothing by whoever calls it."""
+SLOW = ("Handlers.prepare", "GapTab.warm")
+"""Events without inputs that take minutes."""
 
 
 def addresses(routes, prefix=""):
-    """Every method and path of an app, with those of what is mounted in it."""
+    """Every method and path of an app, mounted apps included."""
     for route in routes:
         inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
         path = prefix + getattr(route, "path", "")
@@ -44,7 +44,7 @@ def addresses(routes, prefix=""):
 
 @attack(
     "Gradio's addresses",
-    "every one that this release has and the app does not need: proxies, monitoring, recordings, editors",
+    "all those of this release that the app does not need: proxies, monitoring, recordings, editors",
     "404",
 )
 def test_addresses_that_gradio_has_and_the_app_does_not_need(hosted):
@@ -55,16 +55,16 @@ def test_addresses_that_gradio_has_and_the_app_does_not_need(hosted):
             continue
         target = re.sub(r"\{[^}]*\}", "x", path)
         for prefix in ("", "/gradio_api") if not path.startswith("/gradio_api") else ("",):
-            answer = asked(hosted.url, prefix + target, method, None if method in ("GET", "HEAD") else b"{}")
+            answer = send(hosted.url, prefix + target, method, None if method in ("GET", "HEAD") else b"{}")
             assert answer.status in (403, 404), (method, prefix + target)
-            assert method == "HEAD" or answer.sentence == NOTHING
+            assert method == "HEAD" or answer.sentence == NOT_FOUND
         seen += 1
     assert seen > 40
 
 
 @attack(
     "Gradio's addresses",
-    "by their names: monitoring, process_recording, proxy, stream, vibe-edit, dev/reload, docs",
+    "by name: monitoring, process_recording, proxy, stream, vibe-edit, dev/reload, docs",
     "404",
 )
 @pytest.mark.parametrize(
@@ -81,41 +81,41 @@ def test_addresses_that_gradio_has_and_the_app_does_not_need(hosted):
 )  # fmt: skip
 def test_addresses_by_their_names(app_url, target):
     for method in ("GET", "POST"):
-        answer = asked(app_url, f"/{target}", method, None if method == "GET" else b"{}")
-        assert (answer.status, answer.sentence) == (404, NOTHING), method
+        answer = send(app_url, f"/{target}", method, None if method == "GET" else b"{}")
+        assert (answer.status, answer.sentence) == (404, NOT_FOUND), method
 
 
-@attack("every address", "methods that it does not have: PUT, PATCH, DELETE, TRACE, CONNECT, invented ones", "404")
+@attack("every address", "unsupported methods: PUT, PATCH, DELETE, TRACE, CONNECT, invented ones", "404")
 def test_methods(app_url):
     for method in ("PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "X"):
         for target in ("/", "/config", "/gradio_api/queue/join", "/gradio_api/upload", "/clip/corpus/x"):
-            assert asked(app_url, target, method, b"").status in (400, 404), (method, target)
+            assert send(app_url, target, method, b"").status in (400, 404), (method, target)
 
 
 @attack(
-    "`/run`", "the API's endpoints and the page's events without the queue and its limits", "404, or nothing to gain"
+    "`/run`", "the API's endpoints and the page's events without the queue and its limits", "404, or no private data"
 )
-def test_calls_that_pass_by_the_queue(hosted):
+def test_calls_that_bypass_the_queue(hosted):
     queued = {fn.api_name or fn.name: number for number, fn in hosted.blocks.fns.items() if fn.queue}
     assert {name.strip("/") for name in ENDPOINTS} < set(queued)
     for name, number in queued.items():
         for target, body in ((name, {"data": []}), ("predict", {"data": [], "fn_index": number})):
             if not re.fullmatch(r"[\w-]+", target):
                 continue
-            answer = asked(hosted.url, f"/gradio_api/run/{target}", "POST", body)
+            answer = send(hosted.url, f"/gradio_api/run/{target}", "POST", body)
             assert answer.status in (400, 404), target
             assert answer.sentence
     for number in set(hosted.blocks.fns) - set(queued.values()):
         for data in ([], ["/etc/passwd"] * 9, [{"path": "/etc/passwd"}] * 9):
             body = {"data": data, "fn_index": number, "session_hash": "intruder"}
-            answer = asked(hosted.url, "/gradio_api/run/predict", "POST", body)
+            answer = send(hosted.url, "/gradio_api/run/predict", "POST", body)
             assert not re.search(rb"root:|Traceback|/tmp/", answer.body)
 
 
 @attack(
     "the page's events",
-    "each called directly, with nothing, too little, other types, nesting, wrong states",
-    "a sentence, or what the page would show",
+    "direct calls with no inputs, too few, wrong types, deep nesting, wrong states",
+    "an error message, or the page's usual output",
 )
 def test_events_that_are_called_directly(hosted):
     deep = []
@@ -127,7 +127,7 @@ def test_events_that_are_called_directly(hosted):
     for handler, number in handlers.items():
         needed = len(hosted.blocks.fns[number].inputs)
         for data in ([None] * needed, [{"a": [1]}] * needed, ["<b>"] * needed):
-            if handler in UNASKED and not needed:
+            if handler in SLOW and not needed:
                 continue
             well, said = event(hosted.url, number, data, "intruder", **forged)
             assert "<b>" not in json.dumps(said), handler
@@ -136,11 +136,11 @@ def test_events_that_are_called_directly(hosted):
         well, said = event(hosted.url, handlers["Handlers.show"], data, "intruder")
         assert not well
         assert says in said
-    assert told(hosted.url, "search", "a colour", "mean", 1, False)[1]["results"]
+    assert call_api(hosted.url, "search", "a colour", "mean", 1, False)[1]["results"]
 
 
-@attack("the page's events", "numbers of events that there are not, and of other types", "a sentence")
-def test_events_that_there_are_not(hosted):
+@attack("the page's events", "unknown event numbers, and numbers of other types", "an error message")
+def test_unknown_events(hosted):
     for number in (-1, 10**6, 2**70, "x", 1.5, [1], {}, None):
         well, said = event(hosted.url, number, [], "intruder")
         assert not well
@@ -148,12 +148,14 @@ def test_events_that_there_are_not(hosted):
 
 
 @attack(
-    "points on maps", "forged choices: other types, indices beyond, kinds that are none, 100,000 points", "a sentence"
+    "points on maps",
+    "forged choices: wrong types, indices out of range, unknown kinds, 100,000 points",
+    "an error message",
 )
 def test_forged_points(app_url):
     [chosen] = [
         one["id"]
-        for one in json.loads(asked(app_url, "/config").body)["dependencies"]
+        for one in json.loads(send(app_url, "/config").body)["dependencies"]
         if one["api_name"].startswith("chosen") and len(one["inputs"]) == 4
     ]
     forged = ([], [[]], ["video"], [["video", 10**9, 0]], [["video", -1, 0]], [["x", 0, 0]], [["video", "0", 0]], {}, 5)
@@ -170,8 +172,8 @@ def test_forged_points(app_url):
         assert sentence(said)
 
 
-@attack("tools of assistants (MCP)", "the page's events as tools, resources, prompts", "unknown; none are listed")
-def test_tools_that_are_none(app_url):
+@attack("tools of assistants (MCP)", "the page's events as tools, resources, prompts", "rejected; none is listed")
+def test_unknown_tools(app_url):
     assert {one["name"] for one in tool(app_url, "tools/list")["tools"]} == {name.strip("/") for name in ENDPOINTS}
     for listed in ("resources/list", "resources/templates/list", "prompts/list"):
         assert not any(tool(app_url, listed).values())
@@ -181,10 +183,10 @@ def test_tools_that_are_none(app_url):
         assert "nknown tool" in answer["content"][0]["text"]
 
 
-@attack("the page's events", "the preparing of weights, called directly where none are missing", "nothing is made")
-def test_preparing_of_nothing(app_url):
+@attack("the page's events", "direct calls of the weight preparation when no weights are missing", "nothing is trained")
+def test_preparation_without_missing_weights(app_url):
     [prepare] = [
-        one["id"] for one in json.loads(asked(app_url, "/config").body)["dependencies"] if one["api_name"] == "prepare"
+        one["id"] for one in json.loads(send(app_url, "/config").body)["dependencies"] if one["api_name"] == "prepare"
     ]
     for _ in range(3):
         well, outputs = event(app_url, prepare, [], "somebody")

@@ -1,4 +1,4 @@
-"""HTML, script, formulas and control characters in captions, names and sentences: text, wherever they are shown."""
+"""HTML, scripts, formulas and control characters in captions, names and queries: shown as text everywhere."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 from playwright.sync_api import expect
 
 from dits.cli.parser import main
-from tests.attacks.asking import event, sentence, told
+from tests.attacks.asking import call_api, event, sentence
 from tests.attacks.attack import attack
 from tests.attacks.conftest import MARKUP
 from tests.attacks.test_paths import CUT
@@ -20,18 +20,18 @@ from tests.attacks.test_sessions import number_of
 
 @pytest.fixture
 def page(browser, hosted):
-    """The page in a real browser, on a corpus of markup; fails where anything of it ran, or asked another address."""
-    page, asked_for = browser.new_page(), []
-    page.on("request", lambda request: asked_for.append(request.url))
-    page.on("dialog", lambda dialog: asked_for.append(f"dialog {dialog.message}"))
+    """The page in a real browser, on a corpus of markup; fails if a script ran, or contacted another address."""
+    page, requested = browser.new_page(), []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("dialog", lambda dialog: requested.append(f"dialog {dialog.message}"))
     page.goto(hosted.url)
     expect(page.locator(".card")).to_have_count(6)
     yield page
     assert page.evaluate("() => window.hit") is None
     assert page.locator("img[src=x]").count() == 0
     page.close()
-    assert [url for url in asked_for if not url.startswith((hosted.url, "data:", "blob:"))] == []
-    assert [url for url in asked_for if url.endswith("/x")] == []
+    assert [url for url in requested if not url.startswith((hosted.url, "data:", "blob:"))] == []
+    assert [url for url in requested if url.endswith("/x")] == []
 
 
 @attack(
@@ -49,22 +49,22 @@ def test_markup_in_captions_and_ids(page):
 
 @attack(
     "the page, in a real browser",
-    "markup as a sentence, and in every parameter of a link",
-    "shown as text, or left out",
+    "markup as a query, and in every parameter of a link",
+    "shown as text, or ignored",
 )
-def test_markup_in_sentences_and_links(page, hosted):
+def test_markup_in_queries_and_links(page, hosted):
     page.get_by_label("What should the clip show?").fill(MARKUP)
     page.keyboard.press("Enter")
     expect(page.locator(".results h2")).to_contain_text("<script>window.hit=2</script>")
     sent = quote(MARKUP)
     page.goto(f"{hosted.url}?q={sent}&method={sent}&top={sent}&in={sent}&tab={sent}&{sent}={sent}")
-    expect(page.locator("#link-notice")).to_contain_text("was left out")
+    expect(page.locator("#link-notice")).to_contain_text("was ignored")
     expect(page.locator(".results h2")).to_contain_text("<script>window.hit=2</script>")
 
 
-@attack("a hosted page, in a real browser", "markup as the name of an uploaded file that fails", "shown as text")
+@attack("a hosted page, in a real browser", "markup as the name of an upload that cannot be read", "shown as text")
 def test_markup_in_names_of_uploads(page, hosted):
-    """Gradio leaves out of names what no file system takes, so a second file has its name from elsewhere."""
+    """Gradio removes some characters from names; therefore a second file is not uploaded through Gradio."""
     name = '<img src=x onerror="window.hit=3">.mp4'
     page.get_by_role("tab", name="Your videos").click()
     page.locator("#own-files input[type=file]").set_input_files(
@@ -83,8 +83,8 @@ def test_markup_in_names_of_uploads(page, hosted):
     hosted.sources.libraries.leave("marked")
 
 
-@attack("events and the API", "markup as method, split, id and way of cutting, in what is said to be wrong", "escaped")
-def test_markup_in_what_is_said_to_be_wrong(hosted):
+@attack("events and the API", "markup as method, split, id and segmentation, in error messages", "escaped")
+def test_markup_in_error_messages(hosted):
     for endpoint, *values in (
         ("search", "x", MARKUP, 1, False),
         ("trajectory", "x", MARKUP, None, None, None, 1, False),
@@ -92,7 +92,7 @@ def test_markup_in_what_is_said_to_be_wrong(hosted):
         ("evaluate", [{"video_id": MARKUP, "caption": "x"}], "mean", "all", False),
         ("embed", ["x"], MARKUP),
     ):
-        well, said = told(hosted.url, endpoint, *values)
+        well, said = call_api(hosted.url, endpoint, *values)
         assert not well
         assert "<" not in sentence(said), endpoint
         assert "&lt;" in said or "img" not in said
@@ -102,9 +102,9 @@ def test_markup_in_what_is_said_to_be_wrong(hosted):
 
 
 @attack(
-    "reports and figures that are exported",
+    "exported reports and figures",
     "markup and formulas as captions",
-    "text in the page; an apostrophe in cells",
+    "text on the page; prefixed by an apostrophe in CSV cells",
 )
 def test_markup_and_formulas_in_exports(browser, hostile_corpus, tiny_folder, tmp_path):
     words = ["--corpus", str(hostile_corpus), "--encoder", f"local-dir:{tiny_folder}", "--out", str(tmp_path)]
@@ -126,7 +126,7 @@ def _rows(path):
         return list(csv.reader(stream))
 
 
-@attack("the command line", "captions, ids and names with control characters of terminals", "escaped")
+@attack("the command line", "terminal control characters in captions, ids and names", "escaped")
 def test_control_characters_on_a_terminal(tiny_corpus, tiny_folder, tmp_path, capsys):
     evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u2028"
     for number in range(2):

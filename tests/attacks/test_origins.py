@@ -1,4 +1,4 @@
-"""Other sites: no page but the app's own can ask it, nor be it (CORS, CSRF, DNS rebinding, frames)."""
+"""Other sites: only the app's own page can use it (CORS, CSRF, DNS rebinding, frames)."""
 
 import functools
 import http.server
@@ -9,14 +9,14 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from tests.attacks.asking import asked
+from tests.attacks.asking import send
 from tests.attacks.attack import attack
 from tests.conftest import free_port
-from ui.server.middleware import Guard, names_of
+from ui.server.middleware import Guard, host_names
 from ui.server.uploads import Uploads
 
 EVIL = "https://evil.example"
-OTHER_SITES = "Other sites cannot ask this app: open its own page."
+OTHER_SITES = "Requests from other sites are rejected: open the app's own page."
 REFUSED = json.dumps({"detail": OTHER_SITES}, separators=(",", ":"))
 SEARCH = {"data": ["a dog", "mean", 1, False]}
 TARGETS = (
@@ -34,70 +34,70 @@ def port_of(app):
     return app.rstrip("/").rpartition(":")[2]
 
 
-@attack("every address", "the `Origin` of another site, of another port, of a file, `null`", "403")
+@attack("every address", "the `Origin` of another site, another port, a file, `null`", "403")
 def test_other_origins(app_url):
     for origin in (EVIL, "null", "file://", "http://127.0.0.1:1", "http://localhost", app_url.replace("http:", "ftp:")):
         for method, target, body in TARGETS:
-            answer = asked(app_url, target, method, body, Origin=origin)
+            answer = send(app_url, target, method, body, Origin=origin)
             assert (answer.status, answer.sentence) == (403, OTHER_SITES), (origin, target)
-    assert asked(app_url, "/config", Origin=app_url.rstrip("/")).status == 200
+    assert send(app_url, "/config", Origin=app_url.rstrip("/")).status == 200
 
 
-@attack(
-    "every address", "a browser's preflight from another site, and what it would send then", "nothing is allowed; 403"
-)
+@attack("every address", "a preflight request from another site, and the request after it", "not allowed; 403")
 def test_preflights(app_url):
     headers = {"Origin": EVIL, "Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "x-a"}
     for method, target, body in TARGETS:
-        assert "access-control-allow-origin" not in asked(app_url, target, "OPTIONS", **headers).headers
-        assert asked(app_url, target, method, body, Origin=EVIL, x_a="1").sentence == OTHER_SITES
+        assert "access-control-allow-origin" not in send(app_url, target, "OPTIONS", **headers).headers
+        assert send(app_url, target, method, body, Origin=EVIL, x_a="1").sentence == OTHER_SITES
 
 
-@attack("every address", "what browsers send for another site's pictures, forms and fetches (`Sec-Fetch-Site`)", "403")
-def test_requests_that_browsers_say_are_of_other_sites(app_url):
+@attack("every address", "pictures, forms and fetches of another site (`Sec-Fetch-Site`)", "403")
+def test_requests_with_the_fetch_metadata_of_other_sites(app_url):
     for site in ("cross-site", "same-site", "anything"):
         for method, target, body in TARGETS:
             for mode in ("no-cors", "cors", "navigate" if method == "POST" else "websocket"):
-                answer = asked(app_url, target, method, body, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode)
+                answer = send(app_url, target, method, body, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode)
                 assert (answer.status, answer.sentence) == (403, OTHER_SITES)
-    assert (
-        asked(app_url, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
-    )  # a link leads here
+    assert send(app_url, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200  # a link leads here
 
 
-@attack("a run of one's own", "other names in `Host` and `X-Forwarded-Host` (DNS rebinding)", "403")
-def test_names_that_lead_here(app_url):
+@attack("a local run", "other names in `Host` and `X-Forwarded-Host` (DNS rebinding)", "403")
+def test_other_host_names(app_url):
     port = port_of(app_url)
     names = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example@127.0.0.1.nip.io", "")
     for name in names:
         for host in (name, f"{name}:{port}"):
-            answer = asked(app_url, "/config", Host=host)
+            answer = send(app_url, "/config", Host=host)
             assert answer.status == 403, host
-            assert answer.sentence.startswith("The app is not known by this name")
+            assert answer.sentence.startswith("This host name is not allowed")
     for passed_on in ("evil.example", "evil.example, 127.0.0.1", "127.0.0.1, evil.example"):
-        assert asked(app_url, "/", X_Forwarded_Host=passed_on).status == 403
+        assert send(app_url, "/", X_Forwarded_Host=passed_on).status == 403
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}", "localhost."):
-        assert asked(app_url, "/config", Host=host).status == 200, host
+        assert send(app_url, "/config", Host=host).status == 200, host
 
 
-@attack("a run for other machines", "any name but those given with `--name` and the machine's own", "403")
-def test_only_names_that_were_given_lead_here(monkeypatch):
+@attack("a run for other machines", "any name except those of `--name` and the machine's own", "403")
+def test_only_given_host_names_are_allowed(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "studio")
-    assert names_of(None, ["videos.example"]) == ["videos.example"]
-    assert set(names_of("0.0.0.0", ["videos.example"])) == {"videos.example", "0.0.0.0", "studio", "studio.local"}
-    guard = Guard(None, Uploads(None, None), names_of("0.0.0.0", ["Videos.Example"]))
+    assert host_names(None, ["videos.example"]) == ["videos.example"]
+    assert set(host_names("0.0.0.0", ["videos.example"])) == {"videos.example", "0.0.0.0", "studio", "studio.local"}
+    guard = Guard(None, Uploads(None, None), host_names("0.0.0.0", ["Videos.Example"]))
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "scheme": "http"}
     for host in ("videos.example", "studio:7860", "studio.local", "192.168.0.7:7860"):
-        guard._check(Request(scope | {"headers": [(b"host", host.encode())]}))
+        guard._validate(Request(scope | {"headers": [(b"host", host.encode())]}))
     for host in ("evil.example", "studio.evil.example", "videos.example.evil.example"):
         with pytest.raises(HTTPException, match="--name NAME"):
-            guard._check(Request(scope | {"headers": [(b"host", host.encode())]}))
+            guard._validate(Request(scope | {"headers": [(b"host", host.encode())]}))
 
 
-@attack("the page", "a frame on another site (clickjacking), and types guessed by browsers", "headers that forbid it")
-def test_headers_of_every_answer(app_url, hosted):
+@attack(
+    "the page",
+    "a frame on another site (clickjacking), and media types guessed by browsers",
+    "headers that forbid both",
+)
+def test_headers_of_every_response(app_url, hosted):
     for target in ("/", "/config", "/clip/corpus/x", "/nowhere", "/plotly.js", "/gradio_api/info"):
-        headers = asked(app_url, target).headers
+        headers = send(app_url, target).headers
         assert headers["x-frame-options"] == "SAMEORIGIN"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
@@ -105,24 +105,24 @@ def test_headers_of_every_answer(app_url, hosted):
         assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'self'"
         assert policy["object-src"] == "'none'"
         assert "http" not in headers["content-security-policy"]
-    there = asked(hosted.url, "/").headers["content-security-policy"]
+    there = send(hosted.url, "/").headers["content-security-policy"]
     assert there.endswith("frame-ancestors 'self' https://huggingface.co https://*.hf.space")
 
 
-@attack("every address", "a WebSocket, from anywhere", "none is opened")
+@attack("every address", "a WebSocket from any site", "not opened")
 def test_websockets(app_url):
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
     for target in ("/", "/gradio_api/queue/join", "/gradio_api/queue/data"):
-        answer = asked(app_url, target, Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **headers)
+        answer = send(app_url, target, Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **headers)
         assert answer.status != 101
         assert "upgrade" not in answer.headers
     sent = []
 
-    async def send(message):
+    async def record(message):
         sent.append(message)
 
     with pytest.raises(StopIteration):
-        Guard(None, Uploads(None, None), [])({"type": "websocket"}, None, send).send(None)
+        Guard(None, Uploads(None, None), [])({"type": "websocket"}, None, record).send(None)
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -161,8 +161,8 @@ window.onload = async () => {
 
 @attack(
     "a visitor's browser",
-    "a page on another port of this machine that fetches, posts, shows and listens",
-    "refused, or nothing comes",
+    "a page on another port of this machine that fetches, posts, embeds and listens",
+    "rejected, or no data",
 )
 def test_a_page_of_another_site_in_a_real_browser(browser, app_url, engine, tmp_path):
     clip = json.dumps(engine.corpus.ids[0])

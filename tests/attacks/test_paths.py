@@ -1,4 +1,4 @@
-"""Paths that lead elsewhere: nothing but clips, their pictures and the page's own parts is ever served."""
+"""Path traversal: only clips, their pictures and the page's own files are served."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from gradio.utils import get_upload_folder
 
 from dits.cli.parser import main
-from tests.attacks.asking import asked, sentence, told
+from tests.attacks.asking import call_api, send, sentence
 from tests.attacks.attack import attack
 from tests.helpers.own_videos import called, write_clips
 from ui.services.media import content_type
@@ -27,28 +27,28 @@ UPWARDS = (
     "~/.ssh/id_rsa",
     ".git/HEAD",
 )
-NOTHING = "There is nothing at this address."
+NOT_FOUND = "There is nothing at this address."
 ONLY_UPLOADS = "Only files that were uploaded here can be named: upload the file."
 CUT = ("not at all", 10)
 
 
-@attack("`/clip`, `/thumbnail`", "`..`, encoded once, twice and wrongly, absolute paths, NUL, `file://`", "404")
+@attack("`/clip`, `/thumbnail`", "`..` (encoded once, twice and incorrectly), absolute paths, NUL, `file://`", "404")
 @pytest.mark.parametrize("route", ["clip", "thumbnail"])
 def test_paths_in_the_place_of_ids(app_url, route):
     for path in UPWARDS:
         for token in ("corpus/", "guessed/", ""):
-            answer = asked(app_url, f"/{route}/{token}{path}")
-            assert (answer.status, answer.sentence) == (404, NOTHING), path
+            answer = send(app_url, f"/{route}/{token}{path}")
+            assert (answer.status, answer.sentence) == (404, NOT_FOUND), path
 
 
-@attack("`/assets`, `/static` of Gradio's page", "the same paths, and names that begin with a dot", "404")
+@attack("`/assets`, `/static` of Gradio's page", "the same paths, and names with a leading dot", "404")
 @pytest.mark.parametrize("route", ["assets", "static", "static/img", "svelte", "theme.css"])
-def test_paths_below_the_pages_own_parts(app_url, route):
+def test_paths_below_the_pages_own_files(app_url, route):
     for path in UPWARDS:
-        assert asked(app_url, f"/{route}/{path}").status == 404, path
+        assert send(app_url, f"/{route}/{path}").status == 404, path
 
 
-@attack("Gradio's routes of files", "`file=`, `file/` and `stream/` with absolute paths and those of clips", "404")
+@attack("Gradio's file routes", "`file=`, `file/` and `stream/` with absolute paths and the paths of clips", "404")
 def test_files_by_their_paths(app_url, engine):
     clip = engine.corpus.clips[0].path
     for path in (*UPWARDS, str(clip), os.path.relpath(clip), "app.py", "assets/encoder/config.json"):
@@ -59,11 +59,13 @@ def test_files_by_their_paths(app_url, engine):
             "gradio_api/stream/",
             "gradio_api/proxy=file://",
         ):
-            answer = asked(app_url, f"/{route}{path}")
-            assert (answer.status, answer.sentence) == (404, NOTHING), path
+            answer = send(app_url, f"/{route}{path}")
+            assert (answer.status, answer.sentence) == (404, NOT_FOUND), path
 
 
-@attack("every endpoint of the API", "paths as methods, splits, ids and sentences", "a sentence, or taken for text")
+@attack(
+    "every endpoint of the API", "paths as methods, splits, ids and queries", "an error message, or treated as text"
+)
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", "file:///etc/passwd", "~/.bashrc"])
 def test_paths_in_every_endpoint(app_url, path):
     query = [{"video_id": path, "caption": "x"}]
@@ -79,17 +81,17 @@ def test_paths_in_every_endpoint(app_url, path):
         ("corpus", path, 1, False),
     ]
     for endpoint, *values in refused:
-        well, said = told(app_url, endpoint, *values)
+        well, said = call_api(app_url, endpoint, *values)
         assert not well, endpoint
         assert sentence(said)
-    well, found = told(app_url, "search", path, "mean", 1, False)
+    well, found = call_api(app_url, "search", path, "mean", 1, False)
     assert well
     assert found["query"] == path
     assert "root:" not in str(found)
 
 
-@attack("the field of uploads", "files of the server instead of uploads, by their paths", "refused; no library is made")
-def test_files_of_the_server_in_the_field_of_uploads(hosted):
+@attack("the upload field", "paths of files on the server instead of uploads", "rejected; no library is created")
+def test_files_of_the_server_in_the_upload_field(hosted):
     own = {"path": str(Path(get_upload_folder()) / ".." / "x"), "meta": {"_type": "gradio.FileData"}}
     for path in ("/etc/passwd", "../../etc/passwd", "file:///etc/passwd", "/dev/zero", "", None, ["/etc"]):
         for sent in ([own | {"path": path}], {"a": own | {"path": path}}):
@@ -103,7 +105,7 @@ def test_files_of_the_server_in_the_field_of_uploads(hosted):
     assert hosted.sources.libraries.find("intruder") is None
 
 
-@attack("a hosted page", "folders named in the box that it hides, and paths to remove", "refused")
+@attack("a hosted page", "folders in the hidden folder field, and paths to remove", "rejected")
 def test_folders_named_to_a_hosted_page(hosted):
     for path in ("/", "/etc", "~", ".", "/etc/passwd", "\0"):
         for name, sent in (("add", [path, None, *CUT]), ("remove", [path])):
@@ -113,8 +115,12 @@ def test_folders_named_to_a_hosted_page(hosted):
     assert hosted.sources.libraries.find("intruder") is None
 
 
-@attack("uploads", "names with `..`, slashes, backslashes, NUL, line breaks, 3,000 letters", "kept below the folder")
-def test_names_of_uploads_that_lead_elsewhere(hosted, tmp_path):
+@attack(
+    "uploads",
+    "names with `..`, slashes, backslashes, NUL, line breaks, 3,000 letters",
+    "stored below the upload folder",
+)
+def test_names_of_uploads_outside_their_folder(hosted, tmp_path):
     folder = Path(get_upload_folder()).resolve()
     names = [f"../../../{tmp_path.name}.mp4", f"{tmp_path}/x.mp4", "..\\..\\x.mp4", "..", "CON", "a" * 3000 + ".mp4"]
     for name in (*names, "\nx.mp4", ".hidden.mp4", "a/\0b.mp4", "%2e%2e%2fx.mp4"):
@@ -129,7 +135,7 @@ def test_names_of_uploads_that_lead_elsewhere(hosted, tmp_path):
     assert not list(folder.parent.parent.glob("*.mp4"))
 
 
-@attack("uploads", "a link among them, to a file outside and to another link", "refused; the file stays")
+@attack("uploads", "links to a file outside and to another link", "rejected; the file is not moved")
 def test_links_among_uploads(hosted, tmp_path):
     secret = write_clips(tmp_path / "secret") / "red.mp4"
     folder = Path(get_upload_folder()) / "linked"
@@ -147,20 +153,20 @@ def test_links_among_uploads(hosted, tmp_path):
     assert hosted.sources.libraries.find("i") is None
 
 
-@attack("what is served", "files named like pages and scripts", "no type that a browser shows; none is guessed")
-def test_types_of_what_is_served(app_url, engine):
+@attack("served files", "files named like pages and scripts", "a type that browsers do not display or guess")
+def test_types_of_served_files(app_url, engine):
     for name in ("a.html", "a.svg", "a.xhtml", "a.js", "a.pdf", "a", "a.mp4.html"):
         assert content_type(Path(name)) == "application/octet-stream"
-    answer = asked(app_url, f"/clip/corpus/{engine.corpus.ids[0]}", Range="bytes=0-99")
+    answer = send(app_url, f"/clip/corpus/{engine.corpus.ids[0]}", Range="bytes=0-99")
     assert (answer.status, answer.headers["content-type"]) == (206, "video/mp4")
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@attack("the command line", "a table of captions whose names of clips lead out of its folder", "exit 2, a sentence")
+@attack("the command line", "a caption table with clip names outside its folder", "exit code 2, an error message")
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", "a\\b", "~"])
-def test_names_of_clips_that_lead_out_of_their_folder(name, tmp_path, tiny_folder, capsys):
+def test_clip_names_outside_their_folder(name, tmp_path, tiny_folder, capsys):
     (tmp_path / "captions.csv").write_text(f"clip,group,split,caption\n{name},g,test,words\n")
     command = ["search", "x", "--method", "mean", "--corpus", str(tmp_path), "--encoder", f"local-dir:{tiny_folder}"]
     assert main(command) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "is no plain file name" in said or "there is no file" in said
+    assert "is not a plain file name" in said or "there is no file" in said

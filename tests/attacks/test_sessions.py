@@ -1,58 +1,60 @@
-"""Other visitors' videos: what a visitor has added is found by that visitor alone, whatever is forged."""
+"""Other visitors' videos: only the visitor who added a video can access it."""
 
 import re
 
 import pytest
 
-from tests.attacks.asking import asked, event, sentence, told
+from tests.attacks.asking import call_api, event, send, sentence
 from tests.attacks.attack import attack
-from tests.attacks.test_paths import CUT, NOTHING, ONLY_UPLOADS
+from tests.attacks.test_paths import CUT, NOT_FOUND, ONLY_UPLOADS
 from tests.helpers.own_videos import answer, uploaded, wait_for, write_clips
 
 
 def number_of(app, handler):
-    """An event of the page that calls a handler, by its class and name."""
+    """The number of the page's event that calls a handler, given as CLASS.METHOD."""
     return next(number for number, fn in app.blocks.fns.items() if getattr(fn.fn, "__qualname__", "") == handler)
 
 
 @pytest.fixture
 def segment(victim):
-    """The id of what the victim has added."""
+    """The id of the victim's video."""
     [segment] = victim[1].engine().embeddings.ids
     return segment
 
 
 @attack(
-    "`/clip`, `/thumbnail`", "another visitor's segment below one's own token, none, a guessed one, `corpus`", "404"
+    "`/clip`, `/thumbnail`", "another visitor's segment below one's own token, no token, a guessed one, `corpus`", "404"
 )
 def test_segments_of_others(hosted, victim, segment):
     token = victim[1].token
-    assert asked(hosted.url, f"/clip/{token}/{segment}").status == 200
+    assert send(hosted.url, f"/clip/{token}/{segment}").status == 200
     assert len(token) >= 22  # characters of 6 bits, from the system's source of secrets
     mine = hosted.sources.libraries.of("mine")
     for other in (mine.token, "corpus", "None", token[:-1], token.swapcase(), token + "x", "victim", "%20" + token):
         for route in ("clip", "thumbnail"):
-            assert asked(hosted.url, f"/{route}/{other}/{segment}").sentence == NOTHING
+            assert send(hosted.url, f"/{route}/{other}/{segment}").sentence == NOT_FOUND
     hosted.sources.libraries.leave("mine")
 
 
-@attack("`/clip`", "a video that was added and then became a link to a text, a device, a folder", "404")
+@attack("`/clip`", "an added video that was replaced by a link to a text, a device, a folder", "404")
 def test_a_clip_that_becomes_a_link(hosted, victim, segment):
     library = victim[1]
     target, file = f"/clip/{library.token}/{segment}", library.file(segment)
     content = file.read_bytes()
-    assert asked(hosted.url, target).body == content
+    assert send(hosted.url, target).body == content
     try:
         for elsewhere in ("/etc/passwd", "/dev/zero", "/etc", "nowhere"):
             file.unlink()
             file.symlink_to(elsewhere)
-            assert (asked(hosted.url, target).status, asked(hosted.url, target).sentence) == (404, NOTHING)
+            assert (send(hosted.url, target).status, send(hosted.url, target).sentence) == (404, NOT_FOUND)
     finally:
         file.unlink()
         file.write_bytes(content)
 
 
-@attack("the page's state", "another visitor's token sent as what is searched", "what the session has is searched")
+@attack(
+    "the page's state", "another visitor's token as the source of the search", "the session's own source is searched"
+)
 def test_a_token_of_another_as_state(hosted, victim, segment):
     token, show = victim[1].token, number_of(hosted, "Handlers.show")
     assert [block.get_block_name() for block in hosted.blocks.fns[show].inputs][-1] == "state"
@@ -64,7 +66,7 @@ def test_a_token_of_another_as_state(hosted, victim, segment):
         assert str(outputs).count("/clip/corpus/") >= 3
 
 
-@attack("the choice of what is searched", "`own` by a session that has added nothing", "a sentence")
+@attack("the choice of the source", "`own` in a session without videos", "an error message")
 def test_own_videos_of_nobody(hosted, victim):
     for session in ("intruder", "victim ", "VICTIM", "../victim", "victim/../victim"):
         well, said = event(hosted.url, number_of(hosted, "Handlers.choose"), ["own"], session)
@@ -72,7 +74,7 @@ def test_own_videos_of_nobody(hosted, victim):
         assert "There are no videos of yours yet" in said
 
 
-@attack("the field of uploads", "another visitor's file, by the path where it is kept", "refused; the file stays")
+@attack("the upload field", "the path of another visitor's file", "rejected; the file is not moved")
 def test_files_of_others_as_uploads(hosted, victim, segment):
     kept = victim[1].file(segment)
     for path in (kept, kept.parent / ".." / "videos" / kept.name, victim[1].location):
@@ -83,22 +85,22 @@ def test_files_of_others_as_uploads(hosted, victim, segment):
     assert kept.is_file()
 
 
-@attack("the API", "`own=True`, and the victim's session in the body of a call", "a sentence")
+@attack("the API", "`own=True`, and the victim's session in the body of a call", "an error message")
 def test_own_videos_through_the_api(hosted, victim, segment):
     for endpoint, *values in (("search", "red", "mean", 3, True), ("corpus", 0, 9, True)):
-        well, said = told(hosted.url, endpoint, *values)
+        well, said = call_api(hosted.url, endpoint, *values)
         assert not well
         assert said == "Open the page in a browser to add videos of your own."
     body = {"data": ["red", "mean", 3, True], "session_hash": victim[0]}
-    sent = asked(hosted.url, "/gradio_api/call/search", "POST", body)
-    heard = asked(hosted.url, f"/gradio_api/queue/data?session_hash={victim[0]}").body.decode()
+    sent = send(hosted.url, "/gradio_api/call/search", "POST", body)
+    heard = send(hosted.url, f"/gradio_api/queue/data?session_hash={victim[0]}").body.decode()
     assert sent.status == 200
     assert "Open the page in a browser" in heard
     assert segment not in heard
 
 
-@attack("names of sessions", "paths, lists, objects, numbers, none", "refused, or a name like any other")
-def test_sessions_that_are_no_names(hosted, tmp_path):
+@attack("session names", "paths, lists, objects, numbers, null", "rejected, or treated as an ordinary name")
+def test_invalid_session_names(hosted, tmp_path):
     libraries, add = hosted.sources.libraries, number_of(hosted, "VideosTab.add")
     for session in (["a"], {"a": 1}, 5, None, ""):
         well, said = event(hosted.url, add, ["", None, *CUT], session)
@@ -111,24 +113,28 @@ def test_sessions_that_are_no_names(hosted, tmp_path):
     assert libraries.find(name).location.startswith(f"{libraries.folder}/visitor-")
     libraries.leave(name)
     wait_for(lambda: libraries.find(name) is None)
-    heard = asked(hosted.url, f"/gradio_api/heartbeat/{'..%2f' * 3}x")
-    assert (heard.status, heard.sentence) == (404, NOTHING)
+    heard = send(hosted.url, f"/gradio_api/heartbeat/{'..%2f' * 3}x")
+    assert (heard.status, heard.sentence) == (404, NOT_FOUND)
 
 
-@attack("other sessions' events", "their messages, results and ends, by guessed names", "not found; nothing changes")
+@attack("other sessions' events", "reading and cancelling them by guessed names", "not found; no effect")
 def test_events_of_others(hosted, victim):
     for target in ("queue/data?session_hash=guess", "call/search/guess", "call/v2/search/guess"):
-        assert "404: Not Found" in asked(hosted.url, f"/gradio_api/{target}").body.decode()
+        assert "404: Not Found" in send(hosted.url, f"/gradio_api/{target}").body.decode()
     body = {"session_hash": "guess", "fn_index": 1, "event_id": "guess"}
-    assert asked(hosted.url, "/gradio_api/cancel", "POST", body).status == 200
+    assert send(hosted.url, "/gradio_api/cancel", "POST", body).status == 200
     for name in ("VideosTab.stop", "VideosTab.leave"):
         event(hosted.url, number_of(hosted, name), [], "guess")
     assert victim[1] is hosted.sources.libraries.find("victim")
     assert victim[1].status().videos == 1
 
 
-@attack("the page", "what it, its configuration and the API's description tell of the machine", "no path, no token")
-def test_what_the_page_tells_of_the_machine(hosted, victim):
+@attack(
+    "the page",
+    "information about the machine in the page, its configuration and the API description",
+    "no path, no token",
+)
+def test_the_page_reveals_nothing_about_the_machine(hosted, victim):
     for target in ("", "config", "gradio_api/info", "gradio_api/openapi.json", "gradio_api/mcp/schema"):
         status, _, body = answer(f"{hosted.url}{target}")
         text = body.decode()

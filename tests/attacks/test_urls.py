@@ -1,4 +1,4 @@
-"""Addresses where files or words are expected: nothing that an attacker names is ever asked (SSRF)."""
+"""Server-side request forgery (SSRF): the app never contacts an address that an attacker names."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from dits.cli.parser import main
 from dits.common.errors import VideoError
 from dits.video.sampling import sample_frames
-from tests.attacks.asking import asked, event, listening, sentence, told, tool
+from tests.attacks.asking import call_api, event, listening, send, sentence, tool
 from tests.attacks.attack import attack
 from tests.helpers.own_videos import called
 from tests.helpers.videos import write_video
@@ -19,13 +19,13 @@ CUT = ("not at all", 10)
 
 @pytest.fixture
 def elsewhere():
-    """The address of something that must not be asked."""
+    """The address of a server that must not be contacted."""
     with listening() as address:
         yield address
 
 
-@attack("the field of uploads", "addresses as `path` and as `url` of a file", "refused; nothing connects")
-def test_addresses_in_the_field_of_uploads(hosted, elsewhere):
+@attack("the upload field", "addresses as `path` and as `url` of a file", "rejected; no connection")
+def test_addresses_in_the_upload_field(hosted, elsewhere):
     meta = {"meta": {"_type": "gradio.FileData"}, "orig_name": "a.mp4"}
     for path, url in ((f"{elsewhere}/a.mp4", None), ("a.mp4", f"{elsewhere}/a.mp4"), (f"{elsewhere}/a.mp4",) * 2):
         well, said = called(hosted, "add", ["", [meta | {"path": path, "url": url}], *CUT], "intruder")
@@ -36,10 +36,8 @@ def test_addresses_in_the_field_of_uploads(hosted, elsewhere):
     assert sentence(said["error"])
 
 
-@attack(
-    "the box for folders", "addresses: `http:`, `ftp:`, `s3:`, `rtsp:`, FFmpeg's own", "no such file; nothing connects"
-)
-def test_addresses_in_the_box_for_folders(app_url, elsewhere):
+@attack("the folder field", "addresses: `http:`, `ftp:`, `s3:`, `rtsp:`, FFmpeg's own", "no such file; no connection")
+def test_addresses_in_the_folder_field(app_url, elsewhere):
     host = elsewhere.partition("//")[2]
     [number] = [n for n, name in _events(app_url) if name == "add"]
     for scheme in ("http", "ftp", "s3", "rtsp", "tcp", "concat:http", "async:http", "subfile,,start,0,,:http"):
@@ -50,19 +48,19 @@ def test_addresses_in_the_box_for_folders(app_url, elsewhere):
 
 @attack(
     "Gradio's proxies",
-    "`proxy=`, `file=` and `stream/` with an address, and `url=` in queries",
-    "404; nothing connects",
+    "`proxy=`, `file=` and `stream/` with an address, and `url=` in the query string",
+    "404; no connection",
 )
 def test_proxies(app_url, elsewhere):
     routes = ("proxy=", "file=", "file/", "stream/", "custom_component/", "deep_link?url=", "static/", "run-history/")
     for route in routes:
         for prefix in ("/gradio_api/", "/"):
-            answer = asked(app_url, f"{prefix}{route}{elsewhere}/x")
+            answer = send(app_url, f"{prefix}{route}{elsewhere}/x")
             assert answer.status == 404, route
             assert answer.sentence
 
 
-@attack("tools of assistants (MCP)", "files by addresses in arguments, and resources", "refused; nothing connects")
+@attack("tools of assistants (MCP)", "addresses of files in arguments, and resources", "rejected; no connection")
 def test_addresses_in_arguments_of_tools(app_url, elsewhere):
     file = {"path": f"{elsewhere}/a", "url": f"{elsewhere}/a", "meta": {"_type": "gradio.FileData"}}
     query = {"video_id": "a", "caption": "b"} | file
@@ -75,24 +73,24 @@ def test_addresses_in_arguments_of_tools(app_url, elsewhere):
         assert "not found" in tool(app_url, "resources/read", uri=uri)["message"]
 
 
-@attack("every endpoint of the API", "addresses as sentences, ids and methods", "taken for text; nothing connects")
+@attack("every endpoint of the API", "addresses as queries, ids and methods", "treated as text; no connection")
 def test_addresses_in_every_endpoint(app_url, elsewhere):
     for endpoint, *values in (
         ("search", elsewhere, "mean", 1, False),
         ("trajectory", elsewhere, "dits", 1, None, None, 1, False),
         ("embed", [elsewhere], None),
     ):
-        assert told(app_url, endpoint, *values)[0]
+        assert call_api(app_url, endpoint, *values)[0]
     for endpoint, *values in (("embed", ["x"], elsewhere), ("gap", elsewhere, "dits", "mean")):
-        well, said = told(app_url, endpoint, *values)
+        well, said = call_api(app_url, endpoint, *values)
         assert not well
         assert sentence(said)
 
 
 @attack(
     "videos",
-    "playlists (HLS, DASH, concat, SDP) named like videos that lead to an address",
-    "no video; nothing connects",
+    "playlists (HLS, DASH, concat, SDP) with an address, named like videos",
+    "not read as a video; no connection",
 )
 def test_playlists_that_lead_to_an_address(tmp_path, elsewhere):
     stream = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{0}/a.ts\n#EXT-X-ENDLIST\n"
@@ -119,8 +117,8 @@ def test_playlists_that_lead_to_an_address(tmp_path, elsewhere):
 
 @attack(
     "videos",
-    "an mp4 whose frames are said to lie at an address (data reference)",
-    "its own frames, or none; nothing connects",
+    "an mp4 whose frames are at an address (data reference)",
+    "frames of the file itself, or none; no connection",
 )
 def test_data_references(tmp_path, elsewhere):
     data = write_video(tmp_path / "a.mp4", 5, size=(64, 48)).read_bytes()
@@ -142,7 +140,7 @@ def test_data_references(tmp_path, elsewhere):
 @attack(
     "the command line",
     "addresses as corpus table, weights, encoder and embeddings",
-    "exit 2, a sentence; nothing connects",
+    "exit code 2, an error message; no connection",
 )
 @pytest.mark.parametrize(
     "words",
@@ -164,4 +162,4 @@ def test_addresses_on_the_command_line(words, elsewhere, demo, capsys, tmp_path,
 
 
 def _events(app):
-    return [(one["id"], one["api_name"]) for one in json.loads(asked(app, "/config").body)["dependencies"]]
+    return [(one["id"], one["api_name"]) for one in json.loads(send(app, "/config").body)["dependencies"]]

@@ -1,7 +1,7 @@
 """Exact search of a million videos on one GPU: `make bench-gpu`, or `python -m tests.benchmarks.gpu_search`.
 
-Promise: one query takes at most 1.7 times what reading the videos' bytes takes at the measured copy bandwidth, and 64
-queries at once are answered at 10 times the rate of single ones or more.
+Promise: one query takes at most 1.7 times as long as reading the videos' bytes at the measured copy bandwidth, and a
+batch of 64 queries has at least 10 times the rate of single queries.
 """
 
 import argparse
@@ -26,18 +26,18 @@ _COPIED = 2**30
 
 @dataclass(frozen=True)
 class GpuReport:
-    """What was measured.
+    """Results of the benchmark.
 
     Attributes:
         device: the GPU.
-        videos: how many, of twelve frames of float16.
-        gigabytes: what one query reads of them.
-        copy_gigabytes_per_second: read and written, while a gigabyte is copied on the device.
-        reading_seconds: the videos' bytes over that.
-        one_query_seconds, batch_seconds: medians of the ten best of all videos, of one query and of 64.
-        times_reading: one query over reading. Promise: at most 1.7.
-        times_the_rate: queries a second of the batch over those of single queries. Promise: at least 10.
-        largest_difference: of scores from those of the plain definition in float32.
+        videos: number of videos, each of twelve frames in float16.
+        gigabytes: read by one query.
+        copy_gigabytes_per_second: sum of reads and writes while a gigabyte is copied on the device.
+        reading_seconds: bytes of the videos divided by that bandwidth.
+        one_query_seconds, batch_seconds: median times of the ten best of all videos, for one query and for 64.
+        times_reading: time of one query divided by `reading_seconds`. Promise: at most 1.7.
+        times_the_rate: queries per second of the batch divided by those of single queries. Promise: at least 10.
+        largest_difference: of the scores from those of the plain definition in float32.
     """
 
     device: str
@@ -53,13 +53,13 @@ class GpuReport:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a report as JSON; 2 where there is no GPU."""
+    """Print a report as JSON; return 2 if there is no GPU."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_search", description=__doc__)
     parser.add_argument("--videos", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        print("There is no GPU that PyTorch can use here: run this on a machine with one.", file=sys.stderr)
+        print("PyTorch finds no GPU: run this on a machine with one.", file=sys.stderr)
         return 2
     print(json.dumps(measure(torch.device("cuda"), args.videos, args.rounds).__dict__, indent=1))
     return 0
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @torch.inference_mode()
 def measure(device: torch.device, videos: int, rounds: int, copied: int = _COPIED) -> GpuReport:
-    """Measures on a device; a thousand distinct videos are repeated in its memory, all of which is read.
+    """Measure on a device, with a thousand distinct videos repeated in its memory.
 
     Args:
         copied: bytes that are copied to measure the bandwidth.
@@ -111,7 +111,7 @@ def _bytes(videos: PreparedVideos) -> int:
 
 
 def _median(run: Callable[[], object], device: torch.device, rounds: int) -> float:
-    """Seconds, after one run that is not counted."""
+    """Median seconds, without the first run."""
     times = []
     for _ in range(rounds + 1):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What is measured of a large index, for `make bench` and for the report."""
+"""Measurements of a large index, for `make bench` and for the report."""
 
 import json
 import os
@@ -37,7 +37,7 @@ print(time.process_time())
 
 
 def make(location: Path, videos: int) -> dict[str, float]:
-    """Makes an index with all that is kept of it, where it is not there; seconds of each step, as they were then."""
+    """Create an index and its caches, if missing; return the seconds of each step at the time of the creation."""
     noted = location.with_name(f"{location.name}.json")
     if is_index(str(location)) and noted.is_file():
         return json.loads(noted.read_text())
@@ -61,7 +61,7 @@ def make(location: Path, videos: int) -> dict[str, float]:
 
 
 def start(location: Path) -> tuple[float, float]:
-    """Seconds from the start of a process to its first answer, and seconds of all cores until then."""
+    """Return the wall-clock and CPU seconds from the start of a process to its first answer."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _START, str(location)], capture_output=True, text=True, check=True, env=os.environ
@@ -70,7 +70,7 @@ def start(location: Path) -> tuple[float, float]:
 
 
 def alone(engine: SearchEngine, method: str) -> SearchEngine:
-    """The engine with one method, as `search --method` has it."""
+    """The engine with one method, as in `search --method`."""
     methods = {method: engine.methods[method]}
     return SearchEngine(
         engine.corpus, engine.encoder, engine.embeddings, methods, candidates=engine._candidates, derive=engine._derive
@@ -78,13 +78,13 @@ def alone(engine: SearchEngine, method: str) -> SearchEngine:
 
 
 def queries() -> Iterator[str]:
-    """Sentences of which no two are the same."""
+    """Distinct queries."""
     return (f"a white dragon breathes fire over {number} cities at night" for number in count(2))
 
 
 @torch.inference_mode()
 def query_times(engine: SearchEngine, method: str, rounds: int) -> dict[str, Any]:
-    """Of a query through the engine with one method, of its parts, and of the scorer on all videos."""
+    """Times of a query with one method, of its parts, and of the scorer on all videos."""
     searching, texts, loaded = alone(engine, method), queries(), engine.methods[method]
     text = engine.encoder.encode_text([next(texts)])
     aligned = loaded.model.align(text)
@@ -104,7 +104,7 @@ def query_times(engine: SearchEngine, method: str, rounds: int) -> dict[str, Any
 
 
 def measured(run: Callable[[], object], rounds: int) -> dict[str, float]:
-    """Milliseconds after one run that is not counted: fastest, median, and the median of all cores together."""
+    """Milliseconds without the first run: fastest, median, and median CPU time."""
     run()
     wall, cpu = [], []
     for _ in range(rounds):

@@ -1,7 +1,7 @@
 """Memory while many short clips are added to an index: `python -m tests.benchmarks.index_memory --clips 10000`.
 
 Clips of a third of a second and a small encoder with random weights, so that ten thousand take minutes. Promise: memory
-is bounded, and flat.
+is bounded and constant.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _MEASUREMENTS = 100
 
 
 def main() -> None:
-    """Prints a report as JSON."""
+    """Print a report as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.index_memory", description=__doc__)
     parser.add_argument("--clips", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=1)
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def measure(folder: Path, clips: int, workers: int) -> dict[str, Any]:
-    """Adds clips that are made in a folder, and says how much memory this process and its workers held meanwhile.
+    """Add generated clips, and return the memory of this process and its workers in megabytes.
 
-    Megabytes of the second tenth of the run, when all is loaded, and of the last; the peak of the whole.
+    The medians are of the second tenth of the run, after everything is loaded, and of the last tenth.
     """
     make_clips(folder / "clips", clips)
     write_open_clip_folder(folder / "encoder")
@@ -54,22 +54,22 @@ def measure(folder: Path, clips: int, workers: int) -> dict[str, Any]:
     began = time.perf_counter()
     report = add_videos(index, encoder, [str(folder / "clips")], AddConfig("whole", workers=workers), note)
     seconds = time.perf_counter() - began
-    done, held = np.array(measured).T
+    done, memory = np.array(measured).T
     tenth = clips / 10
-    early, late = held[(done >= tenth) & (done < 2 * tenth)], held[done >= clips - tenth]
+    early, late = memory[(done >= tenth) & (done < 2 * tenth)], memory[done >= clips - tenth]
     return {
         "clips": report.added,
         "failed": report.failed,
         "seconds": round(seconds, 1),
         "megabytes_second_tenth": round(float(np.median(early))),
         "megabytes_last_tenth": round(float(np.median(late))),
-        "megabytes_peak": round(float(held.max())),
-        "megabytes_by_clips": {int(n): round(float(m)) for n, m in zip(done[9::10], held[9::10], strict=True)},
+        "megabytes_peak": round(float(memory.max())),
+        "megabytes_by_clips": {int(n): round(float(m)) for n, m in zip(done[9::10], memory[9::10], strict=True)},
     }
 
 
 def make_clips(folder: Path, count: int) -> None:
-    """Short clips; a few are encoded, and their copies differ in bytes after the end, which no reader looks at."""
+    """Write short clips: a few are encoded, and their copies differ in bytes after the end, which decoders ignore."""
     folder.mkdir()
     for number in range(min(count, _DISTINCT)):
         frames = [stamp(number * 10 + n, 64, 48) for n in range(10)]
@@ -82,7 +82,7 @@ def make_clips(folder: Path, count: int) -> None:
 
 
 def _megabytes() -> Iterator[float]:
-    """What this process and each one below it hold for themselves."""
+    """Unshared memory of this process and of each descendant."""
     parents, own = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

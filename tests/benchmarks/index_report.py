@@ -1,6 +1,6 @@
 """Measures search of large indexes and writes reports/index: `make bench-index`.
 
-Indexes are made in a folder and kept there: 13 GB of table and 18 GB of cache a million videos.
+The indexes stay in a folder: a million videos take 13 GB for the table and 18 GB for the cache.
 """
 
 import argparse
@@ -22,13 +22,13 @@ REPORT = Path(__file__).resolve().parents[2] / "reports" / "index" / "results.js
 
 
 def main() -> None:
-    """Writes the report anew, size by size: sizes that are not asked for stay as they were measured."""
+    """Measure the given sizes and update the report; the results of other sizes stay."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.index_report", description=__doc__)
     parser.add_argument("--videos", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, default=Path("runs/index-bench"))
     parser.add_argument("--methods", nargs="+", default=list(measures.METHODS))
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--recall", action="store_true", help="where there are candidates: minutes a million videos")
+    parser.add_argument("--recall", action="store_true", help="also measure the recall: minutes per million videos")
     args = parser.parse_args()
     os.environ["DITS_CACHE"] = str(args.folder.resolve() / "cache")
     for videos in args.videos:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(location: Path, videos: int, methods: tuple[str, ...], rounds: int, with_recall: bool) -> dict[str, Any]:
-    """Of one size: what was made in how many seconds, starts, queries and candidates."""
+    """Measure one size: creation, starts, queries and candidates."""
     location.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "measured": time.strftime("%Y-%m-%d %H:%M"),

@@ -1,6 +1,6 @@
-"""People at the page, many in one process: the requests that a browser sends, without the browser.
+"""Simulated users of the page, many in one process: the requests of a browser, without the browser.
 
-Written on bare sockets, as whatever a client spends is taken from the cores of what it measures.
+It uses plain sockets, because the client runs on the same cores as the measured app.
 """
 
 import asyncio
@@ -15,36 +15,36 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _MAX_LINE_LENGTH = 2**16
-_KEPT = 3.0  # seconds that an idle connection is used again; the server closes it after five
+_REUSE = 3.0  # seconds for which an idle connection may be reused; the server closes it after five
 
 
 class RefusedError(Exception):
-    """The app answered with an error; the text says which."""
+    """The app answered with an error, given as text."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event of the page: its number, and the inputs that it sends, by the elements' ids where they have one."""
+    """An event of the page: its number, and its inputs as pairs of element id (None: no id) and initial value."""
 
     number: int
     inputs: tuple[tuple[str | None, Any], ...]
 
     def data(self, values: dict[str, Any]) -> list[Any]:
-        """What a browser sends: the values of the named elements, and what the others were when the page opened."""
+        """The data that a browser sends: the given values, and the initial values of the other inputs."""
         unknown = set(values) - {name for name, _ in self.inputs}
         assert not unknown, f"The event has no inputs {unknown}."
         return [values.get(name, value) if name else value for name, value in self.inputs]
 
 
 class Page:
-    """What the app's configuration says of its events."""
+    """The events in the app's configuration."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
         self._components = {component["id"]: component["props"] for component in config["components"]}
 
     def event(self, element: str | None, kind: str, output: str) -> Event:
-        """The event of a kind of an element, by its id where it has one, that changes another element."""
+        """The event of an element (None: without id) and a kind that changes the element `output`."""
         for dependency in self._config["dependencies"]:
             targets = [(self._name(number), name) for number, name in dependency["targets"]]
             if (element, kind) in targets and output in map(self._name, dependency["outputs"]):
@@ -53,7 +53,7 @@ class Page:
         raise LookupError(f"The page has no event {kind} of {element} that changes {output}.")
 
     def named(self, name: str) -> Event:
-        """An event that belongs to no element and has no inputs, by its name."""
+        """An event without element and inputs, by its name."""
         [number] = [found["id"] for found in self._config["dependencies"] if found["api_name"] == name]
         return Event(number, ())
 
@@ -65,7 +65,7 @@ class Page:
 
 
 class Visitor:
-    """One person with the page open: a session, whose connections to the app are kept as a browser keeps them."""
+    """One user with the page open: a session that reuses its connections like a browser."""
 
     def __init__(self, url: str) -> None:
         self.session = secrets.token_hex(8)
@@ -74,13 +74,13 @@ class Visitor:
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def open(self) -> Page:
-        """Loads the page's configuration, and holds the connection by which the app knows that the page is open."""
+        """Load the page's configuration, and open the heartbeat connection of an open page."""
         page = Page(json.loads(await self.get("/config")))
         self._heartbeat = asyncio.create_task(self._hold(f"/gradio_api/heartbeat/{self.session}"))
         return page
 
     async def close(self) -> None:
-        """Closes the page."""
+        """Close the page."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)
@@ -89,7 +89,7 @@ class Visitor:
         self._idle.clear()
 
     async def ask(self, event: Event, values: dict[str, Any]) -> "Answer":
-        """What the page shows after an event, through the queue.
+        """Send an event through the queue, and return the answer.
 
         Raises:
             RefusedError: the app answered with an error, or not at all.
@@ -109,7 +109,7 @@ class Visitor:
         return Answer(completed["output"]["data"], rank)
 
     async def call(self, name: str, *data: Any) -> Any:
-        """What an endpoint of the API answers; raises as `ask` does."""
+        """Call an endpoint of the API, and return its answer; raises as `ask` does."""
         called = json.loads(await self._posted(f"/gradio_api/call/{name}", {"data": data}))["event_id"]
         kind, said = b"", b""
         async for line in self._lines(f"/gradio_api/call/{name}/{called}"):
@@ -122,7 +122,7 @@ class Visitor:
         return json.loads(said)[0]
 
     async def get(self, path: str) -> bytes:
-        """The content at a path; raises RefusedError where there is none."""
+        """Return the content at a path; raises RefusedError if there is none."""
         return b"".join([part async for part in self._request("GET", path)])
 
     async def _posted(self, path: str, body: dict[str, Any]) -> bytes:
@@ -157,10 +157,10 @@ class Visitor:
         self._idle.append(connection)
 
     async def _connection(self) -> "_Connection":
-        """One that is open still, or a new one."""
+        """An open connection, or a new one."""
         while self._idle:
             connection = self._idle.pop()
-            if time.monotonic() - connection.left < _KEPT:
+            if time.monotonic() - connection.left < _REUSE:
                 return connection
             connection.close()
         return await _Connection.to(self._address)
@@ -168,14 +168,14 @@ class Visitor:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an event changed, and the place in the queue from which it came, from 0; None where it never waited."""
+    """The outputs of an event, and its highest rank in the queue, from 0; None if it never waited."""
 
     data: list[Any]
     rank: int | None
 
 
 class _Connection:
-    """HTTP/1.1 over one socket that stays open."""
+    """HTTP/1.1 over one persistent socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader, self._writer, self._host = reader, writer, host
@@ -195,7 +195,7 @@ class _Connection:
         await self._writer.drain()
 
     async def received(self) -> AsyncIterator[bytes]:
-        """The content of the answer, part by part, as it comes; raises RefusedError where it is an error."""
+        """Yield the parts of the response as they are received; raises RefusedError for an error response."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
         status = int(head[0].split()[1])
         fields = dict(line.split(": ", 1) for line in head[1:] if ": " in line)
@@ -218,7 +218,7 @@ class _Connection:
 
 
 def sentences(seed: int = 0) -> Iterator[str]:
-    """Sentences, no two the same: 27,720 of them, in an order that the seed decides."""
+    """27,720 distinct sentences, shuffled with the seed."""
     made = [" ".join(parts) for parts in itertools.product(_WHO, _HOW, _DOES, _WHERE, _WHEN)]
     Random(seed).shuffle(made)
     return iter(made)

@@ -1,7 +1,7 @@
-"""Fifty people at the app at once, for a minute: `make load` starts it as a user does and writes reports/load.
+"""Load test with fifty users for a minute: `make load` starts the app as a user does, and writes reports/load.
 
-Everybody searches with sentences that nobody else uses, in the way that the page does; five of them follow every
-sentence on the tab Trajectory too, two look at the tab Modality gap instead, and five search through the API.
+Every user searches with unique queries, like the page. Five of them also open every query on the tab Trajectory, two
+look at the tab Modality gap instead, and five search through the API.
 """
 
 import argparse
@@ -23,32 +23,33 @@ import numpy as np
 from dits.common.files import write_json
 from tests.benchmarks.load_client import Answer, Page, RefusedError, Visitor, sentences
 from tests.conftest import first_answer, serve
-from ui.runtime.queue import SESSIONS
+from ui.runtime.queue import MAX_SESSIONS
 
 REPORT = Path(__file__).resolve().parents[2] / "reports" / "load" / "results.json"
 
 THINKING = {"with a pause of 1 to 3 seconds": (1.0, 3.0), "without a pause": (0.0, 0.0)}
-"""How long people look at results before they search again, in seconds."""
+"""Pauses of the users between searches, in seconds."""
 
 LOOKING = 8.0
-"""Seconds that somebody looks at a tab of the analysis before they ask it for the next."""
+"""Seconds that a user looks at an analysis tab before the next event."""
 
-WAYS, GAPS, CALLS = 5, 2, 5
+TRAJECTORIES, GAPS, CALLS = 5, 2, 5
+"""Number of users of the tab Trajectory, of the tab Modality gap, and of the API."""
 
 
 @dataclass
 class Measured:
-    """What came of what people asked for: seconds by what it was, errors by what they said."""
+    """Results of the users' requests: seconds by kind, number of errors by message, and ranks in the queue."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
     ranks: list[int] = field(default_factory=list)
 
-    async def ask(self, what: str, asked: Awaitable[Any]) -> None:
-        """Waits for an answer, and notes how long that took."""
+    async def ask(self, what: str, request: Awaitable[Any]) -> None:
+        """Await the answer, and record its time."""
         begun = time.perf_counter()
         try:
-            answer = await asked
+            answer = await request
         except (RefusedError, OSError, asyncio.IncompleteReadError) as error:
             self.errors[f"{what}: {str(error)[:160]}"] += 1
             await asyncio.sleep(0.5)
@@ -58,7 +59,7 @@ class Measured:
                 self.ranks.append(answer.rank)
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """In numbers, over so many seconds."""
+        """Statistics over a duration in seconds."""
         return {
             what: {
                 "answers": len(took),
@@ -74,7 +75,7 @@ class Measured:
 
 
 class Person:
-    """Somebody at the page, by their number among all people; what they do follows from that."""
+    """A user of the page; the number among all users decides what the user does."""
 
     def __init__(self, url: str, number: int, texts: Iterator[str], measured: Measured) -> None:
         self._visitor, self._number, self._texts, self._measured = Visitor(url), number, texts, measured
@@ -83,18 +84,18 @@ class Person:
         self._page: Page | None = None
 
     async def open(self) -> None:
-        """Opens the page, and sees its first ranking; the first person makes the gap tab ready by that."""
+        """Open the page and wait for its first ranking; the first user also starts the computation of the gap tab."""
         await asyncio.sleep(self._random.uniform(0, 5))
         await self._visitor.get("/")
         self._page = await self._visitor.open()
         await self._search()
         if self._number == 0:
             await self._visitor.ask(self._page.named("warm"), {})
-        for tab in ("way-method", "gap-first")[: 2 * (self._number < WAYS + GAPS)]:
+        for tab in ("way-method", "gap-first")[: 2 * (self._number < TRAJECTORIES + GAPS)]:
             await self._visitor.ask(self._page.event(None, "select", tab), {})
 
     async def stay(self, until: float, thinking: tuple[float, float]) -> None:
-        """Searches, and what else this person does, until a time of the loop's clock."""
+        """Repeat the actions of this user until a time of the loop's clock."""
         doing = self._doing(thinking)
         while asyncio.get_running_loop().time() < until:
             await doing()
@@ -110,7 +111,7 @@ class Person:
         async def follow() -> None:
             text = next(self._texts)
             await self._measured.ask("search", self._search(text))
-            await self._measured.ask("trajectory", self._way(text))
+            await self._measured.ask("trajectory", self._trajectory(text))
             await asyncio.sleep(LOOKING)
 
         async def gap() -> None:
@@ -121,7 +122,7 @@ class Person:
             await asyncio.sleep(self._random.uniform(*thinking))
             await self._measured.ask("search by API", self._visitor.call("search", next(self._texts), "dits", 8, False))
 
-        kinds = [follow] * WAYS + [gap] * GAPS + [call] * CALLS
+        kinds = [follow] * TRAJECTORIES + [gap] * GAPS + [call] * CALLS
         return kinds[self._number] if self._number < len(kinds) else search
 
     async def _search(self, text: str | None = None) -> Answer:
@@ -131,7 +132,7 @@ class Person:
         assert str(answer.data[0]).count('class="card"') == 8
         return answer
 
-    async def _way(self, text: str) -> Answer:
+    async def _trajectory(self, text: str) -> Answer:
         assert self._page is not None
         event = self._page.event("way-query", "submit", "way-numbers")
         return await self._visitor.ask(event, {"way-query": text, "way-method": "dits"})
@@ -143,7 +144,7 @@ class Person:
 
 
 def _gap_settings(random: Random) -> list[dict[str, Any]]:
-    """What can be chosen on the gap tab: what it opens with, and then other splits, methods and maps."""
+    """Settings of the gap tab: the initial ones, then the others in random order."""
     sides = ("mean", "pooled")
     made = [
         {"gap-split": split, "gap-first": "dits", "gap-second": second, "gap-side": side, "gap-view": "Linear"}
@@ -153,7 +154,7 @@ def _gap_settings(random: Random) -> list[dict[str, Any]]:
 
 
 async def crowd(url: str, process: int, people: int, seconds: float, thinking: tuple[float, float]) -> dict[str, Any]:
-    """So many people at the app for so many seconds, after all have opened the page."""
+    """Simulate `people` users for `seconds`, after all have opened the page."""
     measured, opening = Measured(), Measured()
     texts = sentences(seed=int(time.time()))
     crowd = [Person(url, number, texts, measured) for number in range(people)]
@@ -186,7 +187,7 @@ async def crowd(url: str, process: int, people: int, seconds: float, thinking: t
 
 
 async def many(url: str, process: int, people: int, queries: int) -> dict[str, Any]:
-    """So many searches by people who do not pause, half of them through the API, and the memory along them."""
+    """Run `queries` searches by users without pauses, half of them through the API; record the memory meanwhile."""
     measured, texts, along = Measured(), sentences(), []
     visitors = [Visitor(url) for _ in range(people)]
     done = 0
@@ -199,10 +200,10 @@ async def many(url: str, process: int, people: int, queries: int) -> dict[str, A
             if done % max(1, queries // 20) == 1:
                 along.append({"query": done, "MB": _memory(process)})
             text = next(texts)
-            asked = (
+            request = (
                 visitor.ask(event, {"query": text}) if number % 2 else visitor.call("search", text, "dits", 8, False)
             )
-            await measured.ask("search" if number % 2 else "search by API", asked)
+            await measured.ask("search" if number % 2 else "search by API", request)
         await visitor.close()
 
     begun = time.perf_counter()
@@ -213,13 +214,13 @@ async def many(url: str, process: int, people: int, queries: int) -> dict[str, A
 
 
 def _memory(process: int) -> int:
-    """Megabytes that a process and those that it started hold."""
+    """Memory of a process and its descendants in megabytes."""
     pages = sum(int(Path(f"/proc/{number}/statm").read_text().split()[1]) for number in _family(process))
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
 def _processor(process: int) -> float:
-    """Seconds of all cores that a process, and those that it started, have had."""
+    """CPU seconds of a process and its descendants."""
     fields = [Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split() for number in _family(process)]
     return sum(int(of[11]) + int(of[12]) for of in fields) / os.sysconf("SC_CLK_TCK")
 
@@ -265,7 +266,7 @@ def described(report: dict[str, Any]) -> str:
         parts.append(
             f"## Memory over {found['queries']:,} queries\n\n{found['people']} people without a pause, half of them "
             f"through the API, {found['seconds']:.0f} seconds: {sum(of['answers'] for of in searches):,} answers, "
-            f"{sum(found['errors'].values())} errors. The last {SESSIONS:,} sessions are remembered, every call "
+            f"{sum(found['errors'].values())} errors. The last {MAX_SESSIONS:,} sessions are remembered, every call "
             f"of the API one of them.\n\n| query | MB |\n|---:|---:|\n{''.join(rows)}"
         )
         parts.append(_on(report["memory"]))
@@ -282,11 +283,10 @@ def _on(found: dict[str, Any]) -> str:
 
 _HEAD = """# The app under load
 
-`make load` starts the app as a user does, lets fifty people use it for a minute, twice, and then measures its memory
-over ten thousand queries; numbers are in [results.json](results.json), and this page is written from them. Everybody
-searches with sentences that nobody else uses, as the page does it. Among them five follow every sentence on the tab
-Trajectory, two change what the tab Modality gap shows, and five search through the API. The people run on the same
-cores as the app.
+`make load` starts the app as a user does, simulates fifty users for a minute, twice, and then measures the app's memory
+over ten thousand queries. It writes this page from the numbers in [results.json](results.json). Every user searches as
+the page does, with unique queries. Five of them also follow every query on the tab Trajectory, two change the view of
+the tab Modality gap, and five search through the API. The users run on the same cores as the app.
 """
 _TABLE = """| | answers | median, ms | 95 % within, ms | 99 % within, ms | longest, ms |
 |---|---:|---:|---:|---:|---:|
@@ -294,11 +294,11 @@ _TABLE = """| | answers | median, ms | 95 % within, ms | 99 % within, ms | longe
 
 
 def main() -> None:
-    """Measures what is asked for, and writes that part of the report anew."""
+    """Run the load test, or the memory test with --queries, and update that part of the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.load_report", description=__doc__)
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--queries", type=int, help="so many searches instead, to see whether memory grows")
+    parser.add_argument("--queries", type=int, help="run this number of searches instead, to measure memory")
     parser.add_argument("--out", type=Path, default=REPORT)
     args = parser.parse_args()
     found: dict[str, Any] = {"measured": time.strftime("%Y-%m-%d %H:%M"), "machine": _machine()}

@@ -1,8 +1,8 @@
-"""Large indexes without videos: embeddings placed as the bundled encoder places those of the demo clips and captions.
+"""Large synthetic indexes without videos, with the embedding statistics of the demo clips and captions.
 
-A video's centre lies around one of many clusters' centres, both drawn from the covariance of the demo clips' means;
-its frames lie around it as a demo clip's frames lie around theirs, with their norms. A text lies beside a video as a
-demo caption lies beside its clip.
+The mean of a video is drawn around the centre of one of many clusters, both from the covariance of the demo clips'
+means. Its frames deviate from the mean, and have norms, like the frames of a demo clip. A text deviates from its video
+like a demo caption from its clip.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the demo clips' frames (V, F, d) and some of their captions (T, d) lie; `own` (T,): each caption's clip."""
+    """Frames (V, F, d) of the demo clips and some captions (T, d); `own` (T,): the row of each caption's clip."""
 
     frames: Tensor
     texts: Tensor
@@ -50,11 +50,11 @@ class Geometry:
 
     @cached_property
     def means(self) -> Tensor:
-        """(V, d), of length 1."""
+        """Unit vectors (V, d)."""
         return mean_pool(self.frames)
 
     def centres(self, rows: int, clusters: Tensor, generator: torch.Generator) -> Tensor:
-        """Of many videos: (rows, d), of length 1. Clusters (C, V) are standard normal."""
+        """Centres of videos: unit vectors (rows, d). `clusters` (C, V) are standard normal."""
         middle = self.means.mean(dim=0)
         spread = (self.means - middle) / len(self.means) ** 0.5  # its Gram matrix is the covariance
         of_cluster = clusters[torch.randint(len(clusters), (rows,), generator=generator)]
@@ -63,7 +63,7 @@ class Geometry:
         return F.normalize(middle + mixed @ spread, dim=-1)
 
     def deviations(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What a centre is multiplied by (n, F, 1) and what is added (n, F, d) to become a video's frames."""
+        """Factors (n, F, 1) and offsets (n, F, d) that turn a centre into the frames of a video."""
         norms = self.frames.norm(dim=-1, keepdim=True)
         along = (self.frames * self.means[:, None]).sum(dim=-1, keepdim=True)
         beside = (self.frames - along * self.means[:, None]) / norms
@@ -72,7 +72,7 @@ class Geometry:
         return along[first], (beside[first] + sign * beside[second]) / 2**0.5 * norms[first]
 
     def texts_beside(self, videos: Tensor, generator: torch.Generator) -> Tensor:
-        """A text for each video's mean (n, d), as far from it and in the direction in which a caption is from its."""
+        """A text for each video mean (n, d), with the offset of a random caption from its clip's mean."""
         row = torch.randint(len(self.texts), (len(videos),), generator=generator)
         norms, own = self.texts[row].norm(dim=-1, keepdim=True), self.means[self.own[row]]
         along = (self.texts[row] * own).sum(dim=-1, keepdim=True)
@@ -81,7 +81,7 @@ class Geometry:
 
 
 def write_index(location: str, encoder: OpenClipEncoder, rows: int, seed: int = 0) -> VideoIndex:
-    """An index of so many videos of one segment each, without files or thumbnails."""
+    """Create an index of `rows` videos of one segment each, without files or thumbnails."""
     index = VideoIndex.create(location, encoder)
     schema = index._table.schema
     batches = pa.RecordBatchReader.from_batches(schema, _batches(Geometry.of_the_demo(encoder), schema, rows, seed))
@@ -101,7 +101,7 @@ def _batches(geometry: Geometry, schema: pa.Schema, rows: int, seed: int) -> Ite
 
 
 def _batch(schema: pa.Schema, start: int, frames: Tensor) -> pa.RecordBatch:
-    """Rows of frames (n, F, d); the ids are spread as hashes are."""
+    """Rows of frames (n, F, d), with hashes as ids."""
     count, sampled = frames.shape[:2]
     videos = [hashlib.sha256(str(start + n).encode()).hexdigest()[:20] for n in range(count)]
     times = (np.arange(sampled, dtype=np.float32) + 0.5) * _SECONDS / sampled

@@ -1,9 +1,8 @@
 """The analysis at the sizes promised: `make bench`.
 
-Random pairs in a process of its own, so that its peak memory is its own. Promise for 10,000 pairs: all measures in
-under a minute on two cores, within 2 GB; 100,000 pairs are possible, by sampling where a measure is quadratic. The
-seconds of all cores together stand beside the time: where other processes share the machine, they say what it would
-take alone.
+Random pairs in a separate process, to measure its peak memory. Promise for 10,000 pairs: all measures in under a
+minute on two cores, within 2 GB. 100,000 pairs are possible, because quadratic measures are sampled. CPU seconds are
+reported too: they do not depend on other processes that share the machine.
 """
 
 import json
@@ -46,9 +45,9 @@ pairs, steps, path = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 rng = np.random.default_rng(0)
 videos = rng.standard_normal((pairs, 512), dtype=np.float32)
 texts = videos + rng.standard_normal((pairs, 512), dtype=np.float32) + 0.5
-ways = np.stack([texts + np.float32(0.3 * step) * (videos - texts) for step in range(steps)])
-np.savez(path, text=texts, video=videos, text_steps=ways)
-del videos, texts, ways
+trajectories = np.stack([texts + np.float32(0.3 * step) * (videos - texts) for step in range(steps)])
+np.savez(path, text=texts, video=videos, text_steps=trajectories)
+del videos, texts, trajectories
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 report = {"megabytes_before": peak()}
 start, start_cpu = time.perf_counter(), time.process_time()
@@ -74,5 +73,5 @@ def test_gap_measures_and_intervals(benchmark, pairs, captions):
 
 @pytest.mark.parametrize(("pairs", "steps"), [(10_000, 1), (10_000, 2), (100_000, 1)])
 def test_a_whole_analysis(benchmark, tmp_path, pairs, steps):
-    """From a file of embeddings to the report's numbers: gap and intervals, retrieval, ways, the gap closed."""
+    """From a file of embeddings to the report's numbers: gap and intervals, retrieval, trajectories, the closed gap."""
     benchmark.extra_info |= benchmark.pedantic(in_a_process, (WHOLE, pairs, steps, tmp_path / "f.npz"), rounds=1)

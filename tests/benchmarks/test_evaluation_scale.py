@@ -1,8 +1,8 @@
 """Evaluation at the size of the largest benchmark (VATEX: 1,500 videos with ten captions each): `make bench`.
 
-Random features in a process of its own, so that its peak memory is its own. Promise for X-Pool: under a minute on two
-cores, within 4 GB. The time is from features to metrics, intervals and tests; importing is not counted. The seconds of
-all cores together are reported beside it: where other processes share the machine, they say what it would take alone.
+Random features in a separate process, to measure its peak memory. Promise for X-Pool: under a minute on two cores,
+within 4 GB. The time is from features to metrics, intervals and tests, without imports. CPU seconds are reported too:
+they do not depend on other processes that share the machine.
 """
 
 import json
@@ -17,7 +17,7 @@ PROGRAM = """
 import json, resource, sys, time
 import numpy as np
 import torch
-from dits.evaluation.metrics import metrics_of, ranks_both_ways
+from dits.evaluation.metrics import metrics_of, ranks_by_direction
 from dits.models.retrieval import ModelConfig, RetrievalModel
 from dits.scoring.postprocessing import dual_softmax
 from dits.evaluation.significance import BootstrapConfig, compare, intervals
@@ -39,7 +39,7 @@ def lap(name):
 
 scores = build_gallery(model, video).scores(text)
 lap("scores")
-ranks = ranks_both_ways(scores, targets)
+ranks = ranks_by_direction(scores, targets)
 metrics = {direction: metrics_of(values) for direction, values in ranks.items()}
 lap("ranks")
 of = {"t2v": targets, "v2t": np.arange(videos)}
@@ -53,7 +53,7 @@ report["seconds"] = round(time.perf_counter() - began, 2)
 report["seconds_of_all_cores"] = round(time.process_time() - began_cpu, 2)
 report["megabytes_peak"] = peak()
 start = time.perf_counter()
-ranks_both_ways(scores, targets, dual_softmax, dual_softmax)
+ranks_by_direction(scores, targets, dual_softmax, dual_softmax)
 lap("dual_softmax_besides")
 report["megabytes_peak_with_dual_softmax"] = peak()
 print(json.dumps(report))

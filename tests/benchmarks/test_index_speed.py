@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dits.corpora.decode_check import cores
+from dits.common.processes import default_workers
 from dits.encoders.openclip import load_encoder
 from dits.index.adding.config import AddConfig
 from dits.index.adding.reader import ReadJob, read_file
@@ -47,7 +47,7 @@ def test_one_query_of_an_index(benchmark, location, method):
 
 
 def test_from_a_start_to_the_first_answer(benchmark, location):
-    """Everything is made and kept before. Promise: 100,000 videos within 5 seconds."""
+    """Everything is already cached. Promise: 100,000 videos within 5 seconds."""
     walls = []
     benchmark.pedantic(lambda: walls.append(measures.start(location[0])), rounds=3)
     benchmark.extra_info["seconds_and_seconds_of_all_cores"] = walls
@@ -80,7 +80,7 @@ def test_adding_against_encoding_alone(benchmark, demo, tmp_path):
     benchmark.pedantic(encode, rounds=1)
     benchmark.extra_info |= {
         "share": float(np.median(shares)),
-        "workers": cores(),
+        "workers": default_workers(),
         "clips_a_second_encoding_alone": CLIPS / alone,
         "share_of_this_process's_seconds": process_seconds(encode) / process_seconds(lambda: add(ROUNDS)),
     }

@@ -40,7 +40,7 @@ def query():
 
 
 def test_a_first_umap_in_a_cold_process(benchmark):
-    """Imports and numba's compilation included."""
+    """Imports and compilation by numba included."""
     program = (
         "from analysis.projections.projection import project\n"
         "from tests.benchmarks.test_projection_speed import cloud_of\n"
@@ -67,7 +67,7 @@ def test_a_cached_map_of_the_demo_corpus(benchmark, cloud, tmp_path):
 
 
 def test_figures_of_trust(benchmark):
-    """Of so many points that they are sampled."""
+    """The points are so many that the measures are sampled."""
     many = cloud_of(5000, 5000, 64)
     benchmark.pedantic(trust, args=(many, project(many, "linear")), rounds=3)
 

@@ -27,7 +27,7 @@ class Prepared(NamedTuple):
 
 @pytest.fixture(scope="module", params=[10_000, 100_000])
 def prepared(request):
-    """A thousand distinct videos, repeated in memory, which is what is read: 1.2 GB at 100,000."""
+    """A thousand distinct videos, repeated in memory: 1.2 GB for 100,000 videos."""
     torch.manual_seed(0)
     pooling = XPool(PoolingConfig()).eval()
     for parameter in pooling.parameters():

@@ -47,7 +47,7 @@ def test_one_query_in_the_library(benchmark, engine):
 
 
 def test_one_query_with_all_methods(benchmark, engine):
-    """What the page asks for: three rankings of one query."""
+    """The search of the page: three rankings of one query."""
     benchmark(engine.search_all, SENTENCE, 8)
 
 
@@ -101,7 +101,7 @@ def test_memory_of_the_exact_scorer(benchmark):
         "t, f = torch.randn(1000, 512), torch.randn(1000, 12, 512)\n"
         "def memory(name):\n"
         "    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith(name))\n"
-        "open('/proc/self/clear_refs', 'w').write('5')  # the peak starts anew: importing torch had its own\n"
+        "open('/proc/self/clear_refs', 'w').write('5')  # reset the peak: importing torch has one too\n"
         "before = memory('VmRSS')\n"
         "scorer.scores(t, t, scorer.prepare(f))\n"
         "print(memory('VmHWM') - before)\n"

@@ -1,9 +1,8 @@
 """How fast the analysis tabs answer on the demo corpus: `make bench`.
 
 Promises on two cores: the gap tab opens in under 2 seconds with a cached projection, which is why it is made ready in
-the background; a new sentence's way takes under 1 second in the linear view and under 6 in UMAP, once that is compiled.
-The seconds of all cores together stand beside the time: where other processes share the machine, they say what it would
-take alone.
+the background. The trajectory of a new query takes under 1 second in the linear view and under 6 in UMAP, once that is
+compiled. The CPU seconds are reported too: they do not depend on other processes that share the machine.
 """
 
 import time
@@ -26,12 +25,12 @@ def analyst(engine):
     return Analyst(engine)
 
 
-def way(analyst, view):
+def trajectory(analyst, view):
     return TrajectoryTab(lambda source: analyst).show(next(SENTENCES), "dits", 10, 0, 0, False, view, False)
 
 
 def timed(benchmark, act, **rounds):
-    """Runs it, and notes the seconds of all cores that the last round took."""
+    """Benchmark `act`, and record the CPU seconds of the last round."""
 
     def measured(*arguments):
         start = time.process_time()
@@ -42,8 +41,8 @@ def timed(benchmark, act, **rounds):
 
 
 def test_the_gap_tab_with_nothing_in_memory(benchmark, engine):
-    """Captions' embeddings and maps come from the cache; all that is measured is measured. Nobody waits for it whose
-    first search is older than this."""
+    """Caption embeddings and maps come from the cache; all measures are computed. In the app this runs in the
+    background after the first search."""
 
     def opened():
         analyst = Analyst(engine)
@@ -53,14 +52,14 @@ def test_the_gap_tab_with_nothing_in_memory(benchmark, engine):
 
 
 def test_the_gap_tab_made_ready(benchmark, analyst):
-    """What a visitor waits for. Promise: under 2 seconds."""
+    """The waiting time of a visitor. Promise: under 2 seconds."""
     tab = GapTab(lambda source: analyst)
     tab.show(*GAP)
     benchmark(tab.show, *GAP)
 
 
 @pytest.mark.parametrize("view", ["Linear", "PCA", "UMAP"])
-def test_a_new_sentence(benchmark, analyst, view):
+def test_a_new_query(benchmark, analyst, view):
     """Promise: linear under 1 second, UMAP under 6."""
-    way(analyst, view)  # the map of the corpus, and UMAP compiled
-    timed(benchmark, way, args=(analyst, view), rounds=3)
+    trajectory(analyst, view)  # the map of the corpus, and UMAP compiled
+    timed(benchmark, trajectory, args=(analyst, view), rounds=3)

@@ -1,4 +1,4 @@
-"""The page for those who see it differently, who hear it, and who use the keyboard alone."""
+"""Accessibility: contrast, screen readers, and use with the keyboard alone."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.browser.conftest import visit
 
 pytestmark = pytest.mark.browser
 
-TABS = {  # what stands there once a tab is complete
+TABS = {  # the contents of a complete tab
     "Search": (".card", 8),
     "Your videos": ("#own-held .status", 1),
     "Trajectory": ("#way-figures .panel:has(.main-svg)", 4),
@@ -67,7 +67,7 @@ def test_axe_finds_nothing_serious(page, tab):
 
 
 @pytest.mark.parametrize("tab", TABS)
-def test_a_screen_reader_has_a_name_for_all_that_can_be_operated(page, tab):
+def test_every_control_has_a_name_for_screen_readers(page, tab):
     opened(page, tab)
     tree = page.locator("body").aria_snapshot().splitlines()
     assert [line for line in tree if UNNAMED.match(line)] == []
@@ -76,7 +76,7 @@ def test_a_screen_reader_has_a_name_for_all_that_can_be_operated(page, tab):
     assert any(re.match(rf'\s*- tab "{tab}" \[selected\]', line) for line in tree)
 
 
-def test_results_are_said(page):
+def test_results_are_announced(page):
     opened(page, "Search")
     said = page.locator("#heard [role=status]")
     page.get_by_label("What should the clip show?").fill("a white horse")
@@ -89,7 +89,7 @@ def test_results_are_said(page):
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, app_url):
     with visit(browser, app_url) as page:
         page.locator("body").focus()
-        assert tabbed(page, "Skip to what is shown") == 1
+        assert tabbed(page, "Skip to content") == 1
         page.keyboard.press("Enter")
         expect(page.locator(".results h2")).to_be_focused()
         page.keyboard.press("Shift+Tab")
@@ -136,7 +136,7 @@ def opened(page, tab):
 
 
 def tabbed(page, name, most=60):
-    """Presses Tab until what has the focus is called so, and returns how often; on its way the focus is always seen."""
+    """Press Tab until the focused element has a name, and return how often; the focus is visible after every press."""
     for presses in range(1, most + 1):
         page.keyboard.press("Tab")
         focused = page.evaluate(FOCUSED)

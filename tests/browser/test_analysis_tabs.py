@@ -29,7 +29,7 @@ TRACE = """(plot, name) => {
 def trajectory(browser, app_url):
     """A page on the tab Trajectory, with its figures drawn: shared, as opening one costs seconds.
 
-    It follows a sentence that the shipped weights hardly move.
+    Its query is one that the shipped weights hardly move.
     """
     with watched(browser, f"{app_url}?q=two+boxers+fighting+in+a+ring", "Trajectory", "#way-figures", 4) as page:
         yield page
@@ -90,35 +90,35 @@ def choose_method(page, label, title):
 # Trajectory
 
 
-def test_the_sentence_searched_for_is_followed(trajectory):
+def test_the_query_of_the_search_tab_is_followed(trajectory):
     searched = trajectory.locator("#query textarea").input_value()
     assert searched
     expect(trajectory.locator("#way-query textarea")).to_have_value(searched)
-    expect(trajectory.locator("#way-numbers")).to_contain_text("10 steps turn the sentence by")
+    expect(trajectory.locator("#way-numbers")).to_contain_text("After 10 steps, the query has moved by")
 
 
-def test_a_way_is_drawn_over_the_corpus_with_its_clip_ringed(trajectory, engine):
-    way = trace(trajectory, "map-linear", "the way followed")
-    assert len([x for x in way["x"] if x is not None and x == x]) == 11
+def test_a_trajectory_is_drawn_over_the_corpus_with_its_clip_ringed(trajectory, engine):
+    path = trace(trajectory, "map-linear", "trajectory of the query")
+    assert len([x for x in path["x"] if x is not None and x == x]) == 11
     assert len(trace(trajectory, "map-linear", "video")["x"]) == len(engine.corpus)
     ring, clips = trace(trajectory, "map-linear", "the clip followed"), trace(trajectory, "map-linear", "video")
     first = engine.search(trajectory.locator("#way-query textarea").input_value(), "dits", 1).hits[0].clip
     assert ring["x"] == [clips["x"][engine.corpus.ids.index(first.id)]]
     names = plot(trajectory, "map-linear").evaluate("plot => plot._fullData.map((trace) => trace.name)")
-    assert names.index("the way followed") > names.index("video") > names.index("text")  # drawn later: on top
+    assert names.index("trajectory of the query") > names.index("video") > names.index("text")  # drawn later: on top
 
 
-def test_the_slider_moves_the_point_along_the_way(trajectory):
-    way = trace(trajectory, "way-linear", "the way followed")
-    name = trajectory.locator('.panel[data-name="way-linear"] output')
+def test_the_slider_moves_the_point_along_the_trajectory(trajectory):
+    path = trace(trajectory, "trajectory-linear", "trajectory of the query")
+    name = trajectory.locator('.panel[data-name="trajectory-linear"] output')
     for step, said in ((0, "t"), (4, "4"), (10, "v₀")):
-        slide(trajectory, "way-linear", step)
+        slide(trajectory, "trajectory-linear", step)
         expect(name).to_have_text(said)
         trajectory.wait_for_function(
             f"([plot, x]) => Math.abs(({TRACE})(plot, 'now').x[0] - x) < 1e-9",
-            arg=[plot(trajectory, "way-linear").element_handle(), way["x"][step]],
+            arg=[plot(trajectory, "trajectory-linear").element_handle(), path["x"][step]],
         )
-        assert trace(trajectory, "way-linear", "now")["y"] == [way["y"][step]]
+        assert trace(trajectory, "trajectory-linear", "now")["y"] == [path["y"][step]]
 
 
 def test_the_keyboard_moves_the_slider_and_it_says_where_it_is(trajectory):
@@ -136,14 +136,14 @@ def test_play_runs_to_the_end(trajectory):
     expect(panel.get_by_role("button", name="Stop")).to_be_visible()
     expect(panel.locator("output")).to_have_text("v₀")
     expect(panel.get_by_role("button", name="Play")).to_be_visible()
-    way = trace(trajectory, "map-linear", "the way followed")
-    assert trace(trajectory, "map-linear", "now")["x"] == [way["x"][10]]
+    path = trace(trajectory, "map-linear", "trajectory of the query")
+    assert trace(trajectory, "map-linear", "now")["x"] == [path["x"][10]]
 
 
-def test_another_method_moves_the_sentence_visibly(trajectory):
+def test_another_method_moves_the_query_visibly(trajectory):
     def length():
-        way = trace(trajectory, "map-linear", "the way followed")
-        return ((way["x"][0] - way["x"][10]) ** 2 + (way["y"][0] - way["y"][10]) ** 2) ** 0.5
+        path = trace(trajectory, "map-linear", "trajectory of the query")
+        return ((path["x"][0] - path["x"][10]) ** 2 + (path["y"][0] - path["y"][10]) ** 2) ** 0.5
 
     shipped = length()
     redrawn(trajectory, "#way-figures", lambda: choose_method(trajectory, "Method", "DITS, l2"))
@@ -154,7 +154,7 @@ def test_another_method_moves_the_sentence_visibly(trajectory):
 
 def test_steps_and_noise_redraw(trajectory):
     number = trajectory.locator("#way-steps input[type=number]")
-    before = trace(trajectory, "map-linear", "the way followed")["x"]
+    before = trace(trajectory, "map-linear", "trajectory of the query")["x"]
 
     def steps(count):
         number.fill(str(count))
@@ -162,7 +162,7 @@ def test_steps_and_noise_redraw(trajectory):
         number.blur()
 
     redrawn(trajectory, "#way-figures", lambda: steps(5))
-    expect(trajectory.locator("#way-numbers")).to_contain_text("5 steps turn the sentence")
+    expect(trajectory.locator("#way-numbers")).to_contain_text("After 5 steps, the query has moved")
     redrawn(trajectory, "#way-figures", lambda: steps(10))
     slider = trajectory.locator("#way-noise input[type=range]")
 
@@ -171,14 +171,14 @@ def test_steps_and_noise_redraw(trajectory):
         slider.dispatch_event("pointerup")
 
     redrawn(trajectory, "#way-figures", lambda: noise(1))
-    assert trace(trajectory, "map-linear", "the way followed")["x"] != before
+    assert trace(trajectory, "map-linear", "trajectory of the query")["x"] != before
     redrawn(trajectory, "#way-figures", lambda: noise(0))
-    assert trace(trajectory, "map-linear", "the way followed")["x"] == before
+    assert trace(trajectory, "map-linear", "trajectory of the query")["x"] == before
 
 
 @pytest.mark.parametrize(
     ("field", "empty", "says"),
-    [("#way-seed input", "", "The seed is a whole number"), ("#way-query textarea", "  ", "The query is empty")],
+    [("#way-seed input", "", "The seed must be a whole number"), ("#way-query textarea", "  ", "The query is empty")],
 )
 def test_an_empty_field_is_a_message_and_leaves_the_figures(trajectory, field, empty, says):
     box = trajectory.locator(field)
@@ -194,8 +194,8 @@ def test_an_empty_field_is_a_message_and_leaves_the_figures(trajectory, field, e
     expect(trajectory.locator("#way-figures .panel")).to_have_count(4)
 
 
-def test_diffusion_is_drawn_beside_it(trajectory):
-    box = trajectory.get_by_label("Beside it: diffusion from 3 Gaussian starts")
+def test_diffusion_is_drawn_for_comparison(trajectory):
+    box = trajectory.get_by_label("Compare with diffusion from 3 Gaussian starts")
     redrawn(trajectory, "#way-figures", box.check)
     assert len(trace(trajectory, "map-linear", "diffusion")["x"]) == 3 * 12  # 11 points and a break
     assert len(trace(trajectory, "map-linear", "now")["x"]) == 4
@@ -203,9 +203,9 @@ def test_diffusion_is_drawn_beside_it(trajectory):
     redrawn(trajectory, "#way-figures", box.uncheck)
 
 
-def test_a_clicked_point_of_the_way_lists_its_clip_and_neighbours(trajectory):
-    way = trace(trajectory, "way-linear", "the way followed")
-    click(trajectory, "way-linear", way["x"][0], way["y"][0])
+def test_a_clicked_point_of_the_trajectory_lists_its_clip_and_neighbours(trajectory):
+    path = trace(trajectory, "trajectory-linear", "trajectory of the query")
+    click(trajectory, "trajectory-linear", path["x"][0], path["y"][0])
     chosen = trajectory.locator("#way-chosen")
     expect(chosen).to_contain_text("Chosen: 1 point")
     expect(chosen).to_contain_text("(dits), step t:")
@@ -215,8 +215,8 @@ def test_a_clicked_point_of_the_way_lists_its_clip_and_neighbours(trajectory):
 
 
 def test_what_is_looked_at_closely_stays_within_its_axes(trajectory):
-    """Also once the address is another than when the figure was drawn, as it is after a second sentence."""
-    figure = plot(trajectory, "way-linear")
+    """Also after the URL has changed since the figure was drawn, as it does after a second query."""
+    figure = plot(trajectory, "trajectory-linear")
     figure.evaluate("plot => plot.scrollIntoView({ block: 'end', behavior: 'instant' })")
     box, margin = figure.bounding_box(), figure.evaluate("plot => plot._fullLayout._size.t")
     # Above the axes, left of plotly.js's tools, and well below what Gradio says of errors.
@@ -224,7 +224,7 @@ def test_what_is_looked_at_closely_stays_within_its_axes(trajectory):
     nothing = trajectory.screenshot(clip=above)
     address = trajectory.evaluate("location.href")
     trajectory.evaluate("history.replaceState(history.state, '', '?tab=trajectory&q=another')")
-    low, high = (bound(trace(trajectory, "way-linear", "the way followed")["y"]) for bound in (min, max))
+    low, high = (bound(trace(trajectory, "trajectory-linear", "trajectory of the query")["y"]) for bound in (min, max))
     middle, part = (low + high) / 2, (high - low) / 8
     figure.evaluate("(plot, range) => Plotly.relayout(plot, { 'yaxis.range': range })", [middle - part, middle + part])
     assert trajectory.screenshot(clip=above) == nothing
@@ -237,8 +237,8 @@ def test_every_map_is_drawn(trajectory, view, panel):
     choice = trajectory.locator("#way-view").get_by_role("radio", name=view)
     if not choice.is_checked():
         redrawn(trajectory, "#way-figures", choice.check)
-    way = trace(trajectory, panel, "the way followed")
-    assert len(set(way["x"][:11])) == 11
+    path = trace(trajectory, panel, "trajectory of the query")
+    assert len(set(path["x"][:11])) == 11
     expect(trajectory.locator(f'.panel[data-name="{panel}"] > p')).to_contain_text("trustworthiness")
 
 
@@ -247,11 +247,11 @@ def test_three_dimensions_are_drawn_and_move(trajectory):
     redrawn(trajectory, "#way-figures", box.check)
     canvas = plot(trajectory, "map-linear").locator("canvas").first
     expect(canvas).to_be_visible()
-    way = trace(trajectory, "map-linear", "the way followed")
+    path = trace(trajectory, "map-linear", "trajectory of the query")
     slide(trajectory, "map-linear", 0)
     trajectory.wait_for_function(
         f"([plot, z]) => ({TRACE})(plot, 'now').z[0] === z",
-        arg=[plot(trajectory, "map-linear").element_handle(), way["z"][0]],
+        arg=[plot(trajectory, "map-linear").element_handle(), path["z"][0]],
     )
     redrawn(trajectory, "#way-figures", box.uncheck)
 
@@ -268,7 +268,7 @@ def test_going_away_and_coming_back_keeps_what_is_shown(trajectory):
 # Downloads
 
 
-@pytest.mark.parametrize("panel", ["map-linear", "places", "way"])
+@pytest.mark.parametrize("panel", ["map-linear", "places", "trajectory"])
 def test_every_download_is_what_it_says(trajectory, browser, tmp_path, panel):
     figure = trajectory.locator(f'.panel[data-name="{panel}"]')
     heading = figure.locator("h3").inner_text()
@@ -316,9 +316,9 @@ def download(page, figure, kind, name):
 # The gap
 
 
-def test_both_methods_stand_in_table_and_figures(gap):
+def test_both_methods_are_in_the_table_and_figures(gap):
     heads = gap.locator("#gap-numbers thead th").all_inner_texts()
-    assert heads == ["measure", "text t, as DITS ranks it", "DITS", "DITS, l2"]
+    assert heads == ["measure", "text t, ranked by DITS", "DITS", "DITS, l2"]
     recall = gap.locator("#gap-numbers tbody tr").first.locator("td").all_inner_texts()
     assert len(recall) == 3
     assert all(0 < float(value) < 100 for value in recall)
@@ -375,16 +375,16 @@ def test_a_lasso_lists_several_points(gap):
     assert chosen.locator("video").count() > 1
 
 
-def test_whoever_changes_their_mind_sees_what_they_chose_last(gap):
+def test_the_last_choice_is_shown(gap):
     """The second choice comes while the first is computed."""
     cosine = gap.locator("#gap-numbers tr", has_text="Cosine of pairs").first.locator("td").first
     before = cosine.text_content()
     side = gap.locator("#gap-side")
-    side.get_by_label("its frames as its own text pools them").check()
+    side.get_by_label("frames pooled by its own caption").check()
     expect(cosine).not_to_have_text(before)
     pooled = cosine.text_content()
     gap.locator("#gap-split").get_by_label("validation").check()  # takes seconds, of this side for the first time
-    side.get_by_label("the mean of its frames").check()
+    side.get_by_label("mean of its frames").check()
     gap.locator("#gap-split").get_by_label("test").check()
     expect(cosine).to_have_text(before)
     assert float(pooled[:5]) > float(before[:5])  # it looks closer by construction
@@ -433,7 +433,7 @@ def test_a_theme_that_changes_redraws(browser, app_url):
         assert colour == PALETTES["dark"].text
 
 
-def test_figures_say_what_they_show_to_those_who_cannot_see_them(trajectory):
+def test_figures_have_descriptions_for_screen_readers(trajectory):
     for figure in trajectory.locator("#way-figures .plot").all():
         assert len(figure.get_attribute("aria-label")) > 40
     assert trajectory.locator("#way-figures .tools button:not([aria-label])").count() == 0

@@ -1,4 +1,4 @@
-"""The page as a stranger meets it: the first sight, links, what is empty, what fails, what is measured."""
+"""The page for a new visitor: the first screen, links, empty and failing states, and the reported results."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.browser
 
-# Counts what moves without anybody having done something; see web.dev/cls.
+# Records layout shifts without recent input; see web.dev/cls.
 SHIFTS = """
   window.moved = [];
   new PerformanceObserver((list) => {
@@ -91,7 +91,7 @@ def test_a_link_reproduces_a_trajectory(browser, app_url):
     link = {"tab": "trajectory", "q": "a white horse", "method": "dits-l2", "steps": 5}
     with opened(browser, app_url, **link) as page:
         expect(page.get_by_role("tab", name="Trajectory")).to_have_attribute("aria-selected", "true")
-        expect(page.locator("#way-numbers")).to_contain_text("5 steps turn the sentence by")
+        expect(page.locator("#way-numbers")).to_contain_text("After 5 steps, the query has moved by")
         expect(page.locator("#way-query textarea")).to_have_value("a white horse")
         expect(page.locator("#way-method input")).to_have_value("DITS, l2")
         expect(page.locator("#way-numbers thead th")).to_have_text(["step", "t", "1", "2", "3", "4", "v₀"])
@@ -102,11 +102,11 @@ def test_a_link_reproduces_a_trajectory(browser, app_url):
 @pytest.mark.parametrize(
     ("link", "said"),
     [
-        ({"method": "best"}, ["'method' was left out: it has to be one of dits, xpool, mean"]),
-        ({"top": "900", "q": " "}, ["'q' was left out: it has to be a sentence", "a whole number from 1 to 24"]),
-        ({"tab": "<b>nowhere</b>"}, ["'tab' was left out: it has to be one of search, own, trajectory, gap, about"]),
-        ({"tab": "trajectory", "method": "none"}, ["'method' was left out: there is no such one here"]),
-        ({"in": "own"}, ["somebody's own videos, which no link carries"]),
+        ({"method": "best"}, ["'method' was ignored: it must be one of dits, xpool, mean"]),
+        ({"top": "900", "q": " "}, ["'q' was ignored: it must be a sentence", "a whole number from 1 to 24"]),
+        ({"tab": "<b>nowhere</b>"}, ["'tab' was ignored: it must be one of search, own, trajectory, gap, about"]),
+        ({"tab": "trajectory", "method": "none"}, ["'method' was ignored: this page does not have it"]),
+        ({"in": "own"}, ["someone's own videos, and links do not contain videos"]),
     ],
 )
 def test_a_wrong_link_is_answered_with_a_sentence(browser, app_url, link, said):
@@ -126,7 +126,7 @@ def test_what_is_empty_or_wrong_says_what_to_do(browser, app_url):
         expect(page.get_by_text("describe in a sentence what the video shows")).to_be_visible()
         assert page.locator(".card").count() == 8  # what was there stays
         page.get_by_role("tab", name="Your videos").click()
-        expect(page.locator("#own-held")).to_have_text("No videos yet: choose some above, and press Add.")
+        expect(page.locator("#own-held")).to_have_text("No videos yet. Choose some above and press Add.")
         page.get_by_role("button", name="Add").click()
         expect(page.get_by_text("Nothing to add: give the path of a folder or of a file")).to_be_visible()
 
@@ -163,10 +163,10 @@ def test_about_shows_the_numbers_of_the_reports(browser, app_url):
         )
     for title, folder in (("DITS", "dits"), ("DITS trained by L2", "dits-l2")):
         steps = json.loads((reports / "gap" / folder / "analysis.json").read_text())["steps"]
-        for name, step in (("the sentence as it is", steps[0]), (f"where {title} moves it", steps[-1])):
-            cells = next(cells for row, cells in shipped.items() if row.startswith(name))
+        for name, step in (("text t, ranked by X-Pool", steps[0]), (f"v₀ of {title}", steps[-1])):
+            cells = shipped[name]
             if step is steps[0] and folder != "dits":
-                continue  # the table has that of the first alone
+                continue  # the table has it for the first method only
             assert cells[0] == f"{step['t2v']['R@1']:.1f}"
             assert cells[1].startswith(f"{step['cosine']:.3f}")
             assert cells[2].startswith(f"{step['centroid_distance']:.3f}")

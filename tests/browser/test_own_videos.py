@@ -1,4 +1,4 @@
-"""One's own videos in a real headless Chromium: added, searched, seen playing, and gone with a visitor."""
+"""Own videos in a real headless Chromium: they are added, searched, played, and deleted when the visitor leaves."""
 
 import os
 from itertools import pairwise
@@ -43,7 +43,7 @@ def page(browser, app, clips):
         expect(page.locator("#own-held")).to_contain_text("No videos yet")
         page.get_by_role("radio", name="another length").click()
         page.get_by_label("Seconds", exact=True).fill("2")
-        box = page.get_by_label("A folder, or files")
+        box = page.get_by_label("Folders or files")
         for _ in range(20):  # Gradio sets a box's first value a moment after its tab was opened, over what was typed
             box.fill(str(clips))
             page.wait_for_timeout(500)
@@ -71,7 +71,7 @@ def test_what_was_added_is_listed(page):
     expect(held).to_contain_text("4 videos in 8 segments can be searched")
     expect(held).to_contain_text("<b>broken.mp4")
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-    expect(page.get_by_label("A folder, or files")).to_have_value("")
+    expect(page.get_by_label("Folders or files")).to_have_value("")
 
 
 def test_a_part_plays_over_and_over(page):
@@ -124,10 +124,10 @@ def test_what_the_browser_does_not_play_shows_its_picture_and_says_so(page):
 
 def test_the_other_tabs_follow_what_is_searched(page):
     page.get_by_role("tab", name="Trajectory").click()
-    expect(page.locator("#way-numbers")).to_contain_text("Your videos have no sentences")
+    expect(page.locator("#way-numbers")).to_contain_text("Your videos have no captions")
     expect(page.locator("#way-figures .panel:has(.js-plotly-plot)")).to_have_count(1)
     page.get_by_role("tab", name="Modality gap").click()
-    expect(page.locator("#gap-numbers")).to_contain_text("measured on pairs of a sentence and its video")
+    expect(page.locator("#gap-numbers")).to_contain_text("measured on pairs of a caption and its video")
     search_tab(page)
     page.get_by_role("radio", name="The corpus").click()
     expect(page.locator("#results .card video[poster]")).to_have_count(0)

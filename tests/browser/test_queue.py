@@ -10,11 +10,11 @@ from playwright.sync_api import expect
 
 from tests.benchmarks.load_client import Visitor, sentences
 from tests.browser.conftest import visit
-from ui.runtime.queue import SEARCHES
+from ui.runtime.queue import MAX_SEARCHES
 
 pytestmark = pytest.mark.browser
 
-PEOPLE = 4 * SEARCHES
+PEOPLE = 4 * MAX_SEARCHES
 TIMES = 5
 """Searches of each: they go on until the visitor has seen the queue."""
 

@@ -1,4 +1,4 @@
-"""What stands in the repository's documents: blocks of code, commands, links and headings."""
+"""The parts of the repository's documents: code blocks, commands, links and headings."""
 
 import re
 import shlex
@@ -15,13 +15,13 @@ _HEADING = re.compile(r"^#+ (.*)$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code.
+    """A fenced code block.
 
     Attributes:
-        language: what its fence says first.
-        file: what its fence says next: the file that the block is the content of.
-        text: its lines.
-        line: where it begins, from 1.
+        language: the first word of its fence.
+        file: the rest of its fence: the name of the file with this content.
+        text: its content.
+        line: the line number of its fence, from 1.
     """
 
     language: str
@@ -31,7 +31,7 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """Every Markdown file that the repository has, or will have once it is added."""
+    """All Markdown files of the repository, including new files that are not added yet."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -40,8 +40,8 @@ def documents() -> list[Path]:
 
 
 def blocks_of(path: Path) -> list[Block]:
-    """The document's blocks of code, in order."""
-    found, opened = [], None
+    """The document's code blocks, in order."""
+    blocks, opened = [], None
     lines: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fence = _FENCE.match(line)
@@ -51,20 +51,20 @@ def blocks_of(path: Path) -> list[Block]:
             opened, lines = (fence[1], number), []
         else:
             language, _, file = opened[0].partition(" ")
-            found.append(Block(language, file.strip(), "\n".join(lines) + "\n", opened[1]))
+            blocks.append(Block(language, file.strip(), "\n".join(lines) + "\n", opened[1]))
             opened = None
     assert opened is None, f"{path.name}: the block of line {opened} is not closed"
-    return found
+    return blocks
 
 
 def prose_of(path: Path) -> str:
-    """The document without its blocks of code and its front matter."""
+    """The document without its code blocks and its front matter."""
     text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands_of(script: str) -> Iterator[list[str]]:
-    """The commands of a shell script, each as its words; `&&` parts commands, as lines do."""
+    """The commands of a shell script, each as its words; `&&` and line ends separate commands."""
     for line in script.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while "&&" in words:
@@ -75,7 +75,7 @@ def commands_of(script: str) -> Iterator[list[str]]:
 
 
 def inline_code_of(path: Path) -> list[str]:
-    """What the document's prose sets as code."""
+    """The inline code of the document's prose."""
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose_of(path))]
 
 
@@ -85,6 +85,6 @@ def links_of(path: Path) -> list[str]:
 
 
 def anchors_of(path: Path) -> set[str]:
-    """What `#...` can name in the document, by GitHub's rule: headings in lower case, dashes for spaces."""
+    """The document's anchors, by GitHub's rule: headings in lower case, with dashes instead of spaces."""
     headings = [match[1] for match in map(_HEADING.match, prose_of(path).splitlines()) if match]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

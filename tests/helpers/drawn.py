@@ -1,4 +1,4 @@
-"""Figures as the page sends them, read back."""
+"""Reads the figures that the page sends."""
 
 import json
 from base64 import b64decode
@@ -15,7 +15,7 @@ def traces(panel):
 
 
 def floats(values):
-    """Numbers as plotly's JSON has them: a list, or base64 with a type."""
+    """The numbers in plotly's JSON: a list, or base64 with a dtype."""
     if isinstance(values, dict):
         return np.frombuffer(b64decode(values["bdata"]), values["dtype"]).tolist()
     return [float("nan") if value is None else float(value) for value in values]

@@ -13,7 +13,7 @@ from dits.models.sampler import SamplerConfig
 VIDEO_OF = np.arange(10) % 5
 
 
-def points(count, dim=32, seed=1):  # 0 is what methods draw their noise with
+def points(count, dim=32, seed=1):  # methods use seed 0 for their noise
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 

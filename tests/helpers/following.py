@@ -1,6 +1,6 @@
-"""Following a document: its commands are run where that is cheap, and else read by the parsers that would read them.
+"""Checks documents: runs their cheap commands and their code, and parses all commands with their own parsers.
 
-What is not run is excused by one of `EXCUSES`; what none of the programs here is, is refused.
+`SKIP_REASONS` lists why a command is only parsed. Commands of unknown programs are errors.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import ui.command
 import ui.server.serving
 from tests.helpers.documents import REPOSITORY, Block, blocks_of, commands_of
 
-EXCUSES: dict[str, Callable[[list[str]], bool]] = {
+SKIP_REASONS: dict[str, Callable[[list[str]], bool]] = {
     "weights are downloaded": lambda words: any("/openai" in word for word in words),
     "a benchmark is needed": lambda words: any("/data/" in word for word in words),
     "several machines are needed": lambda words: any(word == "--ray" or "s3://" in word for word in words),
@@ -33,29 +33,28 @@ EXCUSES: dict[str, Callable[[list[str]], bool]] = {
         or "--joint" in words
     ),
 }
-"""Why a command of dits or analysis is read and not run."""
+"""Reasons to parse a command of dits or analysis without running it."""
 
 QUICK = ("search", "data")
-"""The commands that take few seconds where they are about the demo corpus and decode nothing."""
+"""Commands that take few seconds on the demo corpus, if they decode nothing."""
 
 ADDRESS = "http://127.0.0.1:7860"
-"""Where the documents' app answers."""
-
+"""The address of the app in the documents."""
 
 _MAINS = {"dits": dits.cli.parser.main, "analysis": analysis.cli.parser.main}
 _PARSERS = {"dits": dits.cli.parser._parser, "analysis": analysis.cli.parser._parser}
 
 
-def excuse(words: list[str]) -> str | None:
-    """Why the words of a command, after `python -m dits`, are not run."""
-    return next((reason for reason, holds in EXCUSES.items() if holds(words)), None)
+def skip_reason(words: list[str]) -> str | None:
+    """The reason not to run a command, given its words after `python -m dits`; None if it is run."""
+    return next((reason for reason, holds in SKIP_REASONS.items() if holds(words)), None)
 
 
-def read(words: list[str]) -> None:
-    """Reads a command with the parser that would read it.
+def parse_command(words: list[str]) -> None:
+    """Parses a command with its program's parser.
 
     Raises:
-        AssertionError: the program is unknown, or would refuse the words.
+        AssertionError: the program is unknown, or refuses the arguments.
     """
     match words:
         case ["python", "-m", ("dits" | "analysis") as package, *rest]:
@@ -68,7 +67,7 @@ def read(words: list[str]) -> None:
             _parse_torchrun(rest)
         case ["make", target, *_]:
             rules = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-            assert re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE), f"make knows no {target}"
+            assert re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE), f"make has no target {target}"
         case ["pip", "install", "-r", file]:
             assert (REPOSITORY / file).is_file(), f"there is no {file}"
         case ["ray", "start", "--address", _]:
@@ -78,15 +77,15 @@ def read(words: list[str]) -> None:
         case ["source", ".venv/bin/activate"]:
             pass
         case _:
-            raise AssertionError(f"nobody follows this kind of command: {' '.join(words)}")
+            raise AssertionError(f"this kind of command is not supported: {' '.join(words)}")
 
 
-class World:
-    """A place where a document's commands find what they name, and its code what code before it defined.
+class DocumentRunner:
+    """Runs a document's commands and code, with one namespace for all of its Python code.
 
     Attributes:
-        folder: the current one.
-        address: of the app that is asked where the document asks its own; None: it is not asked.
+        folder: the current folder.
+        address: the running app to use instead of the document's; None: code that needs the app is only compiled.
     """
 
     def __init__(self, folder: Path, address: str | None = None) -> None:
@@ -94,17 +93,17 @@ class World:
         self._names: dict[str, Any] = {"__name__": "__main__"}
         self._printed = ""
 
-    def follow(self, document: Path, slow: bool) -> list[str]:
-        """Follows a document from its beginning; returns what was run. `slow`: also what takes longer."""
+    def run(self, document: Path, slow: bool) -> list[str]:
+        """Runs a document from its beginning, with the slow commands if `slow`; returns what was run."""
         done: list[str] = []
         for block in blocks_of(document):
             try:
-                done += self._follow(block, slow)
+                done += self._run_block(block, slow)
             except Exception as error:
                 raise AssertionError(f"{document.name}, line {block.line}: {error}") from error
         return done
 
-    def _follow(self, block: Block, slow: bool) -> list[str]:
+    def _run_block(self, block: Block, slow: bool) -> list[str]:
         match block.language:
             case "sh":
                 return self._commands(block.text, slow)
@@ -123,17 +122,17 @@ class World:
             case "bibtex":
                 assert block.text.count("{") == block.text.count("}")
             case language:
-                raise AssertionError(f"nobody follows a block of {language or 'no language'}")
+                raise AssertionError(f"a block of {language or 'no language'} is not supported")
         return []
 
     def _commands(self, text: str, slow: bool) -> list[str]:
         done, self._printed = [], ""
         for words in commands_of(text):
-            read(words)
+            parse_command(words)
             if (
                 words[1:2] == ["-m"]
                 and words[2] in _MAINS
-                and excuse(words[3:]) is None
+                and skip_reason(words[3:]) is None
                 and (slow or _is_quick(words[3:]))
             ):
                 self._printed += _run(words[2], words[3:])
@@ -148,13 +147,13 @@ class World:
         return [text]
 
     def _script(self, text: str) -> list[str]:
-        """A script that asks the page's app: run where there is one, and read by the shell where there is none."""
-        asked = self.address is not None and shutil.which("curl") is not None
+        """Runs a script that calls the app; if there is no app or no curl, the shell only parses it."""
+        runs = self.address is not None and shutil.which("curl") is not None
         script = text.replace(ADDRESS, (self.address or ADDRESS).rstrip("/"))
-        ended = subprocess.run(["bash", *([] if asked else ["-n"])], input=script, text=True, capture_output=True)
-        assert ended.returncode == 0, ended.stderr
-        assert not asked or "event: complete" in ended.stdout, ended.stdout
-        return [text] if asked else []
+        process = subprocess.run(["bash", *([] if runs else ["-n"])], input=script, text=True, capture_output=True)
+        assert process.returncode == 0, process.stderr
+        assert not runs or "event: complete" in process.stdout, process.stdout
+        return [text] if runs else []
 
 
 def _is_quick(words: list[str]) -> bool:
@@ -162,34 +161,34 @@ def _is_quick(words: list[str]) -> bool:
 
 
 def _run(package: str, words: list[str]) -> str:
-    """What the command prints; it must end well."""
+    """The output of a command, which must succeed."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         code = _MAINS[package]([os.path.expanduser(word) for word in words])
-    assert code == 0, f"{' '.join(words)} ended with {code}"
+    assert code == 0, f"{' '.join(words)} exited with {code}"
     return output.getvalue()
 
 
 def assert_prints(printed: str, shown: str) -> None:
-    """What a command prints is what the document shows, up to the last digits of numbers."""
+    """Asserts that a command's output equals the document's, up to the last digits of numbers."""
     assert len(printed.split()) == len(shown.split()), f"it prints\n{printed}"
-    for found, expected in zip(printed.split(), shown.split(), strict=True):
+    for word, expected in zip(printed.split(), shown.split(), strict=True):
         if re.fullmatch(r"[+-]?\d+\.\d+", expected):
-            assert float(found) == pytest.approx(float(expected), rel=0.01, abs=0.051), f"it prints\n{printed}"
+            assert float(word) == pytest.approx(float(expected), rel=0.01, abs=0.051), f"it prints\n{printed}"
         else:
-            assert found == expected, f"it prints\n{printed}"
+            assert word == expected, f"it prints\n{printed}"
 
 
-def recorded(target: str, folder: Path) -> list[list[str]]:
-    """The commands that `make TARGET` would run with Python and the linters, by the real make, each as its words.
+def commands_of_make(target: str, folder: Path) -> list[list[str]]:
+    """The commands with Python and the linters that the real make runs for a target, each as its words.
 
-    In an empty folder, where these programs are scripts that write down what they are asked.
+    Make runs in an empty folder, in which these programs are scripts that record their arguments.
     """
     for file in (REPOSITORY / "Makefile", *REPOSITORY.glob("requirements*")):
         shutil.copy(file, folder)
     programs, record = folder / ".venv" / "bin", folder / "record"
     programs.mkdir(parents=True)
-    for name in ("python", "ruff", "mypy", "uv"):
+    for name in ("python", "ruff", "mypy", "lint-imports", "uv"):
         script = programs / name
         script.write_text(
             f"#!{sys.executable}\nimport json, sys\n"
@@ -201,15 +200,15 @@ def recorded(target: str, folder: Path) -> list[list[str]]:
 
 
 def _parse(package: str, words: list[str]) -> None:
-    with _refusals():
+    with _parser_errors():
         _PARSERS[package]().parse_args(words)
 
 
 def _parse_app(words: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch, _refusals():
+    with pytest.MonkeyPatch.context() as patch, _parser_errors():
         patch.setattr(ui.server.serving, "launch", lambda settings: None)
-        patch.setattr(ui.command, "listen_for_the_end", lambda: None)
-        patch.setattr(ui.command, "leave", lambda code: None)  # it would end the tests, as if all had passed
+        patch.setattr(ui.command, "listen_for_shutdown", lambda: None)
+        patch.setattr(ui.command, "exit_process", lambda code: None)  # it would end the tests with success
         patch.setattr(sys, "argv", ["app.py", *words])
         ui.command.main()
 
@@ -217,25 +216,25 @@ def _parse_app(words: list[str]) -> None:
 def _parse_torchrun(words: list[str]) -> None:
     from torch.distributed.run import get_args_parser
 
-    with _refusals():
+    with _parser_errors():
         args = get_args_parser().parse_args(words)
     assert args.module
-    read(["python", "-m", args.training_script, *args.training_script_args])
+    parse_command(["python", "-m", args.training_script, *args.training_script_args])
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What argparse refuses is an AssertionError with what it says."""
-    said = io.StringIO()
+def _parser_errors() -> Iterator[None]:
+    """Turns an error of argparse into an AssertionError with its message."""
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             yield
     except SystemExit as error:
-        raise AssertionError(said.getvalue().strip().splitlines()[-1]) from error
+        raise AssertionError(stderr.getvalue().strip().splitlines()[-1]) from error
 
 
 def _write_table(path: Path, text: str) -> None:
-    """The file, and beside it a short video for each of its first column."""
+    """Writes the file, and beside it a short video for each name in its first column."""
     from tests.helpers.videos import stamp, write_video
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +247,6 @@ def _write_table(path: Path, text: str) -> None:
 def _check_javascript(text: str) -> None:
     node = shutil.which("node")
     if node:
-        checked = subprocess.run(
-            [node, "--check", "--input-type=module", "-"], input=text, text=True, capture_output=True
-        )
-        assert checked.returncode == 0, checked.stderr
+        command = [node, "--check", "--input-type=module", "-"]
+        process = subprocess.run(command, input=text, text=True, capture_output=True)
+        assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""Rows of an index without videos."""
+"""Index rows without videos."""
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ DIM = 32
 
 
 def rows(numbers):
-    """Segments with embeddings that their numbers alone determine."""
+    """Segments whose embeddings depend only on their numbers."""
     return [row_of(n, torch.randn(FRAMES, DIM, generator=torch.Generator().manual_seed(n))) for n in numbers]
 
 
 def row_of(number, frames):
-    """A segment of a video named by a number, with frames (F, d)."""
+    """A segment of the video with a number, with frame embeddings (F, d)."""
     return SegmentRow(
         path=f"/v/{number}.mp4".encode(),
         size=1,

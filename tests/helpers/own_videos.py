@@ -1,4 +1,4 @@
-"""An app in this process, and videos to add to it, for tests of one's own videos."""
+"""An app in this process, and videos to add to it, for tests of the user's own videos."""
 
 import json
 import os
@@ -19,7 +19,7 @@ COLOURS = {"red": (200, 40, 40), "green": (50, 180, 60), "blue": (50, 70, 220)}
 
 
 def write_clips(folder, seconds=1, fps=10):
-    """Three videos, each of one colour with a bar that moves."""
+    """Three videos, each with one colour and a moving bar."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, colour in COLOURS.items():
         frames = []
@@ -33,7 +33,7 @@ def write_clips(folder, seconds=1, fps=10):
 
 @contextmanager
 def running(**settings):
-    """The address of an app, its page and what it searches, once its engine is there."""
+    """The address of a running app, its Gradio blocks and its sources, after its engine is loaded."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     port = free_port()
     blocks, sources = launch(Settings(port=port, warm=False, **settings), wait=False)
@@ -55,18 +55,18 @@ def wait_for(true, seconds=300):
 
 
 def request(session="me"):
-    """What Gradio tells a handler of who asks."""
+    """Gradio's request object for a session."""
     return SimpleNamespace(session_hash=session)
 
 
 def called(app, name, data, session):
-    """What the app answers to an event of its page, sent as a browser sends it: (whether it went well, its output)."""
+    """Send an event of the page like a browser; return (success, output)."""
     [event] = [fn._id for fn in app.blocks.fns.values() if fn.name == name]
     return asked(app.url, event, data, session)
 
 
 def asked(url, event, data, session):
-    """What an app answers to an event by its number; see `called`."""
+    """Send an event by its number; see `called`."""
     api = f"{url}gradio_api/queue/"
     sent = httpx.post(f"{api}join", json={"data": data, "fn_index": event, "session_hash": session})
     assert sent.status_code == 200, sent.text
@@ -79,14 +79,14 @@ def asked(url, event, data, session):
 
 
 def uploaded(app, path):
-    """A file, uploaded as a browser uploads it, as events name it."""
+    """Upload a file like a browser; return its description for events."""
     sent = httpx.post(f"{app.url}gradio_api/upload", files={"files": (path.name, path.read_bytes())})
     assert sent.status_code == 200, sent.text
     return {"path": sent.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
 
 def answer(url, **headers):
-    """The status of an answer, its headers and its content."""
+    """The status, headers and content of a response."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
             return response.status, response.headers, response.read()

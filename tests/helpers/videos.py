@@ -1,4 +1,4 @@
-"""Small videos whose frames say which frame they are, for tests that ask which frame was returned."""
+"""Small videos whose frames show their number, for tests of which frame was returned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULTS = {"libx264": {"preset": "veryfast", "sc_threshold": "0"}}
 
 
 def stamp(number: int, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8: the number in binary, as 4 x 3 black and white blocks that survive compression."""
+    """(height, width, 3), uint8: the number in binary, as 4 x 3 black and white blocks that survive compression."""
     bits = np.array([number >> bit & 1 for bit in range(_ROWS * _COLUMNS)]).reshape(_ROWS, _COLUMNS)
     rows, columns = np.arange(height) * _ROWS // height, np.arange(width) * _COLUMNS // width
     gray = np.where(bits[rows][:, columns], 230, 25).astype(np.uint8)
@@ -75,8 +75,8 @@ def write_video(
 
 @contextmanager
 def _scheduled_as_before() -> Iterator[None]:
-    """Where root encodes AV1, SVT-AV1 makes the calling thread a real-time one, before which, and before all that it
-    starts, nothing else on the machine runs.
+    """Restore the scheduling policy. When root encodes AV1, SVT-AV1 makes the calling thread real-time: it and every
+    process that it starts would block the rest of the machine.
     """
     if not hasattr(os, "sched_getscheduler"):  # as on macOS
         yield

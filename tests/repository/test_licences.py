@@ -1,4 +1,4 @@
-"""Every package and every asset has a licence that somebody has looked at."""
+"""Every package and every asset has a reviewed licence."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 import pytest
 
 from tests.conftest import REPOSITORY
-from tools.licences import LIST, is_accepted, listing, read_review, stated
+from tools.licences import LIST, is_accepted, licences_page, metadata_licence, read_review
 from tools.requirements import read_lock
 
 ROW = re.compile(r"^\| ([a-z0-9-]+) \| ([0-9][^ |]*) \| ([^|]+) \|", re.MULTILINE)
@@ -25,24 +25,24 @@ def test_every_package_of_the_lock_is_listed_with_an_accepted_licence(listed):
     assert {name: licence for name, (_, licence) in listed.items() if not is_accepted(licence, accepted)} == {}
 
 
-def test_what_is_listed_is_what_the_metadata_say(listed):
-    """Of the packages that are installed here: where metadata are exact, nobody reads another licence into them."""
-    read = read_review()["read"]
-    stating = 0
+def test_listed_licences_are_those_of_the_metadata(listed):
+    """For installed packages: if the metadata are exact, the review must not state another licence."""
+    reviewed = read_review()["read"]
+    exact = 0
     for name, (_, licence) in listed.items():
         try:
-            said = stated(metadata(name))
+            from_metadata = metadata_licence(metadata(name))
         except PackageNotFoundError:
             continue
-        stating += said is not None
-        assert said is None or (said == licence and name not in read), name
-    assert stating > 80
-    assert set(read) <= set(listed)
+        exact += from_metadata is not None
+        assert from_metadata is None or (from_metadata == licence and name not in reviewed), name
+    assert exact > 80
+    assert set(reviewed) <= set(listed)
 
 
-def test_the_list_is_as_its_command_writes_it(listed):
+def test_the_list_equals_the_output_of_its_command(listed):
     lock, licences = read_lock(), {name: licence for name, (_, licence) in listed.items()}
-    assert listing(lock, licences, read_review()) == LIST.read_text(encoding="utf-8")
+    assert licences_page(lock, licences, read_review()) == LIST.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_a_licence_is_accepted_when_all_of_its_parts_are(licence, accepted):
     ],
 )
 def test_metadata_state_a_licence_or_none(lines, licence):
-    assert stated(message_from_string("\n".join(lines) + "\n")) == licence
+    assert metadata_licence(message_from_string("\n".join(lines) + "\n")) == licence
 
 
 def test_every_asset_has_a_notice():
     files = subprocess.run(["git", "ls-files", "assets"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     folders = {path.split("/")[1] for path in files.stdout.split() if path.count("/") > 1}
     without = {folder for folder in folders if not (REPOSITORY / "assets" / folder / "NOTICE.md").is_file()}
-    assert without == {"recipes"}  # settings of ours
+    assert without == {"recipes"}  # our settings
     text = LIST.read_text(encoding="utf-8")
     assert all(f"(assets/{folder}/NOTICE.md)" in text for folder in folders - without)

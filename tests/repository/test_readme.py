@@ -1,4 +1,4 @@
-"""The README, the pages of docs/ and CONTRIBUTING.md are followed: their commands, code, numbers and links."""
+"""Checks the commands, code, numbers and links of the README, the pages of docs/ and CONTRIBUTING.md."""
 
 import json
 import re
@@ -12,13 +12,13 @@ from dits.corpora.datasets import DATASETS
 from dits.corpora.demo import demo_folder
 from dits.models.retrieval import METHODS
 from tests.helpers.documents import REPOSITORY, anchors_of, commands_of, documents, inline_code_of, links_of, prose_of
-from tests.helpers.following import World, excuse, read, recorded
+from tests.helpers.following import DocumentRunner, commands_of_make, parse_command, skip_reason
 from tests.helpers.videos import stamp, write_video
 
 README = REPOSITORY / "README.md"
 FOLLOWED = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python -m |python app\.py|make |pip install|torchrun ")
-"""How code in prose begins that is a command."""
+"""The beginning of inline code that is a command."""
 
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -33,10 +33,9 @@ every = pytest.mark.parametrize("path", documents(), ids=name_of)
 
 @pytest.fixture
 def here(demo, tmp_path, monkeypatch):
-    """A folder with the assets and somebody's embeddings, in a home with a few videos and a cache that holds the demo
-    clips and nothing else.
+    """A folder with the assets and some embeddings, with a home of a few videos and a cache of only the demo clips.
 
-    What the documents' examples add to the registries is gone afterwards.
+    The registries are restored afterwards.
     """
     for number, name in enumerate(("walk.mp4", "snow.mp4", "old/sea.mp4")):
         path = tmp_path / "home" / "Videos" / name
@@ -65,24 +64,24 @@ def here(demo, tmp_path, monkeypatch):
 
 
 @each
-def test_a_document_can_be_followed(path, here):
-    """Every command is read by its own program's parser; those that take few seconds are run, as is all code."""
-    World(here).follow(path, slow=False)
+def test_a_document_runs(path, here):
+    """Every command is parsed by its program's parser; quick commands and all code are run."""
+    DocumentRunner(here).run(path, slow=False)
 
 
 @pytest.mark.slow
 @each
-def test_a_document_can_be_followed_to_its_end(path, here, app_url):
-    """As above; the commands that take longer are run too, and the page's API is asked."""
-    done = World(here, app_url).follow(path, slow=True)
+def test_a_document_runs_with_its_slow_commands(path, here, app_url):
+    """As above, but slow commands are run, too, and the app's API is called."""
+    done = DocumentRunner(here, app_url).run(path, slow=True)
     assert done or path.name in ("results.md", "encoder.md", "hosting.md")
 
 
 @each
-def test_commands_in_sentences_are_read_by_their_programs(path):
+def test_inline_commands_are_parsed_by_their_programs(path):
     for code in filter(COMMAND.match, inline_code_of(path)):
         for words in commands_of(code):
-            read(words)
+            parse_command(words)
 
 
 @pytest.mark.parametrize(
@@ -100,22 +99,22 @@ def test_commands_in_sentences_are_read_by_their_programs(path):
         "pip install -r nothing.txt",
     ],
 )
-def test_a_command_that_nobody_can_follow_is_refused(line):
+def test_an_invalid_command_is_refused(line):
     (words,) = commands_of(line)
     with pytest.raises(AssertionError):
-        read(words)
+        parse_command(words)
 
 
-def test_what_is_not_run_is_excused_for_a_reason():
-    assert excuse(["search", "a dog"]) is None
-    assert excuse(["search", "a dog", "--encoder", "ViT-B-32/openai"]) == "weights are downloaded"
-    assert excuse(["train", "dits", "--joint", "--out", "runs"]) == "it takes minutes or hours"
+def test_commands_are_skipped_for_a_reason():
+    assert skip_reason(["search", "a dog"]) is None
+    assert skip_reason(["search", "a dog", "--encoder", "ViT-B-32/openai"]) == "weights are downloaded"
+    assert skip_reason(["train", "dits", "--joint", "--out", "runs"]) == "it takes minutes or hours"
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "clean"])
-def test_make_calls_what_is_there(target, tmp_path):
-    """Every command of every target, as the real make and shell would run it, is read by the parser it would meet."""
-    commands = recorded(target, tmp_path)
+def test_make_runs_valid_commands(target, tmp_path):
+    """Every command of every target, as the real make and shell run it, is parsed by its program's parser."""
+    commands = commands_of_make(target, tmp_path)
     assert commands
     for program, *words in commands:
         match words:
@@ -134,11 +133,11 @@ def test_make_calls_what_is_there(target, tmp_path):
             case [script, *_] if script.endswith(".py") and script != "app.py":
                 assert (REPOSITORY / script).is_file()
             case _ if program == "python":
-                read(["python", *words])
+                parse_command(["python", *words])
 
 
 def _required_by_tests():
-    """What requirements-dev.txt names, as pip reads it."""
+    """The requirements in requirements-dev.txt, as pip reads them."""
     lines = (REPOSITORY / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
     return [line.partition(" #")[0].strip() for line in lines]
 
@@ -147,11 +146,11 @@ def _required_by_tests():
 
 
 @pytest.mark.slow
-def test_the_table_of_results_is_what_its_command_prints(here, capsys):
+def test_the_table_of_results_equals_the_output_of_its_command(here, capsys):
     assert main(["evaluate", "--split", "test", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    shown = rows_of(README, "| method | R@1 |")
-    for (name, *cells), method in zip(shown, ("mean", "xpool", "dits"), strict=True):
+    rows = rows_of(README, "| method | R@1 |")
+    for (name, *cells), method in zip(rows, ("mean", "xpool", "dits"), strict=True):
         values, bounds = report["methods"][method], report["intervals"][method]
         measured = [("t2v", "R@1"), ("t2v", "R@5"), ("t2v", "R@10"), ("t2v", "MnR"), ("v2t", "R@1")]
         for cell, (direction, metric) in zip(cells, measured, strict=True):
@@ -160,7 +159,7 @@ def test_the_table_of_results_is_what_its_command_prints(here, capsys):
 
 
 @pytest.mark.parametrize(("row", "method", "step"), [(0, "dits", 0), (1, "dits", -1), (2, "dits-l2", -1)])
-def test_the_table_of_the_gap_is_the_report(row, method, step):
+def test_the_table_of_the_gap_equals_the_report(row, method, step):
     report = json.loads((REPOSITORY / "reports" / "gap" / method / "analysis.json").read_text())["steps"][step]
     _, *cells = rows_of(README, "| the text, and where it ends |")[row]
     for name, cell in zip(("cosine", "centroid_distance", "rmg"), cells, strict=False):
@@ -181,7 +180,7 @@ def test_the_times_under_load_are_those_of_the_report():
     calm, hurried = (report["load"][name] for name in ("with a pause of 1 to 3 seconds", "without a pause"))
     text = " ".join(prose_of(README).split())
     assert f"get 95 % of the answers within {calm['search']['p95 ms']} ms and no errors" in text
-    assert f"without a pause within {hurried['search']['p95 ms'] / 1000:.1f} seconds" in text
+    assert f"without a pause, within {hurried['search']['p95 ms'] / 1000:.1f} seconds" in text
     assert calm["people"] == hurried["people"] == 50
     assert {*calm["errors"], *hurried["errors"], *report["memory"]["many queries"]["errors"]} == set()
     memory = [at["MB"] for at in report["memory"]["many queries"]["memory"]]
@@ -189,7 +188,7 @@ def test_the_times_under_load_are_those_of_the_report():
 
 
 def rows_of(path, header):
-    """The cells of the table that begins with the header, row by row."""
+    """The rows of cells of the table with the given header."""
     text = path.read_text(encoding="utf-8")
     lines = text[text.index(header) :].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -215,7 +214,7 @@ def test_links_lead_to_files_and_headings(path):
 
 
 @each
-def test_paths_that_are_named_are_there(path):
+def test_named_paths_exist(path):
     for code in inline_code_of(path):
         if re.fullmatch(r"(analysis|assets|dits|docs|reports|tests|ui)/[\w./-]*", code):
             assert (REPOSITORY / code).exists(), code

@@ -1,4 +1,4 @@
-"""The reference of the library: everything public is described, and the pages build without a warning."""
+"""The library reference: everything public has a docstring, and the pages build without a warning."""
 
 import ast
 import importlib
@@ -12,7 +12,7 @@ from tests.helpers.documents import REPOSITORY
 
 MODULES = sorted(path for package in ("dits", "analysis") for path in (REPOSITORY / package).rglob("*.py"))
 NAME = re.compile(r"`((?:dits|analysis)(?:\.\w+)+)`")
-"""How docstrings name what is elsewhere in the packages."""
+"""References to other names of the packages in docstrings."""
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -22,7 +22,7 @@ def name_of(path):
 
 
 def public(node, prefix=""):
-    """The public functions, classes and methods below a node, with their names."""
+    """The public functions, classes and methods inside a node, with their names."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, DEFINITIONS) and not child.name.startswith("_"):
             yield prefix + child.name, child
@@ -38,15 +38,15 @@ def test_everything_public_has_a_docstring(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_names_in_docstrings_are_there(path):
+def test_names_in_docstrings_exist(path):
     module = ast.parse(path.read_text(encoding="utf-8"))
     described = [module, *(node for _, node in public(module))]
     for name in NAME.findall("\n".join(ast.get_docstring(node) or "" for node in described)):
-        assert found(name), name
+        assert exists(name), name
 
 
-def found(name):
-    """Whether a dotted name is a module, or something in one."""
+def exists(name):
+    """Whether a dotted name is a module, or a name in a module or class."""
     owner, _, last = name.rpartition(".")
     try:
         importlib.import_module(name)
@@ -70,6 +70,6 @@ def test_the_reference_builds_without_a_warning(tmp_path):
         if path.name != "__main__.py":
             page = tmp_path / name_of(path).replace(".", "/")
             assert page.with_suffix(".html").is_file(), page
-    sampler = (tmp_path / "dits" / "sampler.html").read_text(encoding="utf-8")
+    sampler = (tmp_path / "dits" / "models" / "sampler.html").read_text(encoding="utf-8")
     assert "DitsSampler" in sampler
     assert "Equation 8" in sampler

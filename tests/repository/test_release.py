@@ -43,7 +43,7 @@ def test_one_version_everywhere(citation):
     assert released == sorted(released, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
 
 
-def test_the_changelog_begins_with_what_is_not_released():
+def test_the_changelog_begins_with_unreleased_changes():
     headings = re.findall(r"^## (.*)$", CHANGES, re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert len(set(headings)) == len(headings)

@@ -1,4 +1,4 @@
-"""The lock against requirements.txt, against its own graph, and against what is installed."""
+"""Compares the lock with requirements.txt, with its own graph, and with the installed packages."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import REPOSITORY
-from tools.requirements import LOCK, Locked, read_lock, read_requirements
+from tools.requirements import LOCK, LockedPackage, read_lock, read_requirements
 
 ROOT = "-r requirements.txt"
 
@@ -21,7 +21,7 @@ def lock():
     return read_lock()
 
 
-def test_every_requirement_is_locked_within_its_range_and_where_it_says(lock):
+def test_every_requirement_is_locked_within_its_range_and_marker(lock):
     for requirement in read_requirements():
         [locked] = [package for package in lock if package.name == canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(locked.version), requirement
@@ -29,24 +29,24 @@ def test_every_requirement_is_locked_within_its_range_and_where_it_says(lock):
         assert ROOT in locked.via, requirement
 
 
-def test_every_file_is_known_by_its_hash_and_no_host_is_named(lock):
+def test_every_file_has_a_hash_and_no_host_is_named(lock):
     assert all(package.hashes for package in lock)
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for package in lock for digest in package.hashes)
     assert "://" not in LOCK.read_text(encoding="utf-8")
 
 
-def test_nothing_is_locked_that_no_requirement_leads_to(lock):
-    asked = {canonicalize_name(requirement.name) for requirement in read_requirements()}
-    assert asked == {package.name for package in lock if ROOT in package.via}
-    reached = set(asked)
+def test_every_locked_package_is_required(lock):
+    required = {canonicalize_name(requirement.name) for requirement in read_requirements()}
+    assert required == {package.name for package in lock if ROOT in package.via}
+    reached = set(required)
     for _ in lock:
         reached |= {package.name for package in lock if reached.intersection(package.via)}
     assert reached == {package.name for package in lock}
     assert {name for package in lock for name in package.via} <= reached | {ROOT}
 
 
-def test_what_is_installed_is_what_the_lock_says(lock):
-    """By the metadata of the installed packages, from requirements.txt on: the same names, and the same releases."""
+def test_installed_packages_are_those_of_the_lock(lock):
+    """The packages that requirements.txt leads to, by installed metadata, have the names and releases of the lock."""
     here = {package.name: str(package.version) for package in lock if package.here}
     installed = {name: version(name) for name in closure(read_requirements())}
     if installed != here and not os.environ.get("CI"):
@@ -70,7 +70,7 @@ def test_a_lock_of_one_package_is_read(tmp_path):
     first, second = read_lock(path)
     assert (first.name, str(first.version), first.here) == ("some-name", "1.2", False)
     assert (first.hashes, first.via) == (("sha256:aa", "sha256:bb"), (ROOT, "other"))
-    assert second == Locked(second.name, second.version, None, (), ("some-name",))
+    assert second == LockedPackage(second.name, second.version, None, (), ("some-name",))
     assert second.here
 
 
@@ -78,7 +78,8 @@ def test_make_installs_the_lock_by_its_hashes_and_tests_on_the_same_releases():
     locked = "pip install --quiet --require-hashes --requirement requirements.lock"
     assert locked in commands_of_make("demo")
     assert locked in commands_of_make("test")
-    assert "--constraint nowhere/constraints.txt --requirement requirements-dev.txt" in commands_of_make("test")
+    files = "".join(f" --requirement requirements{name}.txt" for name in ("", "-train", "-ray", "-dev"))
+    assert f"--constraint nowhere/constraints.txt{files}\n" in commands_of_make("test")
     ranges = commands_of_make("demo", "LOCK=")
     assert "pip install --quiet --requirement requirements.txt" in ranges
     assert "lock" not in ranges
@@ -101,14 +102,14 @@ def commands_of_make(*arguments):
 
 
 def closure(requirements):
-    """The names of all packages that requirements lead to here."""
-    names, ahead = set(), [(requirement, "") for requirement in requirements]
-    while ahead:
-        requirement, extra = ahead.pop()
+    """The names of all packages that requirements need on this platform."""
+    names, waiting = set(), [(requirement, "") for requirement in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
         for wanted in {*requirement.extras, ""} if name not in names else requirement.extras:
-            ahead += [(Requirement(line), wanted) for line in requires(name) or []]
+            waiting += [(Requirement(line), wanted) for line in requires(name) or []]
         names.add(name)
     return names

@@ -1,4 +1,4 @@
-"""The repository as a Hugging Face Space: what its README says to the platform, and the Space itself, built and run."""
+"""The repository as a Hugging Face Space: its settings in the README, and the Space itself, built and run."""
 
 import json
 import os
@@ -30,12 +30,12 @@ KINDS = {
     "short_description": str, "thumbnail": str, "suggested_hardware": str, "startup_duration_timeout": str,
     "models": list, "tags": list,
 }  # fmt: skip
-"""The keys that the platform documents and this Space sets, and what they hold."""
+"""The documented keys that this Space sets, with the types of their values."""
 
 QUERY = "a dog riding a skateboard"
 
 BASE = ("datasets", "huggingface-hub>=0.30", "hf-transfer>=0.1.4", "protobuf<4", "click<8.1")
-"""What lies in the platform's image before a Space's own requirements, as its build logs show."""
+"""Packages that the platform installs before a Space's own requirements, according to its build logs."""
 
 PLATFORM = {
     "SYSTEM": "spaces",
@@ -52,7 +52,7 @@ PLATFORM = {
     "TQDM_POSITION": "-1",
     "TQDM_MININTERVAL": "1",
 }
-"""What the platform sets where it runs a Space."""
+"""Environment variables that the platform sets for a Space."""
 
 CUT_OFF = """
 set -e
@@ -65,11 +65,11 @@ ip address add 192.0.2.1/24 dev outside
 ip route add default dev outside
 exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs "$@"
 """
-"""A network of its own: loopback, and a wire that leads nowhere and counts what is sent into it."""
+"""A separate network: loopback, and an interface without a peer that counts the packets sent to it."""
 
 ASK = """
 import json, os, sys, time, urllib.request
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of the client, which is not the Space
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of the client, not of the Space
 began = time.monotonic()
 while True:
     try:
@@ -95,17 +95,17 @@ ranks = time.monotonic() - began
 video = urllib.request.urlopen("http://127.0.0.1:7860" + found["results"][0]["video"]).read()
 print(json.dumps({"answers": answers, "ranks": ranks, "found": found, "page": len(page), "video": len(video)}))
 """
-"""Asks the Space from within its network: as soon as it answers, and until it ranks."""
+"""Calls the Space from inside its network until it answers, and then until it ranks."""
 
 
 @pytest.fixture(scope="module")
 def front():
-    """The block of settings at the top of the README."""
+    """The front matter of the README: the Space's settings."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, flags=re.DOTALL)[1])
 
 
-def test_the_settings_are_of_the_kinds_that_the_platform_documents(front):
+def test_the_settings_have_the_documented_types(front):
     assert {key: type(value) for key, value in front.items()} == KINDS
     assert {front["colorFrom"], front["colorTo"]} <= COLOURS
     assert front["sdk"] == "gradio"
@@ -118,7 +118,7 @@ def test_the_settings_are_of_the_kinds_that_the_platform_documents(front):
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", name) for name in front["models"])
 
 
-def test_the_settings_name_what_is_there(front):
+def test_the_settings_name_existing_files(front):
     assert (REPOSITORY / front["app_file"]).is_file()
     with Image.open(REPOSITORY / front["thumbnail"]) as thumbnail:
         thumbnail.verify()
@@ -127,21 +127,21 @@ def test_the_settings_name_what_is_there(front):
     assert front["license"] == "mit"
 
 
-def test_gradio_is_the_release_that_the_lock_and_the_ranges_say(front):
+def test_gradio_has_the_release_of_the_lock_and_the_ranges(front):
     [locked] = [package for package in read_lock() if package.name == "gradio"]
-    [asked] = [requirement for requirement in read_requirements() if requirement.name == "gradio"]
+    [required] = [requirement for requirement in read_requirements() if requirement.name == "gradio"]
     assert front["sdk_version"] == str(locked.version)
-    assert asked.specifier.contains(front["sdk_version"])
+    assert required.specifier.contains(front["sdk_version"])
 
 
-def test_debian_packages_are_named_one_a_line():
+def test_debian_packages_are_named_one_per_line():
     lines = (REPOSITORY / "packages.txt").read_text(encoding="utf-8").splitlines()
     assert lines
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", line) for line in lines)
 
 
-def test_the_wire_that_leads_nowhere_counts_what_is_sent():
-    """Or else the next test could not fail."""
+def test_the_interface_without_a_peer_counts_packets():
+    """Without this, the next test could not fail."""
     _need_namespaces()
     send = (
         "import socket; s = socket.socket(type=socket.SOCK_DGRAM); input(); s.sendto(b'x', ('192.0.2.9', 53)); input()"
@@ -158,7 +158,7 @@ def test_the_wire_that_leads_nowhere_counts_what_is_sent():
 
 @pytest.fixture
 def home():
-    """A folder that others reach, unlike those of pytest."""
+    """A folder that other users can read, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="dits-space-") as name:
         os.chmod(name, 0o755)
         yield Path(name)
@@ -166,7 +166,7 @@ def home():
 
 @pytest.mark.slow
 def test_the_space_is_built_as_the_platform_builds_it_and_searches_without_a_network(front, engine, home):
-    """Its documented steps, in a folder of the tracked files alone, as a user without rights who has a home."""
+    """By the documented steps, in a folder with only the tracked files, as an unprivileged user with a home."""
     app, python = home / "app", home / "python" / "bin" / "python"
     _need_namespaces()
     _check_out(app)
@@ -180,29 +180,29 @@ def test_the_space_is_built_as_the_platform_builds_it_and_searches_without_a_net
     finally:
         process.terminate()
         process.wait(timeout=60)
-    told = json.loads(answer)
+    answers = json.loads(answer)
     expected = engine.search(QUERY, "dits", 5).as_dict()["results"]
-    assert [hit["id"] for hit in told["found"]["results"]] == [hit["id"] for hit in expected]
-    assert told["video"] > 1000
+    assert [hit["id"] for hit in answers["found"]["results"]] == [hit["id"] for hit in expected]
+    assert answers["video"] > 1000
     assert not (home / "outside").exists(), (home / "outside").read_text()
     assert sent == 0
     size = sum(path.lstat().st_size for path in python.parents[1].rglob("*") if path.is_file()) / 2**30
     print(
         f"\nthe Space: packages {times['base']:.0f} s, requirements {times['requirements']:.0f} s, Gradio "
-        f"{times['sdk']:.0f} s, {size:.1f} GiB; started, it answers in {told['answers']:.0f} s and ranks in "
-        f"{told['ranks']:.0f} s"
+        f"{times['sdk']:.0f} s, {size:.1f} GiB; started, it answers in {answers['answers']:.0f} s and ranks in "
+        f"{answers['ranks']:.0f} s"
     )
 
 
 def _check_out(folder):
-    """What is tracked, as it was committed last."""
+    """Extracts the tracked files of the last commit."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
 
 
 def _built(front, app, python):
-    """Debian's packages, then Python's: the seconds that each step took."""
+    """Installs the Debian and Python packages; returns the seconds of each step."""
     packages = (app / "packages.txt").read_text().split()
     if subprocess.run(["dpkg", "--status", *packages], capture_output=True).returncode:
         subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=True)
@@ -215,26 +215,26 @@ def _built(front, app, python):
         "sdk": (sdk, "uvicorn>=0.14.0", "websockets>=10.4", "spaces"),
     }
     times = {}
-    for name, asked in steps.items():
+    for name, requirements in steps.items():
         began = time.monotonic()
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *asked], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *requirements], check=True)
         times[name] = time.monotonic() - began
     return times
 
 
 def _interpreter(version, folder):
-    """An interpreter of a version, copied into a folder that everybody may read: this one, or one of pyenv's."""
+    """The current interpreter or one of pyenv's with this version, copied into a folder that all users can read."""
     pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    for found in (sys.executable, shutil.which(f"python{version}"), *map(str, pyenv)):
-        tell = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
-        done = subprocess.run([found or "false", "-c", tell], capture_output=True, text=True)
+    for interpreter in (sys.executable, shutil.which(f"python{version}"), *map(str, pyenv)):
+        code = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
+        done = subprocess.run([interpreter or "false", "-c", code], capture_output=True, text=True)
         prefix, *found_version = done.stdout.split() or [""]
         if ".".join(found_version) == version:
             for part in ("bin", "include", "lib"):
                 left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__")
                 shutil.copytree(Path(prefix) / part, folder / part, symlinks=True, ignore=left_out)
             return folder / "bin" / f"python{version}"
-    pytest.skip(f"there is no Python {version} here, which the Space runs on")
+    pytest.skip(f"Python {version}, which the Space needs, is not installed")
 
 
 def _need_namespaces():
@@ -254,7 +254,7 @@ def _started(home, app, python, file):
 
 
 def _cut_off(*command, **options):
-    """Starts a command in a network of its own, as nobody."""
+    """Starts a command in a separate network, as the user nobody."""
     process = subprocess.Popen(
         ["unshare", "--net", "bash", "-c", CUT_OFF.format(user=NOBODY), "-", *command], **options
     )
@@ -265,12 +265,12 @@ def _cut_off(*command, **options):
 
 
 def _inside(process, *command):
-    """What a command prints in the network of a process."""
+    """The output of a command that runs in the network of a process."""
     enter = ["nsenter", "--target", str(process.pid), "--net", *command]
     return subprocess.run(enter, capture_output=True, text=True, check=True, timeout=1800).stdout
 
 
 def _sent(process):
-    """Packets that left a process for the outside."""
+    """The number of packets that a process sent to the outside."""
     [line] = [line for line in _inside(process, "cat", "/proc/net/dev").splitlines() if "outside:" in line]
     return int(line.split(":")[1].split()[9])

@@ -1,20 +1,20 @@
-"""What the endpoints of the API answer, as JSON. Names are those of the command line's JSON, where it has them.
+"""The JSON answers of the API endpoints. Field names match the command line's JSON where both have the field.
 
-Every answer holds `api`, the version of the API, see `ui.api.endpoints.VERSION`.
+Every answer has `api`, the version of the API: see `ui.api.endpoints.VERSION`.
 """
 
 from typing import Any, TypedDict
 
 
 class Frame(TypedDict):
-    """A sampled frame, when it is shown, in seconds, and how much pooling counts it."""
+    """A sampled frame: its time in seconds and its pooling weight."""
 
     time: float
     weight: float
 
 
 class Result(TypedDict):
-    """A clip that was found; see `dits.search.results.Hit`. `video` is its address below that of the app."""
+    """A search result; see `dits.search.results.Hit`. `video` is its path below the address of the app."""
 
     rank: int
     id: str
@@ -55,7 +55,7 @@ class ClipAnswer(TypedDict):
 
 
 class CorpusAnswer(TypedDict):
-    """What is searched: `methods` are titles by name, those in `search` rank, and `splits` can be measured."""
+    """The corpus: `methods` maps names to titles, `search` lists the methods that rank, `splits` can be measured."""
 
     api: int
     corpus: str
@@ -69,7 +69,7 @@ class CorpusAnswer(TypedDict):
 
 
 class Step(TypedDict):
-    """A point of a sentence's way; see `analysis.measures.trajectory.PATH_MEASURES`."""
+    """A point of a trajectory; see `analysis.measures.trajectory.PATH_MEASURES`."""
 
     step: int
     timestep: int
@@ -82,7 +82,7 @@ class Step(TypedDict):
 
 
 class Leader(TypedDict):
-    """A clip that is among the first at some step, and its place at every step."""
+    """A clip that is among the first at some step, and its rank at every step."""
 
     id: str
     title: str
@@ -90,7 +90,7 @@ class Leader(TypedDict):
 
 
 class TrajectoryAnswer(TypedDict):
-    """A sentence's way; `target` is the clip followed, which comes first at the end."""
+    """A trajectory; `target` is the clip that ranks first at its end."""
 
     api: int
     query: str
@@ -105,7 +105,7 @@ class TrajectoryAnswer(TypedDict):
 
 
 class GapAnswer(TypedDict):
-    """What `python -m dits analyse` writes to analysis.json; see `analysis.measures.analysis.Analysis.as_dict`."""
+    """The content of analysis.json of `python -m dits analyse`; see `analysis.measures.analysis.Analysis.as_dict`."""
 
     api: int
     corpus: str
@@ -125,15 +125,15 @@ class GapAnswer(TypedDict):
     mean_shift: list[dict[str, Any]]
 
 
-class Described(TypedDict):
-    """A sentence, and the id of the clip that it describes."""
+class CaptionedClip(TypedDict):
+    """A caption and the id of its clip."""
 
     video_id: str
     caption: str
 
 
 class CaptionRank(TypedDict):
-    """The rank of a sentence's clip among the clips."""
+    """The rank of a caption's clip among the clips."""
 
     video_id: str
     caption: str
@@ -141,14 +141,14 @@ class CaptionRank(TypedDict):
 
 
 class ClipRank(TypedDict):
-    """The rank of a clip's best sentence among all clips' best sentences."""
+    """The rank of a clip's best caption among the best captions of all clips."""
 
     video_id: str
     rank: float
 
 
 class Ranks(TypedDict, total=False):
-    """Ranks by direction; v2t is missing where fewer than two clips are described."""
+    """Ranks by direction; v2t is missing if fewer than two clips have captions."""
 
     t2v: list[CaptionRank]
     v2t: list[ClipRank]
@@ -171,7 +171,7 @@ class EvaluateAnswer(TypedDict):
 
 
 class EmbedAnswer(TypedDict):
-    """Embeddings, not normalised, of the texts as they were read; `v_0` are those that a method moves them to."""
+    """Embeddings, not normalised, of the texts as the encoder reads them; `v_0` are the aligned embeddings."""
 
     api: int
     encoder: str

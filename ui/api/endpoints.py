@@ -1,4 +1,4 @@
-"""The API: every capability as an endpoint of its own, which assistants find as a tool (MCP) too."""
+"""The API: one endpoint for each function of the app; every endpoint is also an MCP tool."""
 
 from typing import Any, Literal
 
@@ -11,30 +11,30 @@ from dits.common.errors import require
 from dits.corpora.corpus import Query
 from dits.search.query import MAX_RESULTS, read_query
 from ui.api import answers, validation
-from ui.api.answers import Described
+from ui.api.answers import CaptionedClip
 from ui.runtime.background import BackgroundThreads
-from ui.runtime.error_messages import shown_errors
-from ui.runtime.queue import SEARCHES
+from ui.runtime.error_messages import show_errors
+from ui.runtime.queue import MAX_SEARCHES
 from ui.services.analyses import Analyst, validated_choice
 from ui.services.sources import Sources
 from ui.tabs.gap import NO_PAIRS
 from ui.tabs.trajectory import MAX_STEPS
 
 VERSION = 1
-"""Of the API. It grows when a client would have to change: not when an endpoint, a parameter or a field is added."""
+"""The version of the API. It grows only with breaking changes: new endpoints, parameters and fields do not count."""
 
 MAX_CLIPS = 1000
-"""Clips that one answer lists."""
+"""The maximum number of clips that one answer lists."""
 
 MAX_PAIRS = 500
-"""Sentences that are evaluated at once."""
+"""The maximum number of queries that one call evaluates."""
 
 MAX_TEXTS = 100
-"""Texts that are embedded at once."""
+"""The maximum number of texts that one call embeds."""
 
 
 class Api:
-    """The endpoints, over an engine that may still be loading. Their docstrings are what clients read."""
+    """The endpoints; the engine may still be loading. Clients see the docstrings as the documentation of the API."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -42,21 +42,21 @@ class Api:
     def search(
         self, query: str, method: Literal["dits", "xpool", "mean"] = "dits", top: int = 5, own: bool = False
     ) -> answers.SearchAnswer:
-        """Find the video clips that show what a sentence says, best first.
+        """Find the video clips that match a sentence, best first.
 
-        Each result has the cosine that ranks it, by how many standard deviations that lies above the corpus, the second
-        of the clip that matches best, and its places under the other methods.
+        Each result has the cosine that ranks it, how many standard deviations that cosine is above the mean of the
+        corpus, the time in seconds of the best matching frame, and the ranks of the clip under the other methods.
 
         Args:
-            query: What the clip shows, in a sentence.
-            method: What ranks: dits, xpool or mean.
-            top: How many results, from 1 to 100.
-            own: Search the videos that you have added, on a run of your own, instead of the corpus.
+            query: A sentence that describes the clip.
+            method: The ranking method: dits, xpool or mean.
+            top: The number of results, from 1 to 100.
+            own: Search the videos that you have added instead of the corpus; not available on a hosted app.
         """
         sentence = validation.text(query, "The query")
         source = self._source(own)
         ranked_by = validation.text(method, "The method")[:40]
-        count = validation.whole(top, "The number of results", 1, MAX_RESULTS)
+        count = validation.integer(top, "The number of results", 1, MAX_RESULTS)
         result = self._sources.engine(source).search(sentence, ranked_by, count)
         media, values = self._sources.media(source), result.as_dict()
         for value, hit in zip(values["results"], result.hits, strict=True):
@@ -65,18 +65,18 @@ class Api:
         return _answer(values)
 
     def corpus(self, offset: int = 0, limit: int = 100, own: bool = False) -> answers.CorpusAnswer:
-        """List the clips that are searched, with their ids and captions, and the methods and splits that there are.
+        """List the clips of the corpus with their ids and captions, and the available methods and splits.
 
-        The other tools take these ids, names of methods, and splits.
+        The other tools take these ids, method names and splits.
 
         Args:
-            offset: How many clips to pass over.
-            limit: How many clips to list at most, from 1 to 1000.
-            own: List the videos that you have added, on a run of your own, instead of the corpus.
+            offset: The number of clips to skip.
+            limit: The maximum number of clips to list, from 1 to 1000.
+            own: List the videos that you have added instead of the corpus; not available on a hosted app.
         """
         source = self._source(own)
-        start = validation.whole(offset, "The offset", 0, 2**53)
-        count = validation.whole(limit, "The limit", 1, MAX_CLIPS)
+        start = validation.integer(offset, "The offset", 0, 2**53)
+        count = validation.integer(limit, "The limit", 1, MAX_CLIPS)
         analyst, media = self._sources.analyst(source), self._sources.media(source)
         engine = analyst.engine
         return _answer(
@@ -113,46 +113,46 @@ class Api:
         top: int = 8,
         own: bool = False,
     ) -> answers.TrajectoryAnswer:
-        """Follow a sentence through the steps of the sampler, from its embedding to where its clip is looked for.
+        """Follow the embedding of a query through the steps of the sampler, from the text to the aligned embedding v_0.
 
-        At every step: the cosine to where it began, to the clip followed (which comes first at the end) and to the
-        nearest other clip, the length of the step, the share of the distance closed; and the places of the clips that
-        lead at any step.
+        For every step: the cosines to the start, to the target clip (the one that ranks first at the end) and to the
+        nearest other clip, the length of the step, and the share of the distance to the target that is closed. Also
+        the ranks of the leading clips at every step.
 
         Args:
-            query: The sentence.
-            method: What moves it: a name that corpus lists under methods, such as dits or dits-l2.
-            steps: T' of DITS, from 0 to 40; as trained where none is given.
-            noise: Scale of the noise of DITS, from 0 to 1; 1 is the paper's; as trained where none is given.
-            seed: Of the noise, from 0 to 4294967295.
-            top: Clips that are among the first so many at any step are listed, from 1 to 100.
-            own: Over the videos that you have added, on a run of your own, instead of the corpus.
+            query: The query, a sentence.
+            method: The method that aligns the query: a name from the methods of corpus, such as dits or dits-l2.
+            steps: The number of steps T' of DITS, from 0 to 40; the trained value by default.
+            noise: The noise scale of DITS, from 0 to 1; the paper has 1; the trained value by default.
+            seed: The seed of the noise, from 0 to 4294967295.
+            top: List the clips that rank among the first `top` at any step, from 1 to 100.
+            own: Use the videos that you have added instead of the corpus; not available on a hosted app.
         """
-        sentence = validation.text(query, "The query")
-        whole = self._sources.analyst(self._source(own))
-        validated_choice(method, whole.methods, "method")
+        text = validation.text(query, "The query")
+        full = self._sources.analyst(self._source(own))
+        validated_choice(method, full.methods, "method")
         settings = (
-            validation.optional(validation.whole, steps, "T'", 0, MAX_STEPS),
+            validation.optional(validation.integer, steps, "T'", 0, MAX_STEPS),
             validation.optional(validation.number, noise, "The noise", 0, 1),
-            validation.optional(validation.whole, seed, "The seed", 0, 2**32 - 1),
+            validation.optional(validation.integer, seed, "The seed", 0, 2**32 - 1),
         )
-        count = validation.whole(top, "The number of leading clips", 1, MAX_RESULTS)
-        read, notice = read_query(sentence, whole.engine.encoder)
-        analyst = whole.over(read)
+        count = validation.integer(top, "The number of leading clips", 1, MAX_RESULTS)
+        read, notice = read_query(text, full.engine.encoder)
+        analyst = full.for_query(read)
         flow = analyst.query_flow(read, method, *settings)
-        way = trajectory_of(flow, 0, count)
+        trajectory = trajectory_of(flow, 0, count)
         titles = {clip.id: clip.title for clip in analyst.engine.corpus}
         return _answer(
             {
                 "query": read,
                 "notice": notice,
-                "corpus": whole.engine.corpus.name,
-                "encoder": whole.engine.encoder.id,
+                "corpus": full.engine.corpus.name,
+                "encoder": full.engine.encoder.id,
                 "method": method,
-                "exact": analyst is whole,
+                "exact": analyst is full,
                 "target": flow.video_ids[flow.video_of[0]],
-                "steps": way["steps"],
-                "videos": [video | {"title": titles[video["id"]]} for video in way["videos"]],
+                "steps": trajectory["steps"],
+                "videos": [video | {"title": titles[video["id"]]} for video in trajectory["videos"]],
             }
         )
 
@@ -162,16 +162,16 @@ class Api:
         method: str = "dits",
         video_side: Literal["mean", "pooled"] = "mean",
     ) -> answers.GapAnswer:
-        """Measure how far the captions of a split lie from their clips, at every step of a method.
+        """Measure the modality gap between the captions and the clips of a split, at every step of a method.
 
-        Fifteen measures of the modality gap, each with how to read it, beside the retrieval at that step; 95 %
-        bootstrap intervals over clips at the text and at the end; quantiles over the captions; and what closing the
-        mean gap by arithmetic does. The first time takes some seconds.
+        Returns fifteen measures of the gap with their explanations and the retrieval metrics of every step, 95 %
+        bootstrap intervals over clips for the first and the last step, quantiles over the captions, and the effect of
+        closing the mean gap by a shift. The first call takes some seconds.
 
         Args:
-            split: The captions and clips: test, validation or train.
-            method: What moves the captions: a name that corpus lists under methods, such as dits, dits-l2 or shift.
-            video_side: A clip is the mean of its frames (mean), or its frames as its own caption pools them (pooled).
+            split: The split: test, validation or train.
+            method: The method that aligns the captions: a name from the methods of corpus, such as dits or shift.
+            video_side: The vector of a clip: the mean of its frames (mean) or frames pooled by its caption (pooled).
         """
         analyst = self._sources.analyst()
         require(analyst.has_captions, NO_PAIRS)
@@ -183,22 +183,22 @@ class Api:
 
     def evaluate(
         self,
-        queries: list[Described],
+        queries: list[CaptionedClip],
         method: str = "dits",
         split: Literal["all", "test", "validation", "train"] = "all",
         own: bool = False,
     ) -> answers.EvaluateAnswer:
-        """Evaluate a method on sentences of yours: where does the clip that each describes rank among all clips?
+        """Evaluate a method on your own captions: the rank of each caption's clip among all clips.
 
-        Recall at 1, 5, 10 and 50 in percent, median and mean rank, with 95 % bootstrap intervals over clips, text to
-        video (t2v) and, where two clips or more are described, video to text (v2t); and every rank. Tied clips share
-        the mean of their ranks.
+        Returns recall at 1, 5, 10 and 50 in percent, median and mean rank with 95 % bootstrap intervals over clips, and
+        every rank. The direction is text to video (t2v) and, if at least two clips have captions, also video to text
+        (v2t). Tied clips share the mean of their ranks.
 
         Args:
-            queries: From 1 to 500 sentences, each with the id of its clip: [{"video_id": "...", "caption": "..."}].
-            method: What ranks: a name that corpus lists under methods, such as dits, xpool or mean.
-            split: The clips that are ranked: all, or those of test, validation or train.
-            own: Among the videos that you have added, on a run of your own, instead of the corpus.
+            queries: From 1 to 500 captions with the ids of their clips: [{"video_id": "...", "caption": "..."}].
+            method: The ranking method: a name from the methods of corpus, such as dits, xpool or mean.
+            split: The clips to rank: all, test, validation or train.
+            own: Rank the videos that you have added instead of the corpus; not available on a hosted app.
         """
         analyst = self._sources.analyst(self._source(own))
         validated_choice(method, analyst.methods, "method")
@@ -216,21 +216,20 @@ class Api:
         )
 
     def embed(self, texts: list[str], method: str | None = None) -> answers.EmbedAnswer:
-        """Embed texts in the joint space of texts and videos and, with a method, move them to where it looks for clips.
+        """Embed texts in the joint space of texts and videos and, if a method is given, align the embeddings with it.
 
-        The embeddings are as the encoder has them: normalise them to compare directions.
+        The embeddings are the encoder's and are not normalised: normalise them to compare directions.
 
         Args:
             texts: From 1 to 100 texts.
-            method: What moves them: a name that corpus lists under methods; v_0 is left out where none is given.
+            method: The method that aligns them: a name from the methods of corpus; without it, v_0 is null.
         """
         analyst = self._sources.analyst()
         encoder = analyst.engine.encoder
         if method is not None:
             validated_choice(method, analyst.methods, "method")
-        listed = [
-            validation.text(item, "Each of the texts") for item in validation.items(texts, "The texts", MAX_TEXTS)
-        ]
+        items = validation.items(texts, "The texts", MAX_TEXTS)
+        listed = [validation.text(item, "Each of the texts") for item in items]
         read, notices = zip(*(read_query(item, encoder) for item in listed), strict=True)
         embeddings = encoder.encode_text(read)
         return _answer(
@@ -241,45 +240,44 @@ class Api:
                 "texts": list(read),
                 "notices": list(notices),
                 "text": embeddings.tolist(),
-                "v_0": analyst.aligned(embeddings, method).tolist() if method else None,
+                "v_0": analyst.align(embeddings, method).tolist() if method else None,
             }
         )
 
     def _source(self, own: Any) -> str | None:
-        """What is searched, see `ui.services.sources.Sources`."""
+        """The source to search: see `ui.services.sources.Sources`."""
         return self._sources.libraries.of(None).token if validation.flag(own, "own") else None
 
 
 def add_endpoints(app: gr.Blocks, api: Api, background: BackgroundThreads) -> None:
-    """Makes the endpoints public, within a page. What takes long has a queue of its own, so that searches go on."""
-    quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES}
-    long: dict[str, Any] = {"concurrency_id": "measuring", "concurrency_limit": 1}
+    """Add the endpoints to a page. Slow endpoints have their own queue, so that searches do not wait for them."""
+    quick: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": MAX_SEARCHES}
+    slow: dict[str, Any] = {"concurrency_id": "measuring", "concurrency_limit": 1}
     for endpoint in (api.search, api.corpus):
-        gr.api(shown_errors(endpoint), **quick)
+        gr.api(show_errors(endpoint), **quick)
     for endpoint in (api.trajectory, api.gap, api.evaluate, api.embed):
-        gr.api(background(endpoint), **long)
+        gr.api(background(endpoint), **slow)
     _describe_parameters(app)
 
 
 def _describe_parameters(app: gr.Blocks) -> None:
-    """Puts what docstrings say of parameters into the description of the API, where Gradio leaves it out."""
+    """Add the parameter descriptions of the docstrings, which Gradio leaves out."""
     for function in app.fns.values():
         if function.api_visibility == "public" and function.fn:
-            _, said, _ = get_function_description(function.fn)
-            for parameter, sentence in zip(function.inputs, said.values(), strict=True):
-                parameter._api_info |= {"description": sentence, "additional_description": sentence}
+            _, descriptions, _ = get_function_description(function.fn)
+            for parameter, description in zip(function.inputs, descriptions.values(), strict=True):
+                parameter._api_info |= {"description": description, "additional_description": description}
 
 
 def _answer(values: dict[str, Any]) -> Any:
-    """An answer of this version of the API."""
     return {"api": VERSION, **validation.finite(values)}
 
 
 def _query(item: Any, analyst: Analyst) -> Query:
-    """A sentence and its clip, of whatever was sent."""
+    """A caption and its clip, from one item of a request."""
     require(
         isinstance(item, dict) and item.keys() == {"video_id", "caption"},
         "Each of the queries must have a video_id and a caption, and nothing else.",
     )
-    caption = analyst.engine.readable(validation.text(item["caption"], "The caption"))
+    caption = analyst.engine.clean_query(validation.text(item["caption"], "The caption"))
     return Query(validation.text(item["video_id"], "The video_id"), caption)

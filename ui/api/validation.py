@@ -1,4 +1,4 @@
-"""Checks of what a client of the API asked for: anything may have been sent, whatever the types say."""
+"""Validation of API requests. Clients can send values of any type, whatever the annotations say."""
 
 import math
 from collections.abc import Callable
@@ -9,47 +9,48 @@ from dits.common.errors import require
 T = TypeVar("T")
 
 
-def text(value: Any, what: str) -> str:
-    """A text; raises InputError where it is none."""
-    require(isinstance(value, str), f"{what} must be a text.")
+def text(value: Any, name: str) -> str:
+    """Return a string; raise InputError for other values."""
+    require(isinstance(value, str), f"{name} must be a text.")
     return str(value)
 
 
-def flag(value: Any, what: str) -> bool:
-    """True or false; raises InputError for anything else."""
-    require(isinstance(value, bool), f"{what} must be true or false.")
+def flag(value: Any, name: str) -> bool:
+    """Return a boolean; raise InputError for other values."""
+    require(isinstance(value, bool), f"{name} must be true or false.")
     return bool(value)
 
 
-def whole(value: Any, what: str, least: int, most: int) -> int:
-    """A whole number within bounds, which 5.0 is too; raises InputError where it is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(number and (isinstance(value, int) or value.is_integer()), f"{what} must be a whole number.")
-    require(least <= value <= most, f"{what} must be from {least} to {most}, not {_shortened(value)}.")
+def integer(value: Any, name: str, minimum: int, maximum: int) -> int:
+    """Return an integer within bounds; 5.0 counts as one. Raise InputError for other values."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(is_number and (isinstance(value, int) or value.is_integer()), f"{name} must be a whole number.")
+    require(minimum <= value <= maximum, f"{name} must be from {minimum} to {maximum}, not {_shortened(value)}.")
     return int(value)
 
 
-def number(value: Any, what: str, least: float, most: float) -> float:
-    """A number within bounds; raises InputError where it is none."""
-    require(isinstance(value, int | float) and not isinstance(value, bool), f"{what} must be a number.")
-    require(least <= value <= most, f"{what} must be a number from {least:g} to {most:g}, not {_shortened(value)}.")
+def number(value: Any, name: str, minimum: float, maximum: float) -> float:
+    """Return a number within bounds as a float; raise InputError for other values."""
+    require(isinstance(value, int | float) and not isinstance(value, bool), f"{name} must be a number.")
+    bounds = f"{minimum:g} to {maximum:g}"
+    require(minimum <= value <= maximum, f"{name} must be a number from {bounds}, not {_shortened(value)}.")
     return float(value)
 
 
-def optional(check: Callable[..., T], value: Any, *how: Any) -> T | None:
-    """What `check` makes of a value; None where there is none."""
-    return None if value is None else check(value, *how)
+def optional(check: Callable[..., T], value: Any, *arguments: Any) -> T | None:
+    """Return None for None, otherwise the result of `check`."""
+    return None if value is None else check(value, *arguments)
 
 
-def items(value: Any, what: str, most: int) -> list[Any]:
-    """A list of 1 to `most` things; raises InputError where it is none."""
-    require(isinstance(value, list), f"{what} must be a list.")
-    require(1 <= len(value) <= most, f"{what} must be from 1 to {most}, not {len(value)}.")
+def items(value: Any, name: str, maximum: int) -> list[Any]:
+    """Return a list of 1 to `maximum` items; raise InputError for other values."""
+    require(isinstance(value, list), f"{name} must be a list.")
+    require(1 <= len(value) <= maximum, f"{name} must be from 1 to {maximum}, not {len(value)}.")
     return list(value)
 
 
 def finite(value: Any) -> Any:
-    """JSON values with null in the place of numbers that JSON has no word for."""
+    """Replace infinite numbers and NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -58,5 +59,4 @@ def finite(value: Any) -> Any:
 
 
 def _shortened(value: float) -> str:
-    """A number as a sentence shows it."""
     return f"{value:g}" if isinstance(value, float) else str(value) if abs(value) < 10**12 else "that"

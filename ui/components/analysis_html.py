@@ -1,4 +1,4 @@
-"""The numbers of the analysis tabs, as HTML. Everything that a corpus or a visitor wrote is escaped."""
+"""The tables of the analysis tabs as HTML. All text from corpora and visitors is escaped."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -24,7 +24,7 @@ _LEADING = 10
 _NEIGHBOURS = 5
 _METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 _ROWS = {  # labels and decimal places
-    "cosine_to_start": ("cosine to the sentence", 4),
+    "cosine_to_start": ("cosine to the query", 4),
     "cosine_to_target": ("cosine to the clip followed", 3),
     "cosine_to_distractor": ("cosine to the nearest other clip", 3),
     "gap_closed": ("share of the distance closed", 3),
@@ -33,7 +33,7 @@ _ROWS = {  # labels and decimal places
 
 
 def gap_html(titled: Mapping[str, Analysis]) -> str:
-    """The table of measures: at the text, and at v_0 under each method, by its title, with bootstrap intervals."""
+    """Return the table of measures at the text and at v_0 of each titled method, with bootstrap intervals."""
     titles, analyses = [escape(title) for title in titled], list(titled.values())
     flow = analyses[0].flow
     heads = "".join(f"<th scope='col'>{title}</th>" for title in titles)
@@ -49,18 +49,17 @@ def gap_html(titled: Mapping[str, Analysis]) -> str:
         for name in _METRICS
     ]
     return (
-        f'<section class="numbers">'
-        f'<h2 data-said="Measured: {", ".join(titles)}">Measures</h2>'
-        f"<p>{len(flow.texts)} sentences, {len(flow.videos)} clips. Retrieval "
-        f"first: a smaller gap need not rank better. Under a number, its 95 % bootstrap interval over clips.</p>"
+        f'<section class="numbers"><h2 data-said="Measured: {", ".join(titles)}">Measures</h2>'
+        f"<p>{len(flow.texts)} captions, {len(flow.videos)} clips. A smaller gap does not always mean better "
+        f"retrieval. The small numbers are 95 % bootstrap intervals over clips.</p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Measures"><table class="gap"><thead><tr>'
-        f'<th scope="col">measure</th><th scope="col">text t, as {titles[0]} ranks it</th>{heads}</tr></thead>'
+        f'<th scope="col">measure</th><th scope="col">text t, ranked by {titles[0]}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(metrics + rows)}</tbody></table></div></section>"
     )
 
 
 def trajectory_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS_MEDIA) -> str:
-    """What each step of a sentence's way does, and the clips that lead at each; of other ways where they end."""
+    """Return the table of a trajectory's steps with the leading clips, and the ends of the other trajectories."""
     flow, others = flows[0], flows[1:]
     measured, ranks = path_measures(flow), ranks_by_step(flow, 0)
     rows = [
@@ -69,21 +68,20 @@ def trajectory_html(flows: Sequence[Flow], corpus: Corpus, media: Media = CORPUS
     ]
     leaders = [np.argsort(row)[:_TOP] for row in ranks]
     for place in range(min(_TOP, len(corpus))):
-        rows.append(_row(f"place {place + 1}", [_clip(corpus.clips[row[place]], media) for row in leaders], "clip"))
+        rows.append(_row(f"rank {place + 1}", [_clip(corpus.clips[row[place]], media) for row in leaders], "clip"))
     heads = "".join(f"<th scope='col'>{name}</th>" for name in step_names(len(flow.points)))
     target, verdict = escape(corpus.clips[flow.video_of[0]].title), _verdict(flow, ranks, measured)
     return (
-        f'<section class="numbers">'
-        f'<h2 data-said="{verdict}">Step by step</h2><p>{verdict} The clip followed is the one '
-        f"that comes first at the end: <q>{target}</q></p>"
+        f'<section class="numbers"><h2 data-said="{verdict}">Step by step</h2>'
+        f"<p>{verdict} The clip followed ranks first at the end: <q>{target}</q></p>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Steps">'
-        f'<table class="way"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
+        f'<table class="trajectory"><thead><tr><th scope="col">step</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{_ends(others, corpus, media)}</section>"
     )
 
 
 def _ends(flows: Sequence[Flow], corpus: Corpus, media: Media) -> str:
-    """Where the baseline's Gaussian starts end, beside each other."""
+    """The ends of the diffusion baseline's trajectories from Gaussian starts."""
     if not flows:
         return ""
     ends = torch.cat([F.normalize(flow.points[-1], dim=-1) for flow in flows])
@@ -91,18 +89,18 @@ def _ends(flows: Sequence[Flow], corpus: Corpus, media: Media) -> str:
     starts = torch.cat([F.cosine_similarity(flow.points[0], flow.points[-1], dim=-1) for flow in flows])
     clips = "".join(f"<li>{_clip(corpus.clips[flow.video_of[0]], media)}</li>" for flow in flows)
     return (
-        f"<p>Diffusion from {len(flows)} Gaussian starts: its ends have a cosine of {float(agreement.mean()):.3f} with "
-        f"each other on average and of {float(starts.mean()):.3f} with their own starts. DITS starts at the sentence "
-        f"and, without noise, ends at one place. The clips that come first at those ends:</p>"
+        f"<p>Diffusion from {len(flows)} Gaussian starts: the mean cosine between two ends is "
+        f"{float(agreement.mean()):.3f}, between an end and its start {float(starts.mean()):.3f}. DITS starts at the "
+        f"query and, without noise, has a single end. The clips that rank first at the ends of diffusion:</p>"
         f'<ul class="ends">{clips}</ul>'
     )
 
 
 def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media = CORPUS_MEDIA) -> str:
-    """The clips of chosen points of a map, playing, and what lies nearest to the first of them in the full space.
+    """Return the clips of the chosen points of a map, and the nearest neighbours of the first point in the full space.
 
     Raises:
-        InputError: the map has no such point.
+        InputError: the map does not have such a point.
     """
     videos = dict.fromkeys(drawn.video_of(kind, index) for kind, index, _ in choice.points)
     cells = "".join(
@@ -111,9 +109,8 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
         for clip in (corpus.clips[video] for video in videos if video >= 0)
     )
     listed = len(choice.points)
-    count = (
-        f"{listed} of {choice.of} points" if listed < choice.of else "1 point" if listed == 1 else f"{listed} points"
-    )
+    part = f"{listed} of {choice.total} points"
+    count = part if listed < choice.total else "1 point" if listed == 1 else f"{listed} points"
     near = _neighbours(drawn, corpus, choice.points[0])
     return (
         f'<section class="chosen"><h3 data-said="Chosen: {count}">Chosen: {count}</h3><ul>{cells}</ul>{near}</section>'
@@ -122,39 +119,32 @@ def chosen_html(drawn: DrawnFlow, corpus: Corpus, choice: Choice, media: Media =
 
 def _neighbours(drawn: DrawnFlow, corpus: Corpus, point: tuple[str, int, int]) -> str:
     name, vector = drawn.point(*point)
-    found = nearest(drawn.cloud, vector, _NEIGHBOURS)
-    texts = [(drawn.labels.texts[text], cosine) for text, cosine in zip(found.texts, found.text_cosines, strict=True)]
-    videos = [
-        (corpus.clips[video].title, cosine) for video, cosine in zip(found.videos, found.video_cosines, strict=True)
-    ]
-    return neighbours_html(name, videos, texts)
-
-
-def neighbours_html(of: str, videos: Sequence[tuple[str, float]], texts: Sequence[tuple[str, float]]) -> str:
-    """A point's nearest clips and sentences in the full space, with their cosines."""
+    near = nearest(drawn.cloud, vector, _NEIGHBOURS)
+    titles = [corpus.clips[video].title for video in near.videos]
+    captions = [drawn.labels.texts[text] for text in near.texts]
     columns = "".join(
         f"<div><h4>Nearest {kind}</h4><ol>"
-        + "".join(f"<li>{escape(name)} <b>{cosine:.3f}</b></li>" for name, cosine in found)
+        + "".join(f"<li>{escape(text)} <b>{cosine:.3f}</b></li>" for text, cosine in zip(texts, cosines, strict=True))
         + "</ol></div>"
-        for kind, found in (("clips", videos), ("sentences", texts))
+        for kind, texts, cosines in (("clips", titles, near.video_cosines), ("captions", captions, near.text_cosines))
     )
-    return f'<p>In the full space, not on the map, nearest to {escape(of)}:</p><div class="columns">{columns}</div>'
+    return f'<p>In the full space, not on the map, nearest to {escape(name)}:</p><div class="columns">{columns}</div>'
 
 
 def _verdict(flow: Flow, ranks: np.ndarray, measured: dict[str, np.ndarray]) -> str:
-    """The way in one sentence."""
+    """A summary of the trajectory."""
     steps = len(flow.points) - 1
     if not steps:
-        return "This method leaves the sentence where it is."
+        return "This method does not move the query."
     angle = float(np.degrees(np.arccos(min(1.0, measured["cosine_to_start"][-1, 0]))))
     closed = float(measured["gap_closed"][-1, 0])
     approach = f"{abs(closed):.1%} {'nearer to' if closed > 0 else 'farther from'} the clip followed"
     changed = ranks[0] != ranks[-1]
     leading = int((changed & (ranks[0] <= _LEADING)).sum())
     return (
-        f"{steps} {'step turns' if steps == 1 else 'steps turn'} the sentence by {angle:.1f} degrees and end "
-        f"{approach}. {int(changed.sum())} of {len(changed)} clips change places, {leading} of the first {_LEADING} "
-        "among them."
+        f"After {steps} {'step' if steps == 1 else 'steps'}, the query has moved by {angle:.1f} degrees and is "
+        f"{approach}. {int(changed.sum())} of {len(changed)} clips change rank, {leading} of them among the first "
+        f"{_LEADING}."
     )
 
 

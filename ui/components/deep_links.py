@@ -1,7 +1,7 @@
-"""Links that reproduce what the page shows: an address's parameters, written and read.
+"""Deep links: the URL parameters that reproduce the state of the page.
 
-Anybody may have written an address. What is read of one is bounded here, and whatever does not fit is left out with a
-sentence that names the parameter and repeats nothing else of it.
+URLs are untrusted. Every parameter is validated; an invalid one is ignored with a message that has its name, but not
+its value.
 """
 
 import math
@@ -12,16 +12,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 MAX_QUERY_LENGTH = 1_000
-"""Characters of a sentence that a link carries."""
+"""The maximum number of characters of a query in a link."""
 
 TABS = ("search", "own", "trajectory", "gap", "about")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an address: how it is read, what it may be, and what it is where it is left out.
+    """A URL parameter.
 
-    `read` gives the value of a text, or None where it is none.
+    Attributes:
+        read: parses the text of the parameter; returns None for invalid text.
+        allowed: describes the valid values.
+        default: the value if the parameter is missing.
     """
 
     read: Callable[[str], Any]
@@ -31,19 +34,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Link:
-    """What an address asks for: a tab, values of its parameters, and sentences on what was left out."""
+    """A parsed link: a tab, the values of its parameters, and messages on parameters that were ignored."""
 
     tab: str = "search"
     values: Mapping[str, Any] | None = None
     problems: tuple[str, ...] = ()
 
     def get(self, name: str, otherwise: Any) -> Any:
-        """A parameter's value, where the link gives one."""
+        """Return the value of a parameter, or `otherwise` if the link does not have it."""
         return (self.values or {}).get(name, otherwise)
 
 
 def read_link(query_params: Mapping[str, str]) -> Link:
-    """What the parameters of an address ask for; those that are not the page's own are left alone."""
+    """Parse URL parameters; parameters that are not the page's own are ignored silently."""
     problems = []
     tab = query_params.get("tab", "search")
     if tab not in TABS:
@@ -60,29 +63,29 @@ def read_link(query_params: Mapping[str, str]) -> Link:
     return Link(tab, values, tuple(problems))
 
 
-def written(tab: str, **values: Any) -> str:
-    """The parameters that reproduce a tab's values, without `?`; what is as it is by default is left out.
+def write_link(tab: str, **values: Any) -> str:
+    """Return the URL parameters for the values of a tab, without `?`.
 
-    What a link does not carry is left out as well: a sentence that is too long for one.
+    Default values are left out, and so are values that a link cannot have, such as a query that is too long.
     """
     known = PARAMETERS[tab]
-    given = {name: value for name, value in values.items() if value not in (None, known[name].default)}
-    texts = {name: _text(value) for name, value in given.items()}
-    return urlencode({name: text for name, text in texts.items() if known[name].read(text) == given[name]})
+    changed = {name: value for name, value in values.items() if value not in (None, known[name].default)}
+    texts = {name: _text(value) for name, value in changed.items()}
+    return urlencode({name: text for name, text in texts.items() if known[name].read(text) == changed[name]})
 
 
 def link_html(tab: str, **values: Any) -> str:
-    """What page.js reads the address of a tab from."""
-    return f'<i hidden data-link-of="{tab}" data-link="{escape(written(tab, **values))}"></i>'
+    """Return a hidden element from which page.js reads the URL parameters of a tab."""
+    return f'<i hidden data-link-of="{tab}" data-link="{escape(write_link(tab, **values))}"></i>'
 
 
-def names() -> list[str]:
-    """All parameters of the page."""
+def parameter_names() -> list[str]:
+    """Return the names of all URL parameters of the page."""
     return sorted({"tab", *(name for parameters in PARAMETERS.values() for name in parameters)})
 
 
 def _problem(name: str, allowed: str) -> str:
-    return f"The link's '{name}' was left out: it has to be {allowed}."
+    return f"The link's '{name}' was ignored: it must be {allowed}."
 
 
 def _text(value: Any) -> str:
@@ -91,25 +94,20 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sentence() -> Parameter:
-    read = lambda text: text if text.strip() and len(text) <= MAX_QUERY_LENGTH else None  # noqa: E731
-    return Parameter(read, f"a sentence of at most {MAX_QUERY_LENGTH:,} characters")
-
-
 def _one_of(*choices: str, default: str | None = None) -> Parameter:
     return Parameter(lambda text: text if text in choices else None, f"one of {', '.join(choices)}", default)
 
 
 def _name(default: str | None = None) -> Parameter:
-    """Of a method or a split: which there are is known once the corpus is loaded."""
+    """The name of a method or a split; whether it exists is known only when the corpus is loaded."""
     read = lambda text: text if len(text) <= 60 and text.isprintable() and text else None  # noqa: E731
     return Parameter(read, "a name of at most 60 characters", default)
 
 
 def _whole(low: int, high: int, default: int) -> Parameter:
     def read(text: str) -> int | None:
-        short = len(text) <= 12 and text.isascii() and text.isdigit()
-        return int(text) if short and low <= int(text) <= high else None
+        is_whole = len(text) <= 12 and text.isascii() and text.isdigit()
+        return int(text) if is_whole and low <= int(text) <= high else None
 
     return Parameter(read, f"a whole number from {low:,} to {high:,}", default)
 
@@ -125,29 +123,30 @@ def _number(low: float, high: float, default: float) -> Parameter:
     return Parameter(read, f"a number from {low:g} to {high:g}", default)
 
 
-def _flag() -> Parameter:
-    return Parameter(lambda text: {"0": False, "1": True}.get(text), "0 or 1", False)
-
-
+_QUERY = Parameter(
+    lambda text: text if text.strip() and len(text) <= MAX_QUERY_LENGTH else None,
+    f"a sentence of at most {MAX_QUERY_LENGTH:,} characters",
+)
+_FLAG = Parameter(lambda text: {"0": False, "1": True}.get(text), "0 or 1", False)
 _MAP = _one_of("Linear", "UMAP", "PCA", default="Linear")
 
 PARAMETERS: dict[str, dict[str, Parameter]] = {
     "search": {
-        "q": _sentence(),
+        "q": _QUERY,
         "method": _one_of("dits", "xpool", "mean", default="dits"),
         "top": _whole(1, 24, 8),
         "in": _one_of("own"),
     },
     "own": {},
     "trajectory": {
-        "q": _sentence(),
+        "q": _QUERY,
         "method": _name("dits"),
         "steps": _whole(0, 40, 10),
         "noise": _number(0, 1, 0.0),
         "seed": _whole(0, 2**32 - 1, 0),
-        "beside": _flag(),
+        "beside": _FLAG,
         "map": _MAP,
-        "three": _flag(),
+        "three": _FLAG,
         "in": _one_of("own"),
     },
     "gap": {
@@ -156,7 +155,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "beside": _name(),
         "side": _one_of("mean", "pooled", default="mean"),
         "map": _MAP,
-        "three": _flag(),
+        "three": _FLAG,
     },
     "about": {},
 }

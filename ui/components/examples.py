@@ -9,17 +9,14 @@ from dits.corpora.corpus import read_rows
 EXAMPLES_FILE = ASSETS / "demo" / "examples.csv"
 
 GAINS, LOSES = "DITS gains", "DITS loses"
-"""The kinds of queries that methods answer differently: DITS places the clip that is asked for no lower than any other
-method and higher than one, or no higher than any and lower than one. They ask for clips of the validation split, in
-other words than their captions; the weights were chosen on that split, the queries after the weights."""
+"""Kinds of queries on which the methods differ: DITS ranks the target clip at least as high as every other method and
+higher than one of them (gains), or the reverse (loses). The target clips are from the validation split, and the queries
+use other words than the captions. The weights were selected on that split, and the queries after the weights."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A query, the kind of thing it asks for, and the clip that it asks for.
-
-    DITS places that clip first, but for the kinds that show where methods differ.
-    """
+    """A query with its kind and its target clip. DITS ranks the target first, except for the kinds GAINS and LOSES."""
 
     kind: str
     query: str
@@ -27,10 +24,10 @@ class Example:
 
 
 def read_examples() -> dict[str, list[Example]]:
-    """The examples by kind, in the file's order.
+    """Return the examples by kind, in the order of the file.
 
     Raises:
-        InputError: the file cannot be read, or lacks a column or a value.
+        InputError: the file cannot be read, or a column or a value is missing.
     """
     kinds: dict[str, list[Example]] = {}
     for row in read_rows(EXAMPLES_FILE, ("kind", "query", "clip")):
@@ -39,11 +36,11 @@ def read_examples() -> dict[str, list[Example]]:
 
 
 def first_query() -> str:
-    """What the page ranks when it opens."""
-    return next(iter(clips_asked_for()))
+    """Return the query of the first ranking of a page."""
+    return next(iter(target_clips()))
 
 
 @cache
-def clips_asked_for() -> dict[str, str]:
-    """The clip that each example query asks for."""
+def target_clips() -> dict[str, str]:
+    """Return the id of the target clip of each example query."""
     return {example.query: example.clip for examples in read_examples().values() for example in examples}

@@ -1,4 +1,4 @@
-"""Panels of figures as a Gradio component: drawn in the browser by analysis/web/panels.js, choices sent back."""
+"""Figure panels as a Gradio component. analysis/web/panels.js draws them and reports the points that are chosen."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from dits.common.errors import require
 from ui.services.media import PLOTLY_ADDRESS
 
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
-"""The plotly.js that plotly ships: served from here, so that the page needs no network."""
+"""The plotly.js of the Python package, served by the app, so that the page needs no network."""
 
 MAX_CHOSEN = 24
-"""Of the points that a lasso holds, so many are listed."""
+"""The maximum number of listed points of a lasso selection."""
 
 _ON_LOAD = """
 %s
 const address = element.querySelector("[data-plotly]").dataset.plotly;
-// Where a page has a base, plotly.js names what lines are cut off by with the page's address, as it is at that moment;
-// ours changes, and nothing would be cut off. Gradio's base, "./", says nothing that the address does not.
+// With a <base>, plotly.js writes the current URL of the page into its clip paths. Our URL changes, so clipping would
+// stop. Gradio's base, "./", is redundant.
 document.querySelector("base")?.removeAttribute("href");
 const loadPlotly = () => new Promise((resolve, reject) => {
   const script = document.createElement("script");
@@ -32,7 +32,7 @@ const loadPlotly = () => new Promise((resolve, reject) => {
   script.onload = () => resolve(window.Plotly);
   script.onerror = () => {
     script.remove();
-    window.ditsPlotly = undefined; // the next drawing tries again
+    window.ditsPlotly = undefined; // the next drawing loads it again
     reject(new Error("plotly.js could not be loaded"));
   };
   document.head.append(script);
@@ -44,11 +44,11 @@ const options = {
   dark,
   onChoose: (name, points) => trigger("select", { name, points }),
 };
-let drawn = {};
+let current = {};
 const draw = () => {
   const wanted = { value: props.value || "[]", dark: dark() };
-  if (wanted.value === drawn.value && wanted.dark === drawn.dark) return; // a second drawing would swallow clicks
-  drawn = wanted;
+  if (wanted.value === current.value && wanted.dark === current.dark) return; // drawing again would lose clicks
+  current = wanted;
   drawPanels(element.querySelector(".panels"), JSON.parse(wanted.value), options);
 };
 watch("value", draw);
@@ -56,9 +56,8 @@ draw();
 new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 """
 
-
-SAY = "watch('value', () => window.dits?.shown(element));"
-"""JavaScript of a component whose new value is said to those who cannot see it, and goes into the address."""
+ANNOUNCE = "watch('value', () => window.dits?.shown(element));"
+"""JavaScript that announces a new value to screen readers and writes it into the URL."""
 
 PLAY = """
 watch("value", () => {
@@ -67,26 +66,26 @@ watch("value", () => {
   window.dits?.shown(element);
 });
 """
-"""JavaScript of a component whose clips play, unless the visitor wants nothing to move."""
+"""JavaScript that also plays the clips of a new value, unless the visitor prefers reduced motion."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Points that were chosen in a figure.
+    """The points that a visitor has chosen in a figure.
 
     Attributes:
-        figure: the name of its panel.
-        points: their kinds ("text", "video" or "path"), indices and, on a way, steps: MAX_CHOSEN at most.
-        of: how many were chosen.
+        figure: the name of the panel.
+        points: at most MAX_CHOSEN tuples of kind ("text", "video" or "path"), index and, for a path, step.
+        total: the number of points that were chosen.
     """
 
     figure: str
     points: tuple[tuple[str, int, int], ...]
-    of: int
+    total: int
 
 
 def figure_panels(name: str) -> gr.HTML:
-    """The component, empty. Its value is what `panel_values` makes; `select` tells of points that were chosen."""
+    """Return the empty component. Its values come from `panel_values`; its event `select` reports chosen points."""
     return gr.HTML(
         "",
         html_template=f'<div data-plotly="{PLOTLY_ADDRESS}"></div><div class="panels"></div>',
@@ -96,25 +95,26 @@ def figure_panels(name: str) -> gr.HTML:
 
 
 def panel_values(panels: Sequence[Panel]) -> str:
-    """What the component draws, as JSON."""
+    """Return the panels as JSON, the value of the component."""
     return json.dumps([panel.as_dict() for panel in panels])
 
 
-def choosing(event: gr.EventData) -> Choice:
-    """The points that were chosen.
+def read_choice(event: gr.EventData) -> Choice:
+    """Return the chosen points of an event.
 
     Raises:
-        InputError: what the browser sent names no points.
+        InputError: the event has no valid points.
     """
-    data = event._data if isinstance(event._data, dict) else {}  # anything may have been sent
-    sent = data.get("points")
-    require(isinstance(sent, list) and len(sent) > 0 and all(map(_is_point, sent)), "Click a point on a map to see it.")
-    points = dict.fromkeys((kind, index, step or 0) for kind, index, step, *_ in sent)
+    data = event._data if isinstance(event._data, dict) else {}  # clients can send anything
+    items = data.get("points")
+    valid = isinstance(items, list) and len(items) > 0 and all(map(_is_point, items))
+    require(valid, "Click a point on a map to see it.")
+    points = dict.fromkeys((kind, index, step or 0) for kind, index, step, *_ in items)
     return Choice(str(data.get("name")), tuple(points)[:MAX_CHOSEN], len(points))
 
 
 def unless_fresh(show: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
-    """What shows a tab, told first whether the tab shows already what there is to show: then all stays as it is."""
+    """Wrap the function that fills a tab: if its new first argument is true, the tab is up to date and is skipped."""
 
     def shown(fresh: bool, *arguments: Any) -> Sequence[Any]:
         return gr.skip() if fresh else show(*arguments)
@@ -123,13 +123,13 @@ def unless_fresh(show: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[A
 
 
 def reveal(name: str) -> str:
-    """JavaScript that scrolls an element into sight."""
+    """Return JavaScript that scrolls an element into view."""
     return f"() => {{ document.getElementById('{name}').scrollIntoView({{ block: 'nearest' }}); }}"
 
 
-def _is_point(sent: Any) -> bool:
-    """Whether it is [kind, index, step, ...], as figures' custom data are; a video has no step."""
-    if not isinstance(sent, list) or len(sent) < 3:
+def _is_point(item: Any) -> bool:
+    """Whether an item is [kind, index, step, ...] like the custom data of the figures; a video has no step."""
+    if not isinstance(item, list) or len(item) < 3:
         return False
-    kind, index, step = sent[:3]
+    kind, index, step = item[:3]
     return isinstance(kind, str) and type(index) is int and (step is None or type(step) is int)

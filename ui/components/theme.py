@@ -1,7 +1,6 @@
-"""The page's colours and letters: Gradio's soft theme, where it is too faint made as strong as WCAG 2.2 asks for.
+"""The colours and fonts of the page: Gradio's soft theme with the contrast that WCAG 2.2 requires.
 
-Words stand out from what is behind them by 4.5 to 1 at least, borders of what can be operated by 3 to 1; the browser
-tests measure it in both schemes.
+The contrast is at least 4.5:1 for text and 3:1 for borders of controls; the browser tests measure it in both schemes.
 """
 
 import gradio as gr

@@ -1,4 +1,4 @@
-"""What events and the API are told is looked at before any component or function is: anybody can send anything."""
+"""Request validation for page events and the API, before any component or function sees the values."""
 
 import logging
 import os
@@ -11,51 +11,48 @@ from gradio.utils import get_upload_folder
 from dits.common.errors import InputError, require
 
 MAX_DEPTH = 32
-"""So deep may what is sent be nested."""
+"""The maximum nesting depth of a value."""
 
 _log = logging.getLogger(__name__)
 
 
 class ValidatedBlocks(gr.Blocks):
-    """Blocks that refuse, in one sentence, what they cannot use, and tell nobody but the log what failed inside."""
+    """Blocks that refuse invalid requests with one sentence. Details of internal errors go to the log only."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> list[Any]:
-        """What the function is given of what was sent; raises gr.Error where that cannot be used."""
+        """Validate the inputs of a function, then preprocess them; raise gr.Error if they are invalid."""
         try:
-            sent, needed = len(inputs), len(block_fn.inputs)
-            require(sent >= needed, f"{sent} values were sent where {needed} are needed.")
+            count, needed = len(inputs), len(block_fn.inputs)
+            require(count >= needed, f"{count} values were sent, but {needed} are needed.")
             for block, value in zip(block_fn.inputs, inputs, strict=False):
-                validate_sent(value, Path(get_upload_folder()) if isinstance(block, gr.File) else None)
+                validate_value(value, Path(get_upload_folder()) if isinstance(block, gr.File) else None)
             return await super().preprocess_data(block_fn, inputs, *more, **named)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        except Exception as error:  # a component raises what Python does at a value of another type
-            _log.debug("What was sent cannot be used", exc_info=error)
-            raise gr.Error(
-                "What was sent cannot be used here: reload the page, and try again.", print_exception=False
-            ) from error
+        except Exception as error:  # components fail on values of other types with various exceptions
+            _log.debug("A request is invalid", exc_info=error)
+            raise gr.Error("The request is invalid. Reload the page and try again.", print_exception=False) from error
 
-    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
-        """What is answered; raises gr.Error, which does not say where on the machine something failed."""
+    async def process_api(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Answer a request; raise gr.Error, which shows no details of the machine, for any failure."""
         try:
-            return await super().process_api(*given, **named)
+            return await super().process_api(*arguments, **named)
         except gr.Error:
             raise
         except Exception as error:
-            _log.error("The app failed at this", exc_info=error)
-            raise gr.Error(
-                f"Something failed here ({type(error).__name__}): try again.", print_exception=False
-            ) from error
+            _log.error("A request failed", exc_info=error)
+            raise gr.Error(f"Something failed ({type(error).__name__}). Try again.", print_exception=False) from error
 
 
-def validate_sent(value: Any, folder: Path | None) -> None:
-    """Nothing, where a value that was sent can be used.
+def validate_value(value: Any, folder: Path | None) -> None:
+    """Validate a value of a request.
 
     Args:
-        folder: where the value may name files, which must lie there; None: it may name none.
+        value: the value, of any type.
+        folder: the folder of the files that the value may name; None: it may not name files.
 
     Raises:
-        InputError: it is nested too deeply, holds half a character, or names a file that was not uploaded here.
+        InputError: the value is nested too deeply, contains an unpaired surrogate, or names a file outside the folder.
     """
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -64,7 +61,10 @@ def validate_sent(value: Any, folder: Path | None) -> None:
                 folder is not None and _is_upload(named["path"], folder),
                 "Only files that were uploaded here can be named: upload the file.",
             )
-        require(all(_is_whole(part) for part in level if isinstance(part, str)), "A text holds half a character.")
+        require(
+            all(_is_whole(part) for part in level if isinstance(part, str)),
+            "A text contains half a character (an unpaired surrogate).",
+        )
         level = [
             inner
             for part in level
@@ -73,11 +73,11 @@ def validate_sent(value: Any, folder: Path | None) -> None:
         ]
         if not level:
             return
-    raise InputError("What was sent is nested too deeply.")
+    raise InputError("The request is nested too deeply.")
 
 
 def _is_upload(path: Any, folder: Path) -> bool:
-    """Whether a path is that of a regular file in a folder, without links that lead out of it."""
+    """Whether a path is a regular file in a folder; symbolic links out of the folder do not count."""
     try:
         return isinstance(path, str) and os.path.isfile(path) and Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):
@@ -85,7 +85,7 @@ def _is_upload(path: Any, folder: Path) -> bool:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, which no answer could repeat."""
+    """Whether a text has no unpaired surrogate, which cannot be encoded in an answer."""
     try:
         text.encode()
         return True

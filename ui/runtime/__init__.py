@@ -1,1 +1,1 @@
-"""What the whole page runs on: background threads, the request queue, caches, shutdown, the GPU."""
+"""Services of the running app: background threads, the request queue, caches, shutdown, the GPU."""

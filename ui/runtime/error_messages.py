@@ -1,4 +1,4 @@
-"""Expected failures as messages on the page."""
+"""Shows expected errors as messages on the page."""
 
 import html
 from collections.abc import Callable
@@ -11,20 +11,16 @@ from dits.common.errors import DitsError
 from dits.common.memory import memory_errors
 
 
-def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, whose expected failures become messages on the page, their text escaped."""
+def show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler so that a DitsError becomes a message on the page, with HTML escaped."""
 
     @wraps(handler)  # Gradio reads the signature
-    def shown(*args: Any) -> Any:
+    def wrapper(*args: Any) -> Any:
         try:
             with memory_errors():
                 return handler(*args)
         except DitsError as error:
-            raise gr.Error(_sentence(error), print_exception=False) from error
+            text = str(error).encode("utf-8", "replace").decode()  # a lone surrogate in the query cannot be sent
+            raise gr.Error(html.escape(text, quote=False), print_exception=False) from error
 
-    return shown
-
-
-def _sentence(error: DitsError) -> str:
-    """What went wrong, as text that can be sent: halves of characters, which somebody may have typed, cannot."""
-    return html.escape(str(error).encode("utf-8", "replace").decode(), quote=False)
+    return wrapper

@@ -1,4 +1,4 @@
-"""A folder of this process alone, among the system's temporary files, that goes when the process does."""
+"""A private temporary folder of this process, removed when the process ends."""
 
 import os
 import shutil
@@ -14,73 +14,73 @@ from dits.common.files import make_folder, storage_errors
 
 
 class ProcessFolder:
-    """The folder; what processes that are gone have left beside it is removed.
+    """A temporary folder. Creating one also removes the folders left by processes that have ended.
 
     Attributes:
-        path: of the folder, which nobody else on the machine can look into.
+        path: the folder; other users of the machine cannot read it.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        """`root` is a folder for the processes' folders, by default one of this user's temporary files.
+        """Create the folder below `root`, by default a folder of this user in the system's temporary folder.
 
         Raises:
-            StorageError: it cannot be written, or is somebody else's.
+            StorageError: `root` is not writable, or belongs to another user.
         """
-        root = _private(root or Path(tempfile.gettempdir()) / f"dits-{_user()}")
+        root = _private_folder(root or Path(tempfile.gettempdir()) / f"dits-{_user()}")
         _remove_leftovers(root)
         self.path = Path(tempfile.mkdtemp(dir=root))
-        self._held = FileLock(root / f"{self.path.name}.lock")
-        self._held.acquire()
-        self._found: dict[tuple[Path, int, int, int], float] = {}  # uploads, and since when they have been here
+        self._lock = FileLock(root / f"{self.path.name}.lock")
+        self._lock.acquire()
+        self._first_seen: dict[tuple[Path, int, int, int], float] = {}  # time by path, inode, size and mtime
 
     @property
     def uploads(self) -> Path:
-        """For what is uploaded and not added yet."""
+        """Folder of uploads that are not added to an index yet."""
         return make_folder(self.path / "uploads")
 
     def forget_uploads(self, seconds: float) -> None:
-        """Removes what was uploaded so long ago: what has been found here, unchanged, for so long.
+        """Delete uploads that have been here unchanged for more than `seconds`.
 
-        What a file says of its age is of a clock that may be set while the app runs.
+        Modification times are not used as ages, because the system clock may be changed while the app runs.
         """
-        before, self._found, now = self._found, {}, time.monotonic()
-        for at, _, names in os.walk(self.uploads):
+        before, self._first_seen, now = self._first_seen, {}, time.monotonic()
+        for folder, _, names in os.walk(self.uploads):
             for name in names:
-                path = Path(at, name)
+                path = Path(folder, name)
                 try:
                     status = path.lstat()
-                    file = (path, status.st_ino, status.st_size, status.st_mtime_ns)
-                    self._found[file] = before.get(file, now)
-                    if now - self._found[file] > seconds:
+                    key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+                    self._first_seen[key] = before.get(key, now)
+                    if now - self._first_seen[key] > seconds:
                         path.unlink()
-                except OSError:  # it was added meanwhile
+                except OSError:  # added to an index in the meantime
                     continue
 
     def close(self) -> None:
-        """Removes the folder."""
+        """Remove the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._held.release()
-        Path(self._held.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
-def _private(root: Path) -> Path:
-    """A folder that is this user's alone, made if it is missing."""
+def _private_folder(root: Path) -> Path:
+    """Create a folder that only this user can access, if it is missing."""
     with storage_errors(root):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = root.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != _user():
-        raise StorageError(f"{root} is not a folder of yours: remove it, or set TMPDIR to another folder.")
+        status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != _user():
+        raise StorageError(f"{root} is not a folder that belongs to you: remove it, or set TMPDIR to another folder.")
     with storage_errors(root):
         root.chmod(0o700)
     return root
 
 
 def _user() -> int:
-    return os.getuid() if hasattr(os, "getuid") else 0  # Windows gives every user temporary files of their own
+    return os.getuid() if hasattr(os, "getuid") else 0  # on Windows each user has a separate temporary folder
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Removes the folders of processes that are gone: nobody holds their locks."""
+    """Remove the folders of processes that have ended: nobody holds their locks."""
     for lock in root.glob("*.lock"):
         try:
             with FileLock(lock, timeout=0):

@@ -1,4 +1,4 @@
-"""How many are served at once, how many may wait for that, and what Gradio need not do for each of them."""
+"""Limits and tuning of Gradio's request queue."""
 
 import asyncio
 import inspect
@@ -10,35 +10,33 @@ import gradio as gr
 from gradio.utils import LRUCache
 from starlette.exceptions import HTTPException
 
-SEARCHES = 64
-"""How many searches run at once, computed as one batch. Later ones wait in the queue and see their place."""
+MAX_SEARCHES = 64
+"""Maximum number of searches that run at once, computed as one batch. Later searches wait in the queue."""
 
-WAITING = 200
-"""Events of all pages that may wait; whoever comes later is told that the app is busy."""
+MAX_WAITING = 200
+"""Maximum number of waiting events of all pages; further events are rejected with a message that the queue is full."""
 
-THREADS = 96
-"""For events: searches, one analysis, and pages that follow what goes on in the background."""
+MAX_THREADS = 96
+"""Threads for events: searches, one analysis, and pages that follow a background task."""
 
-SESSIONS = 1000
-"""Sessions that are remembered, those used last: every page that is opened is one, and every call of the API. Each
-takes a quarter of a megabyte, and a page what it shows."""
+MAX_SESSIONS = 1000
+"""Maximum number of sessions in memory; the least recently used are dropped first. Each opened page and each API call
+is a session, of a quarter of a megabyte plus the content of the page."""
 
-SWITCH = 0.0005
-"""Seconds after which a thread that interprets Python lets another go on; by default ten times as many. A search gives
-up the interpreter some hundred times, for every product of matrices, and waits as long each time for a figure that is
-made beside it."""
+SWITCH_INTERVAL = 0.0005
+"""Python's thread switch interval in seconds, a tenth of the default. A search releases the interpreter about a hundred
+times, at every matrix product. Each time it may wait this long for another thread, such as one that draws a figure."""
 
-
-POLL = 0.005
-"""Seconds between looks for events that wait; by default a fifth of that, a thousand looks a second."""
+POLL_INTERVAL = 0.005
+"""Seconds between two checks of the queue for waiting events; Gradio's default is 0.001."""
 
 
-class Messages(LRUCache[str, Any]):
-    """What waits to be told to sessions, in the place of Gradio's own.
+class SessionMessages(LRUCache[str, Any]):
+    """Pending messages by session, a replacement for Gradio's own cache.
 
-    Gradio forgets the session that began first, though it may be in use, and its queue ends for good when it has
-    something to tell to one that is forgotten, or that has no name. Here the one that was not used for longest is
-    forgotten, what it should be told is dropped, and one without a name is refused.
+    Gradio drops the oldest session, even if it is in use. Its queue stops permanently on a message for a dropped or
+    unnamed session. Here the least recently used session is dropped, messages for dropped sessions are discarded, and
+    a session without a name is rejected.
     """
 
     def __getitem__(self, session: str) -> Any:
@@ -56,22 +54,19 @@ class Messages(LRUCache[str, Any]):
 
 
 def tune(app: gr.Blocks) -> None:
-    """Gives the queue of a page that is built its settings, and lets Gradio describe elements and handlers at once.
+    """Configure the queue of an assembled page, and cache the signatures of its components and handlers.
 
-    It asks Python for the signature of every element's class when a session begins, and of a handler at every event.
+    Otherwise Gradio computes the signature of every component at each new session and of the handler at each event.
     """
-    app.queue(max_size=WAITING, api_open=False)  # whoever asks without the queue would pass by its limits
-    app._queue.pending_messages_per_session = Messages(SESSIONS)
-    app._queue.sleep_when_free = POLL
-    for described in (*(type(block).__init__ for block in app.blocks.values()), *(fn.fn for fn in app.fns.values())):
+    app.queue(max_size=MAX_WAITING, api_open=False)  # calls without the queue would bypass its limits
+    app._queue.pending_messages_per_session = SessionMessages(MAX_SESSIONS)
+    app._queue.sleep_when_free = POLL_INTERVAL
+    for function in (*(type(block).__init__ for block in app.blocks.values()), *(fn.fn for fn in app.fns.values())):
         with suppress(AttributeError, TypeError):  # a method, an event without a handler
-            described.__signature__ = inspect.signature(described)
+            function.__signature__ = inspect.signature(function)
 
 
-def without_statistics() -> None:
-    """Keeps Gradio from summing up all its past events after every one, for a dashboard that the app does not have.
-
-    To be called before a page is built.
-    """
+def disable_analytics() -> None:
+    """Stop Gradio from recomputing statistics of all past events after each event; call it before building a page."""
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))

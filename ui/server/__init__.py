@@ -1,1 +1,1 @@
-"""The web server: middleware, uploads, the port, MCP tools, and how the app is served."""
+"""The web server: middleware, uploads, the port, MCP tools, and the launch of the app."""

@@ -1,7 +1,7 @@
-"""What the app answers at all: its own addresses, for its own page and for programs, in sizes that make sense.
+"""Request validation: only known addresses, from the app's own page or from programs, with bounded sizes.
 
-Gradio answers at many more addresses than this page needs: proxies, recordings, editors, monitoring, files by their
-paths. `Guard` stands before all of them: what `ADDRESSES` does not list is not there.
+Gradio serves many addresses that this page does not need: proxies, recordings, editors, monitoring, files by path.
+`Guard` rejects every address that `ADDRESSES` does not list.
 """
 
 import errno
@@ -21,16 +21,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.server.uploads import Uploads
-from ui.services.media import NOTHING
+from ui.services.media import NOT_FOUND
 
 _NAME = r"[A-Za-z0-9_-]+"
-_FILE = r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*"  # no part of which begins with a dot
+_FILE = r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*"  # no part may begin with a dot
 
 ADDRESSES = {
     "GET": (
         "/",
         r"/(?:config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|plotly\.js)",
-        rf"/(?:assets|static)/{_FILE}",  # what Gradio's page is made of
+        rf"/(?:assets|static)/{_FILE}",  # parts of Gradio's page
         rf"/(?:clip|thumbnail)/{_NAME}/.+",
         r"/gradio_api/(?:info|openapi\.json|app_id|startup-events|queue/data|upload_progress)/?",
         rf"/gradio_api/heartbeat/{_NAME}",
@@ -44,19 +44,19 @@ ADDRESSES = {
     ),
     "DELETE": ("/gradio_api/mcp/?",),
 }
-"""The addresses that are answered, by method; HEAD and OPTIONS are as GET and POST."""
+"""Regular expressions of the served paths, by method; HEAD and OPTIONS are treated as GET and POST."""
 
 MAX_BYTES = 2_000_000
-"""Of whatever is sent, but for uploads."""
+"""Maximum size of a request body, except for uploads."""
 
 UPLOAD = "/gradio_api/upload"
 
-_WHERE = {method: re.compile("|".join(f"(?:{one})" for one in some)) for method, some in ADDRESSES.items()}
-_LONGEST = 2_000  # characters of an address with its query
+_PATTERNS = {method: re.compile("|".join(f"(?:{path})" for path in paths)) for method, paths in ADDRESSES.items()}
+_MAX_ADDRESS = 2_000  # characters of path and query string
 
 _POLICY = {
     "default-src": "'self'",
-    "script-src": "'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio has scripts in its page, and makes some of text
+    "script-src": "'self' 'unsafe-inline' 'unsafe-eval'",  # needed by Gradio's page
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data: blob:",
     "media-src": "'self' blob:",
@@ -69,31 +69,31 @@ _POLICY = {
 }
 _SPACES = "https://huggingface.co https://*.hf.space"
 
-UNREADABLE = "What was sent is not what is asked for here: reload the page, and try again."
+INVALID_REQUEST = "The request is invalid: reload the page and try again."
 
-UNANSWERED = "This cannot be answered: reload the page, and try again."
+FAILED_REQUEST = "The request failed: reload the page and try again."
 
-DISK_FULL = "There is no space left on the disk of this machine for what was sent: send less, or free some."
+DISK_FULL = "There is no space left on the disk of the server: send less, or free some space."
 
 _log = logging.getLogger(__name__)
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": UNREADABLE}, 422)
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": INVALID_REQUEST}, 422)
 
 
-PLAINLY: dict[Any, Any] = {RequestValidationError: _unreadable}
-"""FastAPI's handlers of errors that say in one sentence what else would be a list of what was sent."""
+ERROR_HANDLERS: dict[Any, Any] = {RequestValidationError: _invalid_request}
+"""Exception handlers for FastAPI: one sentence instead of a list of the invalid values."""
 
 
 class Guard:
-    """ASGI middleware: refuses, in one sentence, what is not for this app, and answers what fails inside it.
+    """ASGI middleware that rejects invalid requests, and answers exceptions of the app, with one sentence.
 
     Args:
-        app: what is guarded.
-        uploads: counts what is uploaded.
-        names: that the app may be asked for under, besides addresses of numbers and "localhost", which no other site
-            can stand behind; None takes any: where the app is hosted, others route requests to it.
+        app: the application.
+        uploads: validates uploads.
+        names: allowed host names besides IP addresses and "localhost", which DNS rebinding cannot forge. None allows
+            any name: in a hosted app a proxy routes the requests.
     """
 
     def __init__(self, app: ASGIApp, uploads: Uploads, names: Iterable[str] | None) -> None:
@@ -106,51 +106,50 @@ class Guard:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
-        else:  # no address of the app takes a WebSocket
+        else:  # the app has no WebSockets
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, answered = Request(scope), _Answered(send, self._headers)
+        request, response = Request(scope), _TrackedResponse(send, self._headers)
         try:
-            self._check(request)
+            self._validate(request)
             if request.url.path.rstrip("/") == UPLOAD:
-                with self._uploads.taken(request, receive) as counted:
-                    await self._app(scope, counted, answered)
+                with self._uploads.validate(request, receive) as validated:
+                    await self._app(scope, validated, response)
             else:
-                await self._app(scope, _limited(request, receive), answered)
-        except HTTPException as refused:
-            await answered.end(_refusal(request, refused.status_code, refused.detail))
-        except Exception as error:  # Gradio raises whatever Python does at values that it does not expect
-            _log.warning("%s %s: %s", request.method, request.url.path[:100], _named(error))
-            _log.debug("The error was", exc_info=error)
+                await self._app(scope, _limited(request, receive), response)
+        except HTTPException as error:
+            await response.end(_error_response(request, error.status_code, error.detail))
+        except Exception as error:  # Gradio raises any type of exception for unexpected values
+            summary = f"{type(error).__name__}: {error}"[:200].replace("\n", " ")
+            _log.warning("%s %s: %s", request.method, request.url.path[:100], summary)
+            _log.debug("Traceback", exc_info=error)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            status, sentence = (507, DISK_FULL) if full else (400, UNANSWERED)
-            await answered.end(_refusal(request, status, sentence))
+            status, message = (507, DISK_FULL) if full else (400, FAILED_REQUEST)
+            await response.end(_error_response(request, status, message))
 
-    def _check(self, request: Request) -> None:
-        """Raises HTTPException for what is not answered."""
-        if self._names is not None and not all(_is_own(host, self._names) for host in _asked_for(request)):
+    def _validate(self, request: Request) -> None:
+        """Raise HTTPException for a request with a wrong host name, from another site, or to an unknown address."""
+        if self._names is not None and not all(_is_own(host, self._names) for host in _requested_hosts(request)):
             raise HTTPException(
-                403, "The app is not known by this name: ask for 127.0.0.1, or name it with --name NAME when you start."
+                403, "This host name is not allowed: use 127.0.0.1, or start the app with --name NAME to allow it."
             )
-        if _comes_from_elsewhere(request):
-            raise HTTPException(403, "Other sites cannot ask this app: open its own page.")
+        if _is_cross_site(request):
+            raise HTTPException(403, "Requests from other sites are rejected: open the app's own page.")
         method = {"HEAD": "GET", "OPTIONS": "POST"}.get(request.method, request.method)
-        where, path = _WHERE.get(method), request.scope["path"]
-        if where is None or not where.fullmatch(path) or len(path) + len(request.url.query) > _LONGEST:
-            raise HTTPException(404, NOTHING)
+        pattern, path = _PATTERNS.get(method), request.scope["path"]
+        if pattern is None or not pattern.fullmatch(path) or len(path) + len(request.url.query) > _MAX_ADDRESS:
+            raise HTTPException(404, NOT_FOUND)
 
 
-def names_of(host: str | None, further: Iterable[str]) -> list[str]:
-    """The names that a run of one's own may be asked for under: those that are given, and, where it is served to other
-    machines, this machine's.
-    """
+def host_names(host: str | None, further: Iterable[str]) -> list[str]:
+    """Return the allowed host names of a local run: `further`, and those of `host` and this machine if it is set."""
     machine = socket.gethostname()
     return [*further, *filter(None, (host, *((machine, f"{machine}.local") if host else ())))]
 
 
-class _Answered:
-    """Sends an answer with headers of our own, and remembers how far it is."""
+class _TrackedResponse:
+    """Sends a response with additional headers, and tracks whether it has begun and ended."""
 
     def __init__(self, send: Send, headers: dict[str, str]) -> None:
         self._send, self._headers = send, headers
@@ -167,18 +166,18 @@ class _Answered:
         await self._send(message)
 
     async def end(self, response: Response) -> None:
-        """Answers with `response`, or, where another answer has begun, ends that."""
+        """Send `response`; if another response has begun, end that one instead."""
         if not self._begun:
-            await response({"type": "http"}, _nothing_more, self)
+            await response({"type": "http"}, _disconnected, self)
         elif not self._done:
             await self({"type": "http.response.body", "body": b""})
 
 
 def _headers(hosted: bool) -> dict[str, str]:
-    """What every answer says to browsers: guess no types, tell nobody, show it in frames of a Space's site alone."""
+    """Security headers of every response: no guessed types, no referrer, frames only on a Space's site."""
     policy = _POLICY | {"frame-ancestors": f"'self' {_SPACES}" if hosted else "'self'"}
     if hosted:
-        policy["connect-src"] += " https://huggingface.co"  # Gradio's page asks how its Space is
+        policy["connect-src"] += " https://huggingface.co"  # Gradio's page requests the state of its Space
     headers = {
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
         "Cross-Origin-Resource-Policy": "same-origin",
@@ -189,14 +188,14 @@ def _headers(hosted: bool) -> dict[str, str]:
     return headers if hosted else headers | {"X-Frame-Options": "SAMEORIGIN"}
 
 
-def _asked_for(request: Request) -> list[str]:
-    """What a request calls this run: the page's own address becomes what servers before it say, where they do."""
-    passed_on = ",".join(request.headers.getlist("x-forwarded-host"))
-    return [request.headers.get("host", ""), *(host.strip() for host in passed_on.split(",") if host.strip())]
+def _requested_hosts(request: Request) -> list[str]:
+    """The Host header and the hosts that proxies forward, which Gradio uses as the page's own address."""
+    forwarded = ",".join(request.headers.getlist("x-forwarded-host"))
+    return [request.headers.get("host", ""), *(host.strip() for host in forwarded.split(",") if host.strip())]
 
 
 def _is_own(host: str, names: set[str]) -> bool:
-    """Whether a Host header names this run, and no other site that leads here by its DNS."""
+    """Whether a host is an allowed name or an IP address, and not another site's name (DNS rebinding)."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name.rstrip(".") in names or bool(ipaddress.ip_address(name))
@@ -204,46 +203,42 @@ def _is_own(host: str, names: set[str]) -> bool:
         return False
 
 
-def _comes_from_elsewhere(request: Request) -> bool:
-    """Whether another site's page asks, other than by leading somebody here; programs name no site."""
+def _is_cross_site(request: Request) -> bool:
+    """Whether a page of another site sent the request, except by a link; programs do not send a site."""
     site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
     if site is not None:
-        led = mode == "navigate" and request.method in ("GET", "HEAD")
-        return site not in ("same-origin", "none") and not led
+        is_link = mode == "navigate" and request.method in ("GET", "HEAD")
+        return site not in ("same-origin", "none") and not is_link
     origin = request.headers.get("origin")
     return origin is not None and origin.partition("://")[2] != request.headers.get("host")
 
 
 def _limited(request: Request, receive: Receive) -> Receive:
-    """`receive`, as long as what comes is not too much."""
-    seen = 0
+    """Wrap `receive` so that a body of more than MAX_BYTES raises HTTPException."""
+    received = 0
 
     async def limited() -> Message:
-        nonlocal seen
+        nonlocal received
         message = await receive()
-        seen += len(message.get("body", b""))
-        _require_small(seen)
+        received += len(message.get("body", b""))
+        _require_small(received)
         return message
 
-    announced = request.headers.get("content-length", "0")
-    _require_small(int(announced) if announced.isdecimal() else 0)
+    length = request.headers.get("content-length", "0")
+    _require_small(int(length) if length.isdecimal() else 0)
     return limited
 
 
 def _require_small(size: int) -> None:
     if size > MAX_BYTES:
-        raise HTTPException(413, f"That is too much at once: {MAX_BYTES // 1_000_000} MB at most, but for uploads.")
+        raise HTTPException(413, f"The request is too large: at most {MAX_BYTES // 1_000_000} MB, except for uploads.")
 
 
-def _refusal(request: Request, status: int, sentence: str) -> Response:
-    if request.url.path.startswith(UPLOAD):  # whose page shows the answer as it is
-        return PlainTextResponse(sentence, status)
-    return JSONResponse({"detail": sentence}, status)
+def _error_response(request: Request, status: int, message: str) -> Response:
+    if request.url.path.startswith(UPLOAD):  # the page shows this response as it is
+        return PlainTextResponse(message, status)
+    return JSONResponse({"detail": message}, status)
 
 
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200].replace("\n", " ")
-
-
-async def _nothing_more() -> Message:
+async def _disconnected() -> Message:
     return {"type": "http.disconnect"}

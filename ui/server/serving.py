@@ -1,4 +1,4 @@
-"""Serves the page: where, and what it may give away."""
+"""Launches the server of the page."""
 
 import atexit
 import os
@@ -17,10 +17,10 @@ from ui.components.panels import PLOTLY
 from ui.components.theme import THEME
 from ui.page import build_app
 from ui.runtime.process_folder import ProcessFolder
-from ui.runtime.queue import SESSIONS, SWITCH, THREADS, tune, without_statistics
+from ui.runtime.queue import MAX_SESSIONS, MAX_THREADS, SWITCH_INTERVAL, disable_analytics, tune
 from ui.runtime.shutdown import RequestsInFlight, ShutdownMiddleware, serve_until_shutdown
 from ui.server.mcp import has_tools, restricted_tools
-from ui.server.middleware import PLAINLY, Guard, names_of
+from ui.server.middleware import ERROR_HANDLERS, Guard, host_names
 from ui.server.ports import free_port, start_errors
 from ui.server.uploads import Uploads
 from ui.services.engine_loading import EngineLoader
@@ -33,7 +33,7 @@ from ui.web import WEB
 
 @dataclass(frozen=True)
 class Settings:
-    """What the app serves, and where."""
+    """Settings of the app; see `ui.command` for their meaning."""
 
     corpus: str = "demo"
     encoder: str = "bundled"
@@ -47,28 +47,28 @@ class Settings:
 
 
 def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
-    """Starts loading, then serves the page, which shows the progress.
+    """Start loading the engine and serve the page, which shows the progress.
 
     Args:
-        wait: serve until a signal ends that, see `ui.runtime.shutdown`.
+        wait: serve until a shutdown signal, see `ui.runtime.shutdown`; else return after the start.
 
     Raises:
-        DitsError: there is no such corpus, or the page cannot be served there.
+        DitsError: there is no such corpus, or the page cannot be served at this address.
     """
     port = free_port(settings.host, settings.port)
     loader = EngineLoader(settings.corpus, settings.encoder, settings.weights)
     loader.start()
-    main, libraries, scratch = _libraries(settings, loader)
-    os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
+    main, libraries, folder = _libraries(settings, loader)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.uploads)
     sources = Sources(loader, libraries, main)
-    without_statistics()
-    sys.setswitchinterval(SWITCH)
+    disable_analytics()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     app = build_app(loader, sources, settings.warm)
     tune(app)
     limits = libraries.limits
-    names = None if settings.hosted else names_of(settings.host, settings.names)
-    guard = Middleware(Guard, uploads=Uploads(limits, lambda: scratch.uploads), names=names)
-    traffic = RequestsInFlight()
+    names = None if settings.hosted else host_names(settings.host, settings.names)
+    guard = Middleware(Guard, uploads=Uploads(limits, lambda: folder.uploads), names=names)
+    requests = RequestsInFlight()
     with start_errors(port):
         app.launch(
             server_name=settings.host,
@@ -76,9 +76,9 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
             theme=THEME,
             css_paths=[WEB / "style.css", PANELS_WEB / "panels.css"],
             app_kwargs={
-                "routes": media_routes(sources.served, PLOTLY),
-                "middleware": [Middleware(ShutdownMiddleware, traffic=traffic), guard],
-                "exception_handlers": PLAINLY,
+                "routes": media_routes(sources.segments, PLOTLY),
+                "middleware": [Middleware(ShutdownMiddleware, requests=requests), guard],
+                "exception_handlers": ERROR_HANDLERS,
                 "lifespan": restricted_tools,
             },
             enable_monitoring=False,
@@ -87,35 +87,26 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
             ssr_mode=False,
             show_error=True,
             mcp_server=has_tools(),
-            max_threads=THREADS,
-            state_session_capacity=SESSIONS,
+            max_threads=MAX_THREADS,
+            state_session_capacity=MAX_SESSIONS,
             prevent_thread_lock=True,
-            _frontend=False,  # or it gives up where its own page takes seconds to answer, as while the engine is loaded
+            _frontend=False,  # its start check fails if the page takes seconds to answer, as during loading
         )
     if wait:
-        serve_until_shutdown(
-            app, traffic, lambda: _stop(loader, libraries), lambda: loader.running or libraries.running
-        )
+        serve_until_shutdown(app, requests, (loader, libraries))
     return app, sources
 
 
-def _stop(loader: EngineLoader, libraries: Libraries) -> None:
-    loader.stop()
-    libraries.stop()
-
-
 def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries, ProcessFolder]:
-    """The library that stands in the place of a corpus, where an index was named as one; those of visitors; and where
-    uploads wait.
-    """
+    """Return the library of `--corpus`, if it is an index; the visitors' libraries; and the folder of uploads."""
     turn = threading.Lock()
     main = Library(location_of(settings.corpus), loader.engine, turn) if is_index(settings.corpus) else None
     if settings.hosted:
         visitors = VisitorLibraries(loader.engine, Limits())
         atexit.register(visitors.close)
-        return main, visitors, visitors.scratch
-    scratch = ProcessFolder()
-    atexit.register(scratch.close)
+        return main, visitors, visitors.process_folder
+    folder = ProcessFolder()
+    atexit.register(folder.close)
     if main and settings.index is None:
-        return main, OwnLibrary(main), scratch
-    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn)), scratch
+        return main, OwnLibrary(main), folder
+    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn)), folder

@@ -1,10 +1,10 @@
-"""What may be uploaded: files alone, so many at a time, and where strangers upload, no more than there is room for."""
+"""Validation of uploads: only files, a limited number at a time, and bounded disk space in a hosted app."""
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from python_multipart.exceptions import FormParserError
@@ -15,79 +15,78 @@ from starlette.types import Message, Receive
 
 from ui.services.visitors import Limits
 
-_MAX_FILES = 1000  # at a time, on a machine of the visitor's own
-_HEAD = 10_000  # bytes that a file may take beside its content: its name and the like
-_WHILE = 600.0  # seconds in which an address may upload as much as a visitor may have
+_MAX_FILES = 1000  # per upload on a local run
+_HEAD = 10_000  # maximum bytes of a file's headers, such as its name
+_WINDOW = 600.0  # seconds in which one client address may upload as much as one visitor may have
 
 
 class Uploads:
-    """What is uploaded, and how much of it waits to be added.
+    """Validates uploads, and limits the space of those that are not added yet.
 
     Args:
-        limits: what a visitor may upload; None where the machine is the visitor's own, who may fill it.
-        folder: gives the folder that uploads wait in.
+        limits: limits of a hosted app; None on a local run, whose user may fill the disk.
+        folder: returns the temporary folder of uploads.
     """
 
     def __init__(self, limits: Limits | None, folder: Callable[[], Path]) -> None:
         self._limits, self._folder = limits, folder
         self._lock = threading.Lock()
-        self._coming: dict[object, int] = {}  # bytes of what is under way
-        self._came: list[tuple[float, str, int]] = []  # when, from where, how many bytes
+        self._active: dict[object, int] = {}  # bytes of the active uploads
+        self._recent: list[tuple[float, str, int]] = []  # time, client address, bytes
 
     @contextmanager
-    def taken(self, request: Request, receive: Receive) -> Iterator[Receive]:
-        """`receive`, which raises HTTPException where what comes may not be uploaded.
+    def validate(self, request: Request, receive: Receive) -> Iterator[Receive]:
+        """Reserve space for an upload; yield a `receive` that raises HTTPException for an invalid body.
 
         Raises:
-            HTTPException: there is no room for it, or too much comes from one address.
+            HTTPException: there is not enough space, or one address uploads too much.
         """
-        form, upload = _Form(request.headers.get("content-type", ""), self._most_files), object()
+        max_files = self._limits.files if self._limits else _MAX_FILES
+        form, upload = _Form(request.headers.get("content-type", ""), max_files), object()
         if self._limits:
             self._reserve(upload, request, self._limits)
 
-        async def checked() -> Message:
+        async def validated() -> Message:
             message = await receive()
-            form.check(message.get("body", b""))
+            form.feed(message.get("body", b""))
             return message
 
         try:
-            yield checked
+            yield validated
         finally:
-            self._coming.pop(upload, None)
-
-    @property
-    def _most_files(self) -> int:
-        return self._limits.files if self._limits else _MAX_FILES
+            self._active.pop(upload, None)
 
     def _reserve(self, upload: object, request: Request, limits: Limits) -> None:
-        announced, address, now = request.headers.get("content-length", ""), _address(request), time.monotonic()
-        if not announced.isdecimal():
-            raise HTTPException(411, "An upload must say how long it is.")
-        size, most = int(announced), limits.files * (limits.megabytes * 1_000_000 + _HEAD)
+        length, client, now = request.headers.get("content-length", ""), _client_address(request), time.monotonic()
+        if not length.isdecimal():
+            raise HTTPException(411, "An upload must state its length in the header Content-Length.")
+        size, limit = int(length), limits.files * (limits.megabytes * 1_000_000 + _HEAD)
         with self._lock:
-            self._came = [one for one in self._came if now - one[0] < _WHILE]
-            if size + sum(came for _, where, came in self._came if where == address) > most:
+            self._recent = [upload for upload in self._recent if now - upload[0] < _WINDOW]
+            if size + sum(past for _, address, past in self._recent if address == client) > limit:
                 raise HTTPException(
-                    413, f"That is more than {most // 1_000_000} MB within {_WHILE / 60:.0f} minutes: try again then."
+                    413,
+                    f"Uploads are limited to {limit // 10**6} MB within {_WINDOW / 60:.0f} minutes: try again later.",
                 )
-            count, waiting = _held(self._folder())
-            room = limits.waiting * 1_000_000 - waiting - sum(self._coming.values())
-            if size > room or count >= limits.files * limits.visitors:
+            count, waiting = _count_and_bytes(self._folder())
+            free = limits.waiting * 1_000_000 - waiting - sum(self._active.values())
+            if size > free or count >= limits.files * limits.visitors:
                 raise HTTPException(503, "Too many uploads wait to be added: try again in a few minutes.")
-            self._came.append((now, address, size))
-            self._coming[upload] = size
+            self._recent.append((now, client, size))
+            self._active[upload] = size
 
 
 class _Form:
-    """Looks at what a form of several parts holds while it passes: files, whose content Gradio writes to disk, and no
-    other fields, which it would keep in memory whatever their size.
+    """Validates a multipart form while it is received: only files, which Gradio writes to disk.
+
+    Gradio would keep other fields in memory, whatever their size.
     """
 
-    def __init__(self, content_type: str, most: int) -> None:
+    def __init__(self, content_type: str, max_files: int) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise HTTPException(400, "An upload is a form of files (multipart/form-data).")
-        self._most, self._files = most, 0
+            raise HTTPException(400, "An upload must be a form with files (multipart/form-data).")
+        self._max_files, self._files = max_files, 0
         self._field, self._value = b"", b""
         self._parser = MultipartParser(
             options[b"boundary"],
@@ -100,12 +99,12 @@ class _Form:
             },
         )
 
-    def check(self, content: bytes) -> None:
-        """Raises HTTPException where the next bytes of the form are none that may be uploaded."""
+    def feed(self, content: bytes) -> None:
+        """Parse the next bytes of the form; raises HTTPException if they are invalid."""
         try:
             self._parser.write(content)
         except FormParserError as error:
-            raise HTTPException(400, "The upload is no form of files, or is damaged.") from error
+            raise HTTPException(400, "The upload is not a form with files, or is damaged.") from error
 
     def _begin(self) -> None:
         self._is_file = False
@@ -125,24 +124,22 @@ class _Form:
     def _end_headers(self) -> None:
         self._files += 1
         if not self._is_file:
-            raise HTTPException(400, "An upload holds files alone.")
-        if self._files > self._most:
-            raise HTTPException(413, f"At most {self._most} files can be uploaded at a time.")
+            raise HTTPException(400, "An upload may contain only files.")
+        if self._files > self._max_files:
+            raise HTTPException(413, f"At most {self._max_files} files can be uploaded at a time.")
 
 
-def _address(request: Request) -> str:
-    """Where a request comes from: as the last server before this one says, where there is one."""
-    passed_on = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return passed_on or (request.client.host if request.client else "")
+def _client_address(request: Request) -> str:
+    """The address of the client, as reported by the nearest proxy if there is one."""
+    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return forwarded or (request.client.host if request.client else "")
 
 
-def _held(folder: Path) -> tuple[int, int]:
-    """How many files lie below a folder, and how many bytes they are."""
+def _count_and_bytes(folder: Path) -> tuple[int, int]:
+    """The number of files below a folder, and their total size in bytes."""
     sizes = []
-    for at, _, names in os.walk(folder):
+    for path, _, names in os.walk(folder):
         for name in names:
-            try:
-                sizes.append(os.lstat(os.path.join(at, name)).st_size)
-            except OSError:  # it was added, or its time was up
-                continue
+            with suppress(OSError):  # added to an index or deleted in the meantime
+                sizes.append(os.lstat(os.path.join(path, name)).st_size)
     return len(sizes), sum(sizes)

@@ -1,1 +1,1 @@
-"""What the tabs share: the search engine, cached analyses, visitors' libraries and index runs."""
+"""State shared by the tabs: the search engine, cached analyses, visitors' libraries and index runs."""

@@ -1,105 +1,91 @@
-"""Runs that change an index, in the background: one at a time on the whole page, as they share encoder and cores."""
+"""Runs that change an index, in the background. All indexes share encoder and cores: one run at a time in the app."""
 
 import threading
 from collections.abc import Callable
 
-from dits.common.errors import DitsError, require
-from dits.common.threads import CORES, compute_on
+from dits.common.errors import require
 from dits.index.adding.config import AddProgress, AddReport, Progress
-from ui.runtime.background import lower_priority
+from ui.runtime.background import BackgroundTask, lower_priority
 
 Work = Callable[[Progress], AddReport]
-"""Changes an index, and ends when the progress that it is given raises."""
+"""Changes an index; it must let exceptions of the progress callback through, which stop it."""
 
 _POLL = 0.2  # seconds
 
 
-class IndexRuns:
+class IndexRuns(BackgroundTask):
     """The runs of one index.
 
     Args:
-        turn: held by the run of the page that is at work; others wait for it.
-        ended: called in a run's thread before it counts as ended.
+        turn: lock that the active run of the app holds; other runs wait for it.
+        ended: called in the thread of a run, before the run counts as ended.
 
     Attributes:
-        progress: how far the run is; None before it has found out.
-        waiting: whether it waits for another visitor's run.
-        report, error, stopped: what came of the last one.
+        progress: of the run; None until the first report.
+        waiting: whether the run waits for another visitor's run.
+        report, error, stopped: outcome of the last run.
     """
 
     def __init__(self, turn: threading.Lock, ended: Callable[[], None]) -> None:
+        super().__init__("indexing", "The videos could not be added")
         self.progress: AddProgress | None = None
         self.waiting = False
         self.report: AddReport | None = None
-        self.error: DitsError | None = None
         self._turn, self._ended = turn, ended
         self._stop = threading.Event()
         self._closed = False
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether a run is under way."""
-        return self._thread is not None and self._thread.is_alive()
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was stopped, or is about to be."""
+        """Whether the run was stopped, or is stopping."""
         return self._stop.is_set()
 
     def start(self, work: Work) -> None:
-        """Starts a run.
+        """Start a run.
 
         Raises:
-            InputError: one is under way, or there are to be no more.
+            InputError: another run is in progress, or `close` was called.
         """
         with self._lock:
-            require(not self._closed, "These videos are being deleted: reload the page to begin anew.")
+            require(not self._closed, "These videos are being deleted: reload the page to start again.")
             require(not self.running, "Videos are being added already: wait until that is done, or stop it.")
-            self.progress = self.report = self.error = None
+            self.progress = self.report = None
             self.waiting = True
             self._stop.clear()
-            self._thread = threading.Thread(target=self._run, args=(work,), name="indexing", daemon=True)
-            self._thread.start()
+            self._start(lambda: self._work(work))
 
     def stop(self) -> None:
-        """Ends the run, if there is one, within a second or so; what it stored stays."""
+        """Stop the run, if any, within about a second; the index keeps what is already stored."""
         self._stop.set()
 
     def close(self) -> None:
-        """Ends the run, waits for that, and lets no other begin."""
+        """Stop the run, wait for its end, and reject further runs."""
         with self._lock:
             self._closed = True
             self.stop()
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, work: Work) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         lower_priority()
-        compute_on(CORES)
         try:
-            self._wait()
+            super()._run(work)
+        finally:
+            self.waiting = False
+            self._ended()
+
+    def _work(self, work: Work) -> None:
+        try:
+            while not self._turn.acquire(timeout=_POLL):
+                if self._stop.is_set():
+                    return
+            self.waiting = False
             try:
                 self.report = work(self._on_progress)
             finally:
                 self._turn.release()
         except _StoppedError:
             pass
-        except DitsError as error:
-            self.error = error
-        except Exception as error:  # whatever it is, the page has to say that the run ended
-            self.error = DitsError(f"The videos could not be added ({type(error).__name__}: {error}).")
-            raise
-        finally:
-            self.waiting = False
-            self._ended()
-
-    def _wait(self) -> None:
-        while not self._turn.acquire(timeout=_POLL):
-            if self._stop.is_set():
-                raise _StoppedError
-        self.waiting = False
 
     def _on_progress(self, progress: AddProgress) -> None:
         self.progress = progress

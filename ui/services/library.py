@@ -1,8 +1,7 @@
-"""An index of somebody's own videos as the page has it: what changes it, the engine over it, what is served of it."""
+"""An index of a user's own videos: its changes, its search engine, and the files that are served."""
 
 import os
 import secrets
-import stat
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from dits.common.threads import CORES, compute_on
 from dits.corpora.index_location import is_index
 from dits.index.adding.config import AddConfig
 from dits.index.adding.run import add_videos, remove_videos, update_index
-from dits.index.scan import absolute, below, check_paths, shown
+from dits.index.scan import absolute, below, check_paths, path_text
 from dits.index.status import IndexStatus, status_of
 from dits.index.store import VideoIndex
 from dits.search.engine import SearchEngine
@@ -25,12 +24,12 @@ from ui.services.media import IndexMedia
 
 NO_VIDEOS = "There are no videos of yours yet: add some in the tab Your videos."
 
-_PATIENCE = 20.0  # seconds that a search waits for the engine, where others only wait for each other
+_LOAD_TIMEOUT = 20.0  # seconds that a search waits for the engine of the index
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The engine over one version of the index, and below which paths lies what was indexed."""
+    """The engine of one version of the index, and the files and folders that were added to it."""
 
     version: int
     engine: SearchEngine
@@ -39,19 +38,19 @@ class _Loaded:
 
 
 class Library:
-    """An index of one's own videos. Safe to use from several threads.
+    """An index of a user's own videos. Thread-safe.
 
     Args:
-        location: of the index, which need not be there yet.
-        base: gives the engine whose encoder and methods are used.
+        location: of the index; it may not exist yet.
+        base: returns the engine whose encoder and methods are used.
         turn: see `IndexRuns`.
-        config: how videos are added, but for how they are cut.
-        folder: where everything that is derived of the videos is kept; by default in the cache.
+        config: settings for adding videos, except the segmentation.
+        folder: for all files derived from the videos; by default in the cache.
 
     Attributes:
-        token: stands for this library in addresses; nobody can guess it.
-        media: the addresses.
-        runs: what changes the index.
+        token: secret name of this library in addresses.
+        media: the addresses of its segments.
+        runs: the runs that change the index.
     """
 
     def __init__(
@@ -73,10 +72,10 @@ class Library:
         self._error: DitsError | None = None
 
     def add(self, paths: Sequence[str], segment: str) -> None:
-        """Starts adding files and folders, cut in a way; what could not be read before is tried again.
+        """Start a run that adds files and folders with a segmentation, and retries files that failed before.
 
         Raises:
-            InputError: a path does not exist, there is no such way of cutting, or another run is under way.
+            InputError: a path does not exist, the segmentation is unknown, or another run is in progress.
             DitsError: the page's own engine is not loaded.
         """
         config, encoder = replace(self._config, segment=segment, retry=True), self._base().encoder
@@ -87,61 +86,61 @@ class Library:
         )
 
     def check(self, paths: Sequence[str]) -> None:
-        """Nothing, where paths can be added; raises InputError where one does not exist, or a run is under way."""
+        """Raise InputError if a path does not exist, or a run is in progress."""
         require(not self.runs.running, "Videos are being added already: wait until that is done, or stop it.")
-        check_paths(_real(paths))
+        check_paths(_encoded(paths))
 
     def path(self, text: str) -> bytes:
-        """A path that somebody typed, as the index names it; raises InputError where it is none."""
-        return absolute(_real([text])[0])
+        """Return a typed path in the form of the index; raises InputError if it is not a valid path."""
+        return absolute(_encoded([text])[0])
 
     def update(self) -> None:
-        """Starts looking again at everything that was added; raises as `add` does."""
+        """Start a run that updates everything that was added; raises as `add` does."""
         index, config = self._required(), self._config
         self.runs.start(lambda progress: update_index(index, self._base().encoder, config, progress))
 
     def remove(self, paths: Sequence[str | bytes]) -> int:
-        """Forgets files, and everything below folders; how many files.
+        """Remove files, and all files below folders, from the index; return the number of files.
 
         Raises:
-            InputError: the index knows none of them, a path is none, or a run is under way.
+            InputError: the index contains none of them, a path is invalid, or a run is in progress.
             IndexStoreError: the index cannot be written.
         """
         require(not self.runs.running, "Videos are being added: wait until that is done, or stop it.")
-        removed = remove_videos(self._required(), _real(paths))
+        removed = remove_videos(self._required(), _encoded(paths))
         self.refresh()
-        require(removed > 0, f"Nothing was added from {shown(os.fsencode(paths[0]))[:200]}.")
+        require(removed > 0, f"Nothing was added from {path_text(os.fsencode(paths[0]))[:200]}.")
         return removed
 
     def status(self) -> IndexStatus | None:
-        """What the index holds; None where there is none.
+        """Return the contents of the index; None if there is no index.
 
         Raises:
-            IndexStoreError: it cannot be read.
+            IndexStoreError: the index cannot be read.
         """
         index = self._index()
         return status_of(index) if index else None
 
     def sources(self) -> dict[str, bytes]:
-        """The files and folders that were added, by how they are shown; raises as `status` does."""
+        """Return the files and folders that were added, by their displayed text; raises as `status` does."""
         index = self._index()
-        return {shown(path): path for path, _ in index.sources()} if index else {}
+        return {path_text(path): path for path, _ in index.sources()} if index else {}
 
     def engine(self) -> SearchEngine:
-        """The engine over the index as it was when it was last loaded; loaded now where it was not.
+        """Return the engine of the last loaded version of the index; load it if necessary.
 
         Raises:
-            InputError: the index holds no videos.
-            DitsError: loading failed, or takes a while.
+            InputError: the index contains no videos.
+            DitsError: loading failed, or is not finished yet.
         """
         return self._ready().engine
 
     def analyst(self) -> Analyst:
-        """The analyst of `engine`; raises as it does."""
+        """Return the analyst of `engine`; raises as `engine` does."""
         return self._ready().analyst
 
     def refresh(self) -> None:
-        """Loads the engine, where the index, or the page's own engine, is another than it was."""
+        """Load the engine again if the index, or the page's own engine, has changed."""
         with self._loading:
             compute_on(CORES)
             try:
@@ -153,27 +152,23 @@ class Library:
                 raise
 
     def file(self, segment: str) -> Path | None:
-        """The file of a segment that can be searched now, if it is a regular one below what was added."""
+        """Return the file of a searchable segment, if it is a regular file below the added files and folders."""
         loaded = self._loaded
         row = _row(loaded.engine, segment) if loaded else None
         if loaded is None or row is None:
             return None
         path = loaded.engine.corpus.clips[row].path
-        try:
-            regular = stat.S_ISREG(os.stat(path).st_mode)
-        except (OSError, ValueError):
-            return None
-        return path if regular and below(os.fsencode(path), loaded.sources) else None
+        return path if os.path.isfile(path) and below(os.fsencode(path), loaded.sources) else None
 
     def thumbnail(self, segment: str) -> bytes | None:
-        """A JPEG of a segment that can be searched now."""
+        """Return a JPEG of a searchable segment."""
         loaded, index = self._loaded, self._index()
         if loaded is None or index is None or _row(loaded.engine, segment) is None:
             return None
         return index.thumbnails([segment]).get(segment)
 
     def close(self) -> None:
-        """Ends what is under way, and waits for that."""
+        """Stop the run, if any, and wait for its end."""
         self.runs.close()
         with self._loading:
             self._loaded = self._opened = None
@@ -183,9 +178,9 @@ class Library:
         if loaded is None or _models(loaded.engine) != _models(self._base()):
             thread = threading.Thread(target=self.refresh, name="library-loader", daemon=True)
             thread.start()
-            thread.join(_PATIENCE)
+            thread.join(_LOAD_TIMEOUT)
             if thread.is_alive():
-                raise DitsError("Your videos are being read: try again in a moment.")
+                raise DitsError("Your videos are being loaded: try again in a moment.")
             loaded = self._loaded
         if loaded is None:
             raise self._error or InputError(NO_VIDEOS)
@@ -203,7 +198,7 @@ class Library:
         return _Loaded(version, engine, analyst, tuple(path for path, _ in index.sources()))
 
     def _index(self) -> VideoIndex | None:
-        """The index, if it is there; looking makes none."""
+        """Return the index if it exists; never create one."""
         if self._opened is None and is_index(self.location):
             self._opened = VideoIndex.create(self.location, self._base().encoder)
         return self._opened
@@ -215,18 +210,18 @@ class Library:
         return index
 
 
-def _real(paths: Sequence[str | bytes]) -> list[bytes]:
-    """Paths as the system has them, of whatever somebody typed."""
+def _encoded(paths: Sequence[str | bytes]) -> list[bytes]:
+    """Typed paths in the encoding of the file system."""
     try:
         names = [os.fsencode(path) for path in paths]
-    except UnicodeEncodeError as error:  # half of a surrogate pair
-        raise InputError("What was typed is no path: it holds half a character.") from error
-    require(not any(b"\0" in name for name in names), "A path holds no NUL character: check what was typed.")
+    except UnicodeEncodeError as error:  # a lone surrogate
+        raise InputError("This is not a valid path: it contains half of a character.") from error
+    require(not any(b"\0" in name for name in names), "A path cannot contain a NUL character: correct it.")
     return names
 
 
 def _row(engine: SearchEngine, segment: str) -> int | None:
-    """The place of a segment by its id; ids are in order."""
+    """The row of a segment by its id; ids are sorted."""
     ids = engine.embeddings.ids
     row = bisect_left(ids, segment)
     return row if row < len(ids) and ids[row] == segment else None

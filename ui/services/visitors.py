@@ -1,4 +1,4 @@
-"""Whose videos are whose: one library on a run of one's own, one for every visitor where the app is hosted."""
+"""Libraries of sessions: a single one on a local run, and one for each visitor of a hosted app."""
 
 import os
 import shutil
@@ -21,22 +21,22 @@ from dits.search.engine import SearchEngine
 from ui.runtime.process_folder import ProcessFolder
 from ui.services.library import Library
 
-GONE = "Your videos are not here any more: they are deleted after a while without use. Add them again."
+DELETED = "Your videos are no longer available: they are deleted after some time without use. Add them again."
 
-_ADDED_WITHIN = 600.0  # seconds, or what was uploaded is deleted
+_UPLOAD_LIFETIME = 600.0  # seconds after which uploads are deleted unless they are added
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may upload where the app is hosted.
+    """Maximum uploads of a hosted app.
 
     Attributes:
-        files: at a time and in all.
-        megabytes: of a file.
-        seconds: that a video may last.
-        visitors: with videos at the same time.
+        files: number per upload and per visitor.
+        megabytes: size of a file.
+        seconds: duration of a video.
+        visitors: number of visitors with videos at the same time.
         idle: seconds without use, after which a visitor's videos are deleted.
-        waiting: megabytes that all visitors together may upload before they add them.
+        waiting: megabytes of all visitors' uploads that are not added yet.
     """
 
     files: int = 20
@@ -48,43 +48,43 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            require(getattr(self, field.name) > 0, f"The limit of {field.name} must be above 0.")
+            require(getattr(self, field.name) > 0, f"The limit '{field.name}' must be above 0.")
 
 
 class Libraries(Protocol):
-    """Libraries by the sessions that they belong to."""
+    """Libraries by session."""
 
     @property
     def limits(self) -> Limits | None:
-        """What may be uploaded; None on a run of one's own, where folders can be named too."""
+        """Limits of uploads; None on a local run, where users can also name folders."""
 
     def of(self, session: str | None) -> Library:
-        """A session's library, made where it has none; raises DitsError where there can be no more."""
+        """Return a session's library, created if missing; raises DitsError if there are too many."""
 
     def find(self, session: str | None) -> Library | None:
-        """A session's library, if it has one."""
+        """Return a session's library, or None."""
 
     def by_token(self, token: str) -> Library | None: ...
 
     def leave(self, session: str | None) -> None:
-        """Deletes what a session has added, where it is only there for the visit."""
+        """Delete a session's videos in a hosted app; do nothing on a local run."""
 
-    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
-        """Uploaded files, which the page holds for a while only, moved to where they stay; raises DitsError."""
+    def keep_uploads(self, library: Library, uploads: Sequence[str]) -> list[str]:
+        """Move uploads from the temporary folder to a permanent one; return the new paths. Raises DitsError."""
 
     def discard(self, path: bytes) -> None:
-        """Deletes an upload that was kept, or all below a folder; nothing else."""
+        """Delete a file of `keep_uploads`, or all such files below a folder; no other files."""
 
     @property
     def running(self) -> bool:
-        """Whether videos are being added for anybody."""
+        """Whether a run is in progress in any library."""
 
     def stop(self) -> None:
-        """Ends that, within a second or so; what is stored stays."""
+        """Stop all runs within about a second; the indexes keep what is already stored."""
 
 
 class OwnLibrary:
-    """The one library of a run of one's own."""
+    """The single library of a local run."""
 
     limits = None
 
@@ -103,13 +103,13 @@ class OwnLibrary:
     def leave(self, session: str | None) -> None:
         pass
 
-    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
-        return [str(_moved(Path(upload), make_folder(self._dropped))) for upload in uploads]
+    def keep_uploads(self, library: Library, uploads: Sequence[str]) -> list[str]:
+        return [str(_move(Path(upload), make_folder(self._dropped))) for upload in uploads]
 
     def discard(self, path: bytes) -> None:
-        for kept in self._dropped.glob("*"):
-            if below(os.fsencode(kept), [path]):
-                kept.unlink(missing_ok=True)
+        for file in self._dropped.glob("*"):
+            if below(os.fsencode(file), [path]):
+                file.unlink(missing_ok=True)
 
     @property
     def running(self) -> bool:
@@ -124,20 +124,20 @@ class OwnLibrary:
 
 
 class VisitorLibraries:
-    """A library for every session, in a folder of its own, that goes when the visitor does.
+    """One library for each session, in a separate folder that is deleted when the visitor leaves.
 
-    Everything lies below one folder of this process; what processes that are gone have left is removed.
+    All folders are below the temporary folder of this process, see `ProcessFolder`.
     """
 
     def __init__(self, base: Callable[[], SearchEngine], limits: Limits, root: Path | None = None) -> None:
         """`root`: see `ProcessFolder`."""
         self.limits = limits
-        self.scratch = ProcessFolder(root)
-        self.folder = self.scratch.path
+        self.process_folder = ProcessFolder(root)
+        self.folder = self.process_folder.path
         self._base, self._turn = base, threading.Lock()
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
-        self._used: dict[str, float] = {}
+        self._last_use: dict[str, float] = {}
         threading.Thread(target=self._watch, name="visitors", daemon=True).start()
 
     def of(self, session: str | None) -> Library:
@@ -149,32 +149,25 @@ class VisitorLibraries:
                     len(self._libraries) < self.limits.visitors,
                     "Too many visitors have videos here now: try again in a few minutes, or run the app yourself.",
                 )
-                self._libraries[session] = self._made()
-            self._used[session] = time.monotonic()
-            return self._libraries[session]
+                self._libraries[session] = self._new_library()
+            return self._use(session)
 
     def find(self, session: str | None) -> Library | None:
         with self._lock:
-            if session in self._libraries:
-                self._used[session] = time.monotonic()
-                return self._libraries[session]
-        return None
+            return self._use(session) if session in self._libraries else None
 
     def by_token(self, token: str) -> Library | None:
         with self._lock:
-            for name, library in self._libraries.items():
-                if library.token == token:
-                    self._used[name] = time.monotonic()
-                    return library
-        return None
+            sessions = [session for session, library in self._libraries.items() if library.token == token]
+            return self._use(sessions[0]) if sessions else None
 
-    def kept(self, library: Library, uploads: Sequence[str]) -> list[str]:
+    def keep_uploads(self, library: Library, uploads: Sequence[str]) -> list[str]:
         limits, folder = self.limits, make_folder(Path(library.location).parent / "videos")
-        there = len(os.listdir(folder))
+        total = len(os.listdir(folder)) + len(uploads)
         require(
-            there + len(uploads) <= limits.files,
-            f"You can add {limits.files} videos here, and these would be {there + len(uploads)}: choose fewer, or run "
-            "the app yourself.",
+            total <= limits.files,
+            f"You can add {limits.files} videos here, and these would be {total}: choose fewer, or run the app "
+            "yourself.",
         )
         for upload in uploads:
             require(
@@ -182,16 +175,16 @@ class VisitorLibraries:
                 f"{Path(upload).name} is larger than {limits.megabytes} MB: choose a smaller one, or run the app "
                 "yourself.",
             )
-        return [str(_moved(Path(upload), folder)) for upload in uploads]
+        return [str(_move(Path(upload), folder)) for upload in uploads]
 
     def discard(self, path: bytes) -> None:
-        """Nothing: a visitor deletes all at once."""
+        """Do nothing: a visitor can only delete all videos together."""
 
     def leave(self, session: str | None) -> None:
-        """Deletes a session's videos, and everything made of them, in the background."""
+        """Delete a session's videos, and all files derived from them, in the background."""
         with self._lock:
             library = self._libraries.pop(str(session), None)
-            self._used.pop(str(session), None)
+            self._last_use.pop(str(session), None)
         if library:
             threading.Thread(target=_delete, args=(library,), name="leaving", daemon=True).start()
 
@@ -204,50 +197,55 @@ class VisitorLibraries:
             library.runs.stop()
 
     def close(self) -> None:
-        """Deletes all videos, at the end of the process."""
+        """Delete all videos, at the end of the process."""
         for session in list(self._libraries):
             self._libraries.pop(session).close()
-        self.scratch.close()
+        self.process_folder.close()
 
     def _all(self) -> list[Library]:
         with self._lock:
             return list(self._libraries.values())
 
-    def _made(self) -> Library:
+    def _use(self, session: str) -> Library:
+        """Return a session's library and record its use; the caller holds the lock."""
+        self._last_use[session] = time.monotonic()
+        return self._libraries[session]
+
+    def _new_library(self) -> Library:
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="visitor-"))
         config = AddConfig(longest=float(self.limits.seconds))
         return Library(str(folder / "index"), self._base, self._turn, config, folder)
 
     def _watch(self) -> None:
-        """Deletes what has not been used for a while, and what was uploaded and not added."""
+        """Delete unused libraries and old uploads in an endless loop."""
         while True:
             time.sleep(min(60.0, self.limits.idle / 4))
-            with suppress(StorageError):  # a disk is full for a time, and this thread is there for good
-                self.scratch.forget_uploads(min(_ADDED_WITHIN, self.limits.idle))
+            with suppress(StorageError):  # such as a full disk; this thread must go on
+                self.process_folder.forget_uploads(min(_UPLOAD_LIFETIME, self.limits.idle))
             with self._lock:
                 now = time.monotonic()
-                self._used |= {name: now for name, library in self._libraries.items() if library.runs.running}
-                idle = [name for name, used in self._used.items() if now - used > self.limits.idle]
+                self._last_use |= {name: now for name, library in self._libraries.items() if library.runs.running}
+                idle = [name for name, used in self._last_use.items() if now - used > self.limits.idle]
             for session in idle:
                 self.leave(session)
 
 
-def _moved(file: Path, folder: Path) -> Path:
-    """A file, moved to its name in a folder; numbered where another file has that name.
+def _move(file: Path, folder: Path) -> Path:
+    """Move a file to a folder; add a number to its name if a different file has that name. Return the new path.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
-        InputError: the file is gone.
+        InputError: the file is missing, or too many files have its name.
     """
     if not file.is_file():
-        raise InputError(f"{file.name} is not here any more: drop it again.")
+        raise InputError(f"The upload {file.name} is missing: drop it again.")
     with storage_errors(folder):
         for number in range(1, 10_000):
             target = folder / (file.name if number == 1 else f"{file.stem} ({number}){file.suffix}")
             if not os.path.lexists(target):
-                partly = folder / f".{target.name[:200]}.partly"
-                shutil.move(file, partly)
-                partly.rename(target)
+                partial = folder / f".{target.name[:200]}.partly"
+                shutil.move(file, partial)
+                partial.rename(target)
                 return target
             if target.is_file() and cmp(file, target, shallow=False):
                 file.unlink()

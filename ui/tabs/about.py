@@ -1,6 +1,6 @@
-"""The tab "About": the method, the data, what was measured, and what the page cannot do (about.html).
+"""The tab "About": the method, the data, the results and the limits of the page (about.html).
 
-Numbers are read from the reports, and counts from the captions, when the app starts: none is written there.
+All results are read from the reports, and all counts from the captions, when the app starts.
 """
 
 import json
@@ -22,19 +22,19 @@ from ui.web import WEB
 ROOT = ASSETS.parent
 CAPTIONS = ASSETS / "demo" / "captions.csv"
 GAP_REPORTS = {"DITS": "dits", "DITS trained by L2": "dits-l2"}
-"""Folders of reports/gap, by what the page calls them."""
+"""Folders of reports/gap by their titles on the page."""
 
 _COLUMNS = ("R@1", "R@5", "R@10", "v2t R@1")
-_SPLITS = {"train": "to train on", "validation": "to choose settings by", "test": "to measure on"}
+_SPLITS = {"train": "for training", "validation": "for selection", "test": "for testing"}
 
 
 def build_about_tab() -> None:
-    """Lays the tab out."""
+    """Build the tab."""
     gr.HTML(about_html(), js_on_load=None, elem_id="about")
 
 
 def about_html(root: Path = ROOT) -> str:
-    """All of it, with the README and the reports of the repository at `root`."""
+    """Return the HTML of the tab, from the README and the reports of the repository at `root`."""
     page = Template((WEB / "about.html").read_text(encoding="utf-8"))
     entry = citation(root / "README.md")
     cited = f'<pre tabindex="0" role="region" aria-label="BibTeX">{escape(entry)}</pre>' if entry else ""
@@ -42,23 +42,23 @@ def about_html(root: Path = ROOT) -> str:
 
 
 def shipped_table(reports: dict[str, dict[str, Any]]) -> str:
-    """What the page's weights do to the gap: `dits analyse`'s analysis.json of several methods, by their titles."""
+    """Return the table of the gap under the page's weights, from analysis.json of several methods by their titles."""
     first = next(iter(reports.values()))
-    steps = {"the sentence as it is, ranked by X-Pool": first["steps"][0]}
-    steps |= {f"where {title} moves it": report["steps"][-1] for title, report in reports.items()}
+    steps = {"text t, ranked by X-Pool": first["steps"][0]}
+    steps |= {f"v₀ of {title}": report["steps"][-1] for title, report in reports.items()}
     rows = [
         (name, f"{step['t2v']['R@1']:.1f}", _interval(step, "cosine"), _interval(step, "centroid_distance"))
         for name, step in steps.items()
     ]
-    title = f"This page's weights, over {first['videos']} clips and {first['pairs']} captions"
-    return _table(title, ("the point", "R@1", "cosine to its clip", "sentences and clips apart"), rows)
+    title = f"This page's weights on {first['videos']} clips and {first['pairs']} captions"
+    return _table(title, ("embedding", "R@1", "cosine to its clip", "distance of the means"), rows)
 
 
 def seeds_table(file: Path) -> str:
-    """The methods of `dits ablate`'s results.csv: mean and standard deviation over seeds.
+    """Return the table of methods from results.csv of `dits ablate`: mean and standard deviation over seeds.
 
     Raises:
-        InputError: it cannot be read, or lacks a column.
+        InputError: the file cannot be read, or a column is missing.
     """
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for row in read_rows(file, ("table", "row", *_COLUMNS)):
@@ -66,22 +66,22 @@ def seeds_table(file: Path) -> str:
             runs[row["row"]].append([float(row[column]) for column in _COLUMNS])
     rows = [(name, *map(_spread, zip(*values, strict=True))) for name, values in runs.items()]
     seeds = max(map(len, runs.values()))
-    return _table(f"The paper's methods, trained anew with {seeds} seeds", ("method", *_COLUMNS), rows)
+    return _table(f"The paper's methods, retrained with {seeds} seeds", ("method", *_COLUMNS), rows)
 
 
 def citation(readme: Path) -> str:
-    """The BibTeX entry under the README's heading Citation; empty where there is none."""
+    """Return the BibTeX entry under the README's heading Citation, or "" if there is none."""
     try:
         _, _, rest = readme.read_text(encoding="utf-8").partition("\n## Citation\n")
     except OSError:
         return ""
-    _, found, entry = rest.partition("    @")
-    lines = (found + entry).split("\n\n")[0].splitlines()
+    _, at, entry = rest.partition("    @")
+    lines = (at + entry).split("\n\n")[0].splitlines()
     return "\n".join(line.removeprefix("    ") for line in lines)
 
 
 def _counts() -> dict[str, Any]:
-    """How many clips and captions there are."""
+    """The numbers of clips and captions."""
     clips: dict[str, set[str]] = defaultdict(set)
     rows = read_rows(CAPTIONS, ("clip", "split"))
     for row in rows:
@@ -92,13 +92,13 @@ def _counts() -> dict[str, Any]:
 
 def _tables(reports: Path) -> str:
     try:
-        found = {
+        gap_reports = {
             title: json.loads((reports / "gap" / name / "analysis.json").read_text(encoding="utf-8"))
             for title, name in GAP_REPORTS.items()
         }
-        return shipped_table(found) + seeds_table(reports / "ablation" / "results.csv")
+        return shipped_table(gap_reports) + seeds_table(reports / "ablation" / "results.csv")
     except (OSError, DitsError):
-        return "<p>The reports are not part of this installation: they are in reports/, in the repository.</p>"
+        return "<p>The reports are not part of this installation. They are in reports/ in the repository.</p>"
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

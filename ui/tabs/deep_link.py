@@ -1,4 +1,4 @@
-"""What happens when a page opens on a link: its tab, its settings, and what of it cannot be shown here."""
+"""Opens the deep link of a page: its tab, its settings, and notices about invalid or unavailable values."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,29 +14,29 @@ from ui.services.engine_loading import EngineLoader
 from ui.services.sources import Sources
 from ui.tabs.search import SearchTab
 
-SOMEBODYS_OWN = (
-    "The link is of a search of somebody's own videos, which no link carries: here is the same over what this page "
-    "searches. Yours are added in the tab Your videos."
+OWN_VIDEOS_NOTICE = (
+    "The link is from a search of someone's own videos, and links do not contain videos. This page shows the same "
+    "search over its own corpus. You can add videos in the tab Your videos."
 )
 
 _POLL = 0.3  # seconds
 
 
 class DeepLinkOpener:
-    """Opens links, over an engine that may still be loading."""
+    """Opens links; the engine may still be loading."""
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:
         self._loader, self._sources = loader, sources
 
-    def patient(self, analyst: Callable[[str | None], Analyst]) -> Callable[[str | None], Analyst]:
-        """Gives the analyst once loading has ended, for tabs that are opened before."""
+    def wait_until_loaded(self, analyst: Callable[[str | None], Analyst]) -> Callable[[str | None], Analyst]:
+        """Wrap `analyst` so that it first waits for the end of loading, for tabs that are opened early."""
 
-        def awaited(own: str | None) -> Analyst:
+        def loaded(own: str | None) -> Analyst:
             while not self._loader.finished:
                 time.sleep(_POLL)
             return analyst(own)
 
-        return awaited
+        return loaded
 
     def build(
         self,
@@ -46,25 +46,25 @@ class DeepLinkOpener:
         notice: gr.HTML,
         controls: Mapping[str, Mapping[str, Any]],
     ) -> Any:
-        """Opens the page's link once the engine is loaded, then shows a first ranking; the event that does.
+        """Open the page's link when the engine is loaded, then show the first ranking; return that last event.
 
         Args:
-            notice: says what of the link is not shown.
-            controls: of each analysis tab, by their names in links.
+            notice: shows which parts of the link are ignored.
+            controls: the controls of each analysis tab, by their names in links.
         """
 
         def follow(link: Link, request: gr.Request) -> tuple[Any, ...]:
             own, where, missing = self._own(link, request.session_hash)
             values, unknown = self._settings(link, controls)
-            said = "".join(map(notice_html, (*link.problems, *missing, *unknown)))
+            notices = "".join(map(notice_html, (*link.problems, *missing, *unknown)))
             tab = gr.skip() if link.tab == "search" else gr.Tabs(selected=link.tab)
-            return tab, own, where, said, *values
+            return tab, own, where, notices, *values
 
-        every = [control for of_tab in controls.values() for control in of_tab.values()]
+        outputs = [control for of_tab in controls.values() for control in of_tab.values()]
         followed = search.loaded.success(
             follow,
             search.link,
-            [tabs, source, search.where, notice, *every],
+            [tabs, source, search.where, notice, *outputs],
             api_visibility="private",
             show_progress="hidden",
             concurrency_limit=None,
@@ -72,8 +72,8 @@ class DeepLinkOpener:
         return search.show_first(followed)
 
     def _own(self, link: Link, session: str | None) -> tuple[Any, Any, list[str]]:
-        """What is searched, where a link asks for somebody's own videos, and what there is to say of that."""
-        if link.get("in", None) != "own" or not self._sources.choosable:
+        """The source and its choice for a link to own videos, and notices."""
+        if link.get("in", None) != "own" or not self._sources.has_corpus:
             return gr.skip(), gr.skip(), []
         library = self._sources.libraries.find(session)
         try:
@@ -81,14 +81,14 @@ class DeepLinkOpener:
         except DitsError:
             status = None
         if library is None or status is None or not status.videos:
-            return gr.skip(), gr.skip(), [SOMEBODYS_OWN]
+            return gr.skip(), gr.skip(), [OWN_VIDEOS_NOTICE]
         return library.token, gr.Radio(value="own", visible=True), []
 
     def _settings(self, link: Link, controls: Mapping[str, Mapping[str, Any]]) -> tuple[list[Any], list[str]]:
-        """An update for each control of the analysis tabs, and what a link names that is not here."""
+        """An update for each control of the analysis tabs, and notices about unknown names."""
         updates: list[Any] = []
         unknown: list[str] = []
-        there = self._choices(link)
+        choices = self._choices(link)
         for tab, of_tab in controls.items():
             for name, control in of_tab.items():
                 value = link.get(name, None) if tab == link.tab else None
@@ -96,31 +96,31 @@ class DeepLinkOpener:
                     updates.append(gr.skip())
                 elif not isinstance(control, gr.Dropdown) and name != "split":
                     updates.append(type(control)(value=value))
-                elif value in there.get(name, {}):
-                    updates.append(type(control)(choices=[(t, v) for v, t in there[name].items()], value=value))
+                elif value in choices.get(name, {}):
+                    updates.append(type(control)(choices=[(t, v) for v, t in choices[name].items()], value=value))
                 else:
                     updates.append(gr.skip())
-                    unknown.append(f"The link's '{name}' was left out: there is no such one here.")
+                    unknown.append(f"The link's '{name}' was ignored: this page does not have it.")
         if link.tab == "search":
             unknown += self._without_weights(link.get("method", "dits"))
         return updates, unknown
 
     def _choices(self, link: Link) -> dict[str, dict[str, str]]:
-        """What can be chosen of methods and splits, with their titles, by the parameters' names."""
+        """The available methods and splits with their titles, by the names of the parameters."""
         if link.tab not in ("trajectory", "gap") or not link.values:
             return {}
         try:
             analyst = self._sources.analyst(None)
-        except DitsError:  # the status says so
+        except DitsError:  # the status line shows the error
             return {}
         splits = {split: split for split in analyst.splits}
         return {"method": analyst.methods, "beside": analyst.methods, "split": splits}
 
     def _without_weights(self, method: str) -> list[str]:
         try:
-            there = self._sources.engine().methods
-        except DitsError:  # the status says so
+            methods = self._sources.engine().methods
+        except DitsError:  # the status line shows the error
             return []
-        if method in there or method == "dits":  # who asked for nothing is not told
+        if method in methods or method == "dits":  # the default method needs no notice
             return []
-        return [f"{METHOD_NAMES[method]} has no weights here: another method ranks."]
+        return [f"{METHOD_NAMES[method]} has no weights here. Another method is used."]

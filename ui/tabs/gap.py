@@ -1,4 +1,4 @@
-"""The tab "Modality gap": a split's texts and videos before and after two methods, numbers first, maps second."""
+"""The tab "Modality gap": the captions and clips of a split before and after two methods, in numbers and on maps."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from analysis.report.panels import heat_map_panel
 from dits.common.errors import DitsError, require
 from ui.components.analysis_html import chosen_html, gap_html
 from ui.components.deep_links import link_html
-from ui.components.panels import PLAY, SAY, choosing, figure_panels, panel_values, reveal, unless_fresh
+from ui.components.panels import ANNOUNCE, PLAY, figure_panels, panel_values, read_choice, reveal, unless_fresh
 from ui.components.results import notice_html
 from ui.runtime.background import BackgroundThreads, enter_background
 from ui.services.analyses import Analyst, validated_choice
@@ -28,15 +28,15 @@ KINDS = {"Linear": "linear", "UMAP": "umap", "PCA": "pca"}
 LINEAR = "Linear"
 MAP_TITLES = {"linear": "Linear view, along the gap", "umap": "UMAP", "pca": "Principal components"}
 NOTE = (
-    "**Do not measure distances on a map.** How far apart a UMAP draws two clouds is not the gap; how far each map can "
-    "be trusted stands under it. Click a point, or select several with the lasso, to see their clips."
+    "**Do not measure distances on a map.** The distance between two clouds in a UMAP is not the gap. The line below a "
+    "map says how far you can trust it. Click a point, or select several with the lasso, to see the clips."
 )
 
-SIDES = {"the mean of its frames": "mean", "its frames as its own text pools them": "pooled"}
+SIDES = {"mean of its frames": "mean", "frames pooled by its own caption": "pooled"}
 
 NO_PAIRS = (
-    "The modality gap is measured on pairs of a sentence and its video, and your videos have no sentences: list both "
-    "in a CSV file and start the app with --corpus FILE.csv. The demo clips have sentences."
+    "The modality gap is measured on pairs of a caption and its video, but your videos have no captions. List the "
+    "pairs in a CSV file and start the app with --corpus FILE.csv. The demo clips have captions."
 )
 
 _CURVES = ("l2", "cosine", "centroid_distance", "rmg", "separability", "cross_modal_neighbours")
@@ -45,7 +45,7 @@ _BESIDE = ("dits-l2", "shift")
 
 
 class GapTab:
-    """What the tab shows, of an analyst that may still be waiting for the corpus; see `TrajectoryTab`."""
+    """The event handlers of the tab; see `ui.tabs.trajectory.TrajectoryTab`."""
 
     def __init__(self, analyst: Callable[[str | None], Analyst]) -> None:
         self._analyst = analyst
@@ -60,22 +60,20 @@ class GapTab:
         second: str | None,
         source: str | None = None,
     ) -> tuple[Any, ...]:
-        """When the tab opens: what it has seen now, whether all that is shown is fresh, and `choices`."""
-        choices = self.choices(split, first, second, source)
+        """Open the tab: return the state that is seen now, whether the tab is up to date, and its inputs.
+
+        The inputs keep the current choice of split and methods, or have the default choice.
+        """
         analyst = self._analyst(source)
         now = (tuple(analyst.methods), analyst.key)
-        return now, bool(numbers) and seen == now, *choices
-
-    def choices(
-        self, split: str | None, first: str | None, second: str | None, source: str | None = None
-    ) -> tuple[Any, Any, Any]:
-        """The splits and methods that there are, and what is chosen of them: what was, or what is told most by."""
-        analyst = self._analyst(source)
+        fresh = bool(numbers) and seen == now
         if not analyst.has_captions:
-            return gr.skip(), gr.skip(), gr.skip()
+            return now, fresh, gr.skip(), gr.skip(), gr.skip()
         methods = [(title, name) for name, title in analyst.methods.items()]
         split, first, second = self._chosen(analyst, split, first, second)
         return (
+            now,
+            fresh,
             gr.Radio(choices=analyst.splits, value=split),
             gr.Dropdown(choices=methods, value=first),
             gr.Dropdown(choices=methods, value=second),
@@ -84,7 +82,7 @@ class GapTab:
     def show(
         self, split: str, first: str, second: str, side: str, view: str, three: bool, source: str | None = None
     ) -> tuple[str, str, str, str]:
-        """The table, the figures of numbers, the maps, and no chosen points."""
+        """Return the table, the figures of numbers, the maps, and no chosen points."""
         analyst = self._analyst(source)
         if not analyst.has_captions:
             return notice_html(NO_PAIRS), "[]", "[]", ""
@@ -97,19 +95,19 @@ class GapTab:
             ("measures", split, first, second, side), lambda: _measures(analyst, split, first, second, side)
         )
         maps = ("maps", split, first, second, view, bool(three))
-        drawn = analyst.pages(maps, lambda: _maps(analyst, split, first, second, view, bool(three)))
-        shown = {"split": split, "method": first, "beside": second, "side": side, "map": view, "three": bool(three)}
-        return link_html("gap", **shown) + numbers, figures, drawn, ""
+        map_panels = analyst.pages(maps, lambda: _maps(analyst, split, first, second, view, bool(three)))
+        values = {"split": split, "method": first, "beside": second, "side": side, "map": view, "three": bool(three)}
+        return link_html("gap", **values) + numbers, figures, map_panels, ""
 
     def chosen(self, split: str, first: str, second: str, event: gr.EventData, source: str | None = None) -> str:
-        """The clips of the points that were chosen on a map, and what lies nearest to the first of them."""
-        analyst, choice = self._analyst(source), choosing(event)
+        """Return the clips of the points that are chosen on a map, and the nearest neighbours of the first point."""
+        analyst, choice = self._analyst(source), read_choice(event)
         require(analyst.has_captions, NO_PAIRS)
         method = second if choice.figure.endswith(f"-{second}") else first
-        return chosen_html(analyst.drawn(split, method), analyst.part(split), choice, analyst.media)
+        return chosen_html(analyst.drawn_flow(split, method), analyst.clips(split), choice, analyst.media)
 
     def warm(self) -> None:
-        """Makes what the tab shows first, in the background, unless that is under way."""
+        """Compute the default page of the tab in a background thread, unless one is running."""
         if self._warming.acquire(blocking=False):
             threading.Thread(target=self._warm, name="gap-tab", daemon=True).start()
 
@@ -118,7 +116,7 @@ class GapTab:
             enter_background()
             self.show(*self._chosen(self._analyst(None), None, None, None), "mean", next(iter(KINDS)), False)
         except DitsError:
-            pass  # whoever opens the tab is told
+            pass  # the visitor sees the error when the tab opens
         finally:
             self._warming.release()
 
@@ -135,29 +133,29 @@ class GapTab:
 
 
 def _measures(analyst: Analyst, split: str, first: str, second: str, side: str) -> tuple[str, str]:
-    """The table, and the figures of numbers."""
+    """The table and the figures of numbers."""
     analyses = {analyst.methods[name]: analyst.analysis(split, name, side) for name in (first, second)}
-    shown = next(iter(analyses.values()))
-    panels = [_distances(analyses), _curves(analyses), shift_panel(shown.flow, shown.shifts), heat_map_panel(shown)]
+    main = next(iter(analyses.values()))
+    panels = [_distances(analyses), _curves(analyses), shift_panel(main.flow, main.shifts), heat_map_panel(main)]
     return gap_html(analyses), panel_values(panels)
 
 
 def _maps(analyst: Analyst, split: str, first: str, second: str, view: str, three: bool) -> str:
-    """The map of each method, and the linear view of each, which invents no structure, beside any other."""
+    """The map of each method; the linear view, which shows no false structure, is added to other views."""
     return panel_values(
         [
-            _map(analyst, split, name, shown, three)
-            for shown in dict.fromkeys((view, LINEAR))
+            _map(analyst, split, name, kind, three)
+            for kind in dict.fromkeys((view, LINEAR))
             for name in dict.fromkeys((first, second))
         ]
     )
 
 
 def _map(analyst: Analyst, split: str, method: str, view: str, three: bool) -> Panel:
-    drawn = analyst.drawn(split, method)
-    made, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
-    panel = map_panel(made, trusted, drawn.labels)
-    heading = f"{analyst.methods[method]}: {MAP_TITLES[made.kind]}"
+    drawn = analyst.drawn_flow(split, method)
+    projected, trusted = analyst.map((split, method), drawn, KINDS[view], 3 if three else 2)
+    panel = map_panel(projected, trusted, drawn.labels)
+    heading = f"{analyst.methods[method]}: {MAP_TITLES[projected.kind]}"
     return replace(panel, name=f"{panel.name}-{method}", heading=heading, wide=False)
 
 
@@ -179,12 +177,12 @@ def _curves(analyses: Mapping[str, Analysis]) -> Panel:
         name=title,
         other={other: analysis.reports[0] for other, analysis in others},
     )
-    return Panel("measures", "Measures against step", "Each panel has its own scale.", draw, wide=True)
+    return Panel("measures", "Measures by step", "Each panel has its own scale.", draw, wide=True)
 
 
-def _first(wanted: Sequence[str], there: Sequence[str]) -> str:
-    """The first of what is wanted that is there; else the last that is there."""
-    return next((name for name in wanted if name in there), there[-1])
+def _first(preferred: Sequence[str], available: Sequence[str]) -> str:
+    """The first preferred name that is available, otherwise the last available name."""
+    return next((name for name in preferred if name in available), available[-1])
 
 
 def build_gap_tab(
@@ -194,36 +192,36 @@ def build_gap_tab(
     background: BackgroundThreads,
     shared: dict[str, Any],
 ) -> tuple[GapTab, dict[str, Any]]:
-    """Lays the tab out; returns what it calls, and its controls by their names in links.
+    """Build the tab; return its handlers, and its controls by their names in links.
 
     Args:
-        source: holds what is searched.
-        analyst: gives the analyst of that.
-        background: runs what the tab calls.
-        shared: settings that all events of the tab have.
+        source: the state with the source to search.
+        analyst: returns the analyst of a source.
+        background: runs the handlers.
+        shared: settings of all events of the tab.
     """
     handle = GapTab(analyst)
     gr.Markdown(
-        "Texts and videos lie apart in the joint space. What two methods do to that gap, and what it does to retrieval."
+        "Texts and videos lie apart in the joint space. Compare how two methods change this gap and the retrieval."
     )
     with gr.Row():
         split = gr.Radio([], label="Split", elem_id="gap-split", min_width=230)
         first = gr.Dropdown([], label="Method", elem_id="gap-first", min_width=130)
-        second = gr.Dropdown([], label="Beside it", elem_id="gap-second", min_width=130)
-        side = gr.Radio(list(SIDES.items()), value="mean", label="A clip is", elem_id="gap-side", min_width=290)
-    numbers = gr.HTML("", js_on_load=SAY, elem_id="gap-numbers", min_height=120)
+        second = gr.Dropdown([], label="Compare with", elem_id="gap-second", min_width=130)
+        side = gr.Radio(list(SIDES.items()), value="mean", label="Vector of a clip", elem_id="gap-side", min_width=290)
+    numbers = gr.HTML("", js_on_load=ANNOUNCE, elem_id="gap-numbers", min_height=120)
     panels = figure_panels("gap-figures")
     gr.Markdown(NOTE)
     with gr.Row():
         view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="gap-view", min_width=280)
-        three = gr.Checkbox(False, label="In three dimensions", elem_id="gap-three", min_width=200)
+        three = gr.Checkbox(False, label="3D map", elem_id="gap-three", min_width=200)
     maps = figure_panels("gap-maps")
     chosen = gr.HTML("", js_on_load=PLAY, elem_id="gap-chosen")
     seen, fresh = gr.State(None), gr.State(False)
 
     inputs, outputs = [split, first, second, side, view, three, source], [numbers, panels, maps, chosen]
     shared = {**shared, "show_progress_on": [numbers, maps]}
-    last = {**shared, "trigger_mode": "always_last"}  # whoever changes their mind meanwhile sees what they chose last
+    last = {**shared, "trigger_mode": "always_last"}  # a change during a computation is computed after it
     methods, show = [split, first, second], background(handle.show)
     opened = tab.select(background(handle.opened), [seen, numbers, *methods, source], [seen, fresh, *methods], **shared)
     opened.success(unless_fresh(show), [fresh, *inputs], outputs, **shared)

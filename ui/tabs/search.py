@@ -1,4 +1,4 @@
-"""The tab "Search": a sentence, and the clips that are ranked for it; what happens when the page opens."""
+"""The tab "Search" with the query and the ranking, and the events of an opening page."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import gradio as gr
 from dits.common.errors import DitsError, require
 from dits.search.engine import SearchEngine
 from dits.search.query import MAX_RESULTS, check_top
-from ui.components.deep_links import Link, read_link, written
-from ui.components.examples import GAINS, LOSES, clips_asked_for, first_query, read_examples
+from ui.components.deep_links import Link, read_link, write_link
+from ui.components.examples import GAINS, LOSES, first_query, read_examples, target_clips
 from ui.components.results import (
     METHOD_NAMES,
     comparison_html,
@@ -25,8 +25,8 @@ from ui.components.results import (
     verdict,
     waiting_html,
 )
-from ui.runtime.error_messages import shown_errors
-from ui.runtime.queue import SEARCHES
+from ui.runtime.error_messages import show_errors
+from ui.runtime.queue import MAX_SEARCHES
 from ui.services.engine_loading import EngineLoader
 from ui.services.library import NO_VIDEOS
 from ui.services.sources import Sources
@@ -37,18 +37,18 @@ Method = Literal["dits", "xpool", "mean"]
 
 
 class Handlers:
-    """What the page's events call, over an engine that may still be loading."""
+    """The event handlers of the page; the engine may still be loading."""
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:
         self.loader, self.sources = loader, sources
         self.preparer = WeightPreparation(loader)
 
     def show(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
-        """The ranking and the comparison of the methods, as HTML; `own` is what is searched, see `Sources`."""
-        return shown_errors(self._shown)(query, method, top, own)
+        """Return the ranking and the comparison of methods as HTML; `own` is the source to search, see `Sources`."""
+        return show_errors(self._shown)(query, method, top, own)
 
     def show_first(self, query: str, method: Method, top: int, own: str | None = None) -> tuple[str, str]:
-        """The ranking of what the query box holds when loading ends, or why there is none where the status does not."""
+        """Return the first ranking, or an error message unless the status line already shows the error."""
         try:
             self.sources.engine(own)
         except DitsError:
@@ -59,14 +59,14 @@ class Handlers:
             return error_html(str(error)), ""
 
     def choose(self, where: str, request: gr.Request) -> tuple[str | None, str]:
-        """What is searched from now on, and what the page runs on then."""
+        """Return the chosen source and its status line."""
         library = self.sources.libraries.find(request.session_hash) if where == "own" else None
         require(where != "own" or library is not None, NO_VIDEOS)
         own = library.token if library else None
         return own, status_html(self.sources.engine(own))
 
     def load(self, method: Method) -> Iterator[tuple[Any, Any]]:
-        """Progress until the engine is ready, then what it runs on and its methods, or why it does not."""
+        """Yield progress until the engine is loaded, then the status line and the methods, or an error message."""
         self.loader.start()
         shown = None
         while not self.loader.finished:
@@ -83,12 +83,12 @@ class Handlers:
             yield status_html(engine), gr.Radio(value=chosen, **method_choices(engine))
 
     def prepare(self) -> Iterator[tuple[Any, ...]]:
-        """Starts making the weights that are missing, and follows."""
-        shown_errors(self.preparer.start)()
+        """Start to train the missing weights, and yield progress like `follow`."""
+        show_errors(self.preparer.start)()
         yield from self.follow()
 
     def follow(self) -> Iterator[tuple[Any, ...]]:
-        """Progress while weights are made; then status, methods, and what is offered for methods without weights."""
+        """Yield progress while weights are trained, then the status line, the methods and the offer of `_offer`."""
         shown = None
         while self.preparer.running:
             if self.preparer.progress != shown:
@@ -97,7 +97,7 @@ class Handlers:
             time.sleep(0.3)
         try:
             engine = self.loader.engine()
-        except DitsError:  # the status says so
+        except DitsError:  # the status line shows the error
             yield tuple(gr.skip() for _ in range(5))
             return
         offer, button = self._offer(engine)
@@ -107,18 +107,21 @@ class Handlers:
     def _shown(self, query: str, method: Method, top: int, own: str | None) -> tuple[str, str]:
         engine, media = self.sources.engine(own), self.sources.media(own)
         engine.require(method)
-        text, count = _text(query), _count(top)
+        require(isinstance(query, str), "The query must be a text.")
+        whole = isinstance(top, int) or (isinstance(top, float) and top.is_integer())
+        require(whole, "The number of results must be a whole number.")
+        count = int(top)
         check_top(count)
-        asked = clips_asked_for().get(text) if engine.corpus.name == "demo" else None
-        results = engine.search_all(text, MAX_RESULTS if asked else count)  # however low a method places that clip
+        target = target_clips().get(query) if engine.corpus.name == "demo" else None
+        results = engine.search_all(query, MAX_RESULTS if target else count)  # enough to contain the target
         first = replace(results[method], hits=results[method].hits[:count])
-        values = {"q": None if text == first_query() else text, "method": method, "top": count}
-        link = written("search", **values, **{"in": "own" if own else None})
-        shown = results_html(first, media, link, verdict(results, method, asked))
-        return shown, comparison_html(results, method, media=media, asked=asked)
+        values = {"q": None if query == first_query() else query, "method": method, "top": count}
+        link = write_link("search", **values, **{"in": "own" if own else None})
+        ranking = results_html(first, media, link, verdict(results, method, target))
+        return ranking, comparison_html(results, method, media=media, target=target)
 
     def _offer(self, engine: SearchEngine) -> tuple[str, gr.Button]:
-        """What is said of methods without weights, and the button that makes them, where it can."""
+        """The message about methods without weights, and the button that trains them if that is possible."""
         if not engine.missing:
             return "", gr.Button(visible=False)
         problem = error_html(str(self.preparer.error)) if self.preparer.error else ""
@@ -131,14 +134,14 @@ class Handlers:
 
 @dataclass(frozen=True)
 class SearchTab:
-    """What the page and other tabs need of the search tab.
+    """The parts of the search tab that the page and other tabs use.
 
     Attributes:
-        query: the box.
-        where: chooses what is searched: "corpus" or "own".
-        link: holds what the page's address asks for, a `ui.components.deep_links.Link`.
-        loaded: the event after which the engine is there.
-        show_first: shows a first ranking after an event.
+        query: the query box.
+        where: the choice of the source, "corpus" or "own".
+        link: the state with the parsed deep link, a `ui.components.deep_links.Link`.
+        loaded: the event after which the engine is loaded.
+        show_first: shows the first ranking after an event.
         show_after: shows the ranking after an event.
     """
 
@@ -151,7 +154,7 @@ class SearchTab:
 
 
 def open_link(request: gr.Request) -> tuple[Any, ...]:
-    """What the page's address asks for, and the sentence, the method and the number of results that it gives."""
+    """Return the deep link of the page's URL, and the query, the method and the number of results that it has."""
     link = read_link(dict(request.query_params))
     search = link.tab == "search"
     query, top = link.get("q", gr.skip()), link.get("top", gr.skip())
@@ -159,7 +162,7 @@ def open_link(request: gr.Request) -> tuple[Any, ...]:
 
 
 def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: gr.State) -> SearchTab:
-    """The search tab, and what happens when the page opens."""
+    """Build the search tab and the events of an opening page."""
     link = gr.State(Link())
     with gr.Row(elem_id="ask"):
         query = gr.Textbox(
@@ -175,7 +178,7 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
             [(METHOD_NAMES[name], name) for name in METHOD_NAMES], value="dits", label="Rank by", elem_id="method"
         )
         top = gr.Slider(1, 24, value=8, step=1, label="Results", elem_id="top")
-    buttons = _examples()
+    examples = _examples()
     with gr.Column(visible=False, elem_id="prepare") as panel:
         offer = gr.HTML("", js_on_load=None)
         make = gr.Button("Prepare", size="md")
@@ -185,11 +188,11 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
         comparison = gr.HTML(columns, js_on_load=None, elem_id="comparison")
 
     inputs, outputs = [query, method, top, source], [results, comparison]
-    shared: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": SEARCHES, "api_visibility": "private"}
-    gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **shared)
-    for example in buttons:
+    queue: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": MAX_SEARCHES, "api_visibility": "private"}
+    gr.on([query.submit, button.click, method.input, top.release], handle.show, inputs, outputs, **queue)
+    for example in examples:
         example.click(lambda text: text, example, query, api_visibility="private", queue=False).then(
-            handle.show, inputs, outputs, **shared
+            handle.show, inputs, outputs, **queue
         )
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     prepared = [status, method, panel, offer, make]
@@ -197,14 +200,14 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
     loaded = opened.then(handle.load, method, [status, method], **quiet)
     loaded.success(handle.follow, None, prepared, **quiet)
     make.click(handle.prepare, None, prepared, **quiet)
-    show_first = lambda event: event.success(handle.show_first, inputs, outputs, **shared)  # noqa: E731
-    show_after = lambda event: event.success(handle.show, inputs, outputs, **shared)  # noqa: E731
-    show_after(where.change(shown_errors(handle.choose), where, [source, status], **quiet))
+    show_first = lambda event: event.success(handle.show_first, inputs, outputs, **queue)  # noqa: E731
+    show_after = lambda event: event.success(handle.show, inputs, outputs, **queue)  # noqa: E731
+    show_after(where.change(show_errors(handle.choose), where, [source, status], **quiet))
     return SearchTab(query, where, link, loaded, show_first, show_after)
 
 
 def _examples() -> list[gr.Button]:
-    """A button for each example: first what shows where methods differ, then one of every kind, the rest on request."""
+    """A button for each example: first those on which methods differ, then one of each kind, the others folded."""
     kinds, buttons = read_examples(), []
 
     def row(label: str, queries: list[str]) -> None:
@@ -221,14 +224,3 @@ def _examples() -> list[gr.Button]:
         for kind, queries in others.items():
             row(kind, queries[1:])
     return buttons
-
-
-def _text(value: Any) -> str:
-    require(isinstance(value, str), "The query must be a text.")
-    return value
-
-
-def _count(value: Any) -> int:
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    require(whole, "The number of results must be a whole number.")
-    return int(value)

@@ -1,36 +1,36 @@
-// What all tabs share: the address says what is shown, and what changes is said to those who cannot see it.
-const names = %s;
-const alone = ["own", "about"]; // tabs that are all that their address says
+// Shared by all tabs: the URL follows the state of the page, and changes are announced to screen readers.
+const parameterNames = %s;
+const withoutParameters = ["own", "about"]; // tabs whose URL has no other parameters
 
 const tabShown = () =>
   document.querySelector("button[role=tab][aria-selected=true][data-tab-id]")?.dataset.tabId ?? "search";
 
-const address = () => {
+const updateUrl = () => {
   const tab = tabShown();
-  const shown = document.querySelector(`[data-link-of="${tab}"]`)?.dataset.link;
-  if (shown === undefined && !alone.includes(tab)) return; // it is on its way
+  const link = document.querySelector(`[data-link-of="${tab}"]`)?.dataset.link;
+  if (link === undefined && !withoutParameters.includes(tab)) return; // not loaded yet
   const parameters = new URLSearchParams(location.search);
-  for (const name of names) parameters.delete(name);
+  for (const name of parameterNames) parameters.delete(name);
   if (tab !== "search") parameters.set("tab", tab);
-  for (const [name, value] of new URLSearchParams(shown)) parameters.set(name, value);
+  for (const [name, value] of new URLSearchParams(link)) parameters.set(name, value);
   const query = parameters.size ? `?${parameters}` : "";
   if (query === location.search) return;
   history.replaceState(history.state, "", location.pathname + query + location.hash);
-  // A Space stands in a frame, whose page takes the parameters over.
+  // A Space runs in a frame; the outer page copies the parameters into its own URL.
   if (window.parent !== window) window.parent.postMessage({ queryString: query.slice(1) }, "https://huggingface.co");
 };
 
 const say = (sentence) => {
-  const heard = element.querySelector("[role=status]");
-  if (sentence && heard.textContent !== sentence) heard.textContent = sentence;
+  const status = element.querySelector("[role=status]");
+  if (sentence && status.textContent !== sentence) status.textContent = sentence;
 };
 
 const copy = async (button) => {
-  address();
+  updateUrl();
   try {
     await navigator.clipboard.writeText(location.href);
   } catch {
-    window.prompt("Copy this link:", location.href); // without https, browsers give the clipboard to nobody
+    window.prompt("Copy this link:", location.href); // without HTTPS there is no clipboard access
     return;
   }
   say("The link is copied.");
@@ -38,7 +38,7 @@ const copy = async (button) => {
   setTimeout(() => (button.textContent = "Copy link"), 3000);
 };
 
-// Gradio tries to reconnect by itself, and says so for some seconds; this stays until something is answered.
+// Gradio reconnects by itself and shows this for some seconds only. Our message stays until the server answers.
 const lost = element.querySelector(".lost");
 const { fetch } = window;
 window.fetch = async (...request) => {
@@ -47,13 +47,13 @@ window.fetch = async (...request) => {
     lost.hidden = true;
     return answer;
   } catch (error) {
-    if (error.name === "TypeError") lost.hidden = false; // nothing was answered; what was called off is no error
+    if (error.name === "TypeError") lost.hidden = false; // no answer; an aborted request is no error
     throw error;
   }
 };
 
 window.dits = {
-  address: () => setTimeout(address, 0), // once the tab that was chosen is the one that is shown
+  address: () => setTimeout(updateUrl, 0), // after the selected tab is shown
   say,
   shown(part) {
     say(part.querySelector("[data-said]")?.dataset.said);
@@ -70,7 +70,7 @@ element.querySelector("button.skip").addEventListener("click", () => {
 
 document.addEventListener("click", ({ target }) => target.matches?.("button.copy") && copy(target));
 
-// Gradio writes what a group of choices is for beside it, where screen readers do not look.
+// Gradio puts the label of a radio group outside of its fieldset, so screen readers do not read it.
 const nameGroups = () => {
   for (const group of document.querySelectorAll("fieldset:not([aria-label])")) {
     const name = group.querySelector('[data-testid="block-info"]')?.textContent.trim();
@@ -80,7 +80,7 @@ const nameGroups = () => {
 new MutationObserver(nameGroups).observe(document.body, { childList: true, subtree: true });
 nameGroups();
 
-// Arrow keys, Home and End go from tab to tab, as everywhere; a tab that a telephone hides in a menu is left out.
+// Arrow keys, Home and End move between tabs; tabs that a small screen hides in a menu are skipped.
 document.addEventListener("keydown", (event) => {
   const tabs = [...document.querySelectorAll("button[role=tab][data-tab-id]")].filter((tab) => tab.offsetParent);
   const at = tabs.indexOf(event.target);

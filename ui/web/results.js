@@ -1,10 +1,10 @@
-// Plays the clips of a ranking while they are in sight, and opens one larger at its best-matching moment. A clip that is
-// a part of its file, from data-start to data-end, plays that part over and over, wherever it stands on the page.
+// Plays the visible clips of a ranking, and opens a clip larger at its best moment. A clip with data-start and data-end
+// repeats that segment of its file, everywhere on the page.
 let paused = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const play = (video) => video.play().catch(() => {}); // a ranking that is replaced while it loads
+const play = (video) => video.play().catch(() => {}); // it fails if the ranking is replaced while it loads
 
-const SOON = 0.08; // seconds before the end of a part at which it begins again
+const MARGIN = 0.08; // seconds before the end of a segment at which it restarts
 const times = new WeakMap();
 
 const repeat = ({ target: video, type }) => {
@@ -12,18 +12,18 @@ const repeat = ({ target: video, type }) => {
   const [start, end, now] = [Number(video.dataset.start), Number(video.dataset.end), video.currentTime];
   const before = times.get(video) ?? start;
   times.set(video, now);
-  const reached = before < end && now >= end - SOON && now - before < 1; // by playing: whoever seeks may look on
+  const reached = before < end && now >= end - MARGIN && now - before < 1; // by playing, not by seeking
   if (!reached && type !== "ended") return;
   times.set(video, start);
   video.currentTime = start;
   if (!paused && video.dataset.seen !== "false") play(video);
 };
 
-const say = ({ target }) => {
+const markFailed = ({ target }) => {
   if (target.matches?.("video") && target.error) target.classList.add("failed");
 };
 
-const sight = new IntersectionObserver((entries) => {
+const visibility = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     target.dataset.seen = isIntersecting;
     if (isIntersecting && !paused) play(target);
@@ -35,8 +35,8 @@ const label = (button) => {
   button.textContent = paused ? "Play clips" : "Pause clips";
 };
 
-// Whoever wants nothing to move sees each clip where it matches best.
-const atItsMoment = (video) => {
+// With reduced motion, each clip shows its best moment.
+const showBestMoment = (video) => {
   const moment = Number(video.closest("button").dataset.moment);
   const show = () => paused && !video.played.length && (video.currentTime = moment);
   if (video.readyState) show();
@@ -44,12 +44,12 @@ const atItsMoment = (video) => {
 };
 
 const start = () => {
-  sight.disconnect();
+  visibility.disconnect();
   for (const video of element.querySelectorAll(".card video")) {
     video.muted = true;
     video.classList.toggle("failed", Boolean(video.error));
-    if (paused && !video.dataset.start) atItsMoment(video);
-    sight.observe(video);
+    if (paused && !video.dataset.start) showBestMoment(video);
+    visibility.observe(video);
   }
   element.querySelectorAll("button.pause").forEach(label);
 };
@@ -76,7 +76,7 @@ const open = (button) => {
   };
   for (const name of ["start", "end"]) {
     if (name in small.dataset) video.dataset[name] = small.dataset[name];
-    else delete video.dataset[name]; // of the clip before
+    else delete video.dataset[name]; // from the previous clip
   }
   video.loop = !video.dataset.end;
   video.classList.remove("failed");
@@ -90,11 +90,11 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest("button.open");
   if (button) open(button);
   if (event.target.matches("button.pause")) toggle(event.target);
-  if (event.target.matches("dialog.viewer")) event.target.close(); // a click beside the clip
+  if (event.target.matches("dialog.viewer")) event.target.close(); // a click outside the clip
 });
 
-for (const moment of ["timeupdate", "pause", "ended"]) document.addEventListener(moment, repeat, true);
-document.addEventListener("error", say, true);
+for (const name of ["timeupdate", "pause", "ended"]) document.addEventListener(name, repeat, true);
+document.addEventListener("error", markFailed, true);
 
 watch("value", () => {
   start();

@@ -1,1 +1,1 @@
-"""Image-text pairs from installed packages: gathering, one shard format, and what the encoder learns from them."""
+"""Image-text pairs from installed packages: the sources, gathering, near-duplicates, and the shard format."""

@@ -1,4 +1,4 @@
-"""Colour emoji: the bitmaps of Noto Color Emoji with the names and keywords that the CLDR gives them in English."""
+"""Colour emoji: the bitmaps of Noto Color Emoji with the English names and keywords of the CLDR."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _NAMES = "usr/share/unicode/cldr/common/annotations/en.xml"
 
 
 def emoji(root: Path, release: str) -> Iterator[Pair]:
-    """Emoji of a single code point, in the font's order; flags and other sequences are left out.
+    """Emoji of a single code point, in the font's order, without flags and other sequences.
 
     Raises:
         PairsError: the font or the names cannot be read.
@@ -24,7 +24,7 @@ def emoji(root: Path, release: str) -> Iterator[Pair]:
         font: Any = TTFont(root / _FONT, lazy=True)
         glyphs, bitmaps = font.getBestCmap(), font["CBDT"].strikeData[0]
     except (OSError, KeyError, TTLibError) as error:
-        raise PairsError(f"{root / _FONT} is not Noto's font of colour bitmaps: install {release} again.") from error
+        raise PairsError(f"{root / _FONT} is not Noto's colour bitmap font: install {release} again.") from error
     names, keywords = _annotations(root / _NAMES)
     for code, glyph in glyphs.items():
         character = chr(code)
@@ -38,7 +38,7 @@ def emoji(root: Path, release: str) -> Iterator[Pair]:
 
 
 def _annotations(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """English names, and keywords, by emoji."""
+    """The English name and the keywords of each emoji."""
     names: dict[str, str] = {}
     keywords: dict[str, list[str]] = {}
     try:

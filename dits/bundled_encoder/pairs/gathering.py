@@ -1,4 +1,4 @@
-"""The preparation of pairs: gather from the sources, leave out what is too close to held-out clips, write shards."""
+"""Gathering pairs: read the sources, leave out pairs too close to held-out clips, and write shards."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from dits.bundled_encoder.pairs.drawings import HELD_OUT_STAMPS
-from dits.bundled_encoder.pairs.near_duplicates import NearDuplicates, flat
+from dits.bundled_encoder.pairs.near_duplicates import NearDuplicates, to_rgb
 from dits.bundled_encoder.pairs.shards import Pair, open_picture, write_shards
 from dits.bundled_encoder.pairs.sources import SOURCES
 from dits.common.errors import PairsError, require
@@ -21,20 +21,19 @@ Report = Callable[[str], None]
 
 
 def prepare_pairs(folder: Path, sources: Sequence[str], root: Path, report: Report) -> dict[str, Any]:
-    """Gathers the sources' pairs into shards in `folder`, and returns the index with what was counted.
+    """Gathers the pairs of sources into shards in `folder`, and returns the index with its counts.
 
-    Everything that shows a validation or test clip of the demo corpus is left out: files made by the same template,
-    and pictures close to one of the clips' frames by perceptual hash (dits.bundled_encoder.pairs.near_duplicates). The
-    stamps that the zero-shot test needs are written too; it is training that leaves them out
-    (dits.bundled_encoder.data).
+    Pairs that show a validation or test clip of the demo corpus are left out: files made by the same template, and
+    pictures close to a frame of a clip by perceptual hash (dits.bundled_encoder.pairs.near_duplicates). The stamps of
+    the zero-shot test are written, and left out in training (dits.bundled_encoder.data).
 
     Args:
-        folder: where the shards go.
-        sources: names of SOURCES, in the order they are written.
+        folder: the folder to write.
+        sources: names of SOURCES, in the order of writing.
         root: the root folder of the Debian packages.
 
     Raises:
-        InputError: an unknown source, or none.
+        InputError: a source is unknown, or there is none.
         PairsError: a package is missing or of another release, or a picture cannot be read.
         CorpusError, VideoError: the demo corpus cannot be built or read.
         StorageError: the folder cannot be written.
@@ -42,7 +41,7 @@ def prepare_pairs(folder: Path, sources: Sequence[str], root: Path, report: Repo
     require(bool(sources), "Name at least one source.")
     for name in sources:
         require(name in SOURCES, f"There is no source '{name}': choose from {', '.join(SOURCES)}.")
-    for name in sources:  # a missing package is said before the work, not in its middle
+    for name in sources:  # finds a missing package before the long work starts
         SOURCES[name].check(root)
     report("Hashing the held-out clips of the demo corpus.")
     corpus = build_demo()
@@ -52,7 +51,7 @@ def prepare_pairs(folder: Path, sources: Sequence[str], root: Path, report: Repo
 
 
 class _Filter:
-    """Decides which pairs are kept, and counts by source."""
+    """Decides which pairs may be trained on, and counts them by source."""
 
     def __init__(self, corpus: Corpus) -> None:
         held_out = [clip for clip in corpus if clip.split != "train"]
@@ -63,7 +62,7 @@ class _Filter:
         self.counts: dict[str, dict[str, Any]] = {}
 
     def keeps(self, pair: Pair) -> bool:
-        """Whether the pair may be trained on; counts it either way."""
+        """Whether the pair may be trained on; counts the pair or the reason against it."""
         counts = self.counts_of(pair.source)
         reason = self._reason(pair)
         if reason:
@@ -80,7 +79,7 @@ class _Filter:
         self.counts_of(source)["left_out"]["malformed"] += 1
 
     def counts_of(self, source: str) -> dict[str, Any]:
-        """What is counted of a source, from nothing on."""
+        """The counts of a source, all zero at first."""
         return self.counts.setdefault(
             source, {"pairs": 0, "pictures": 0, "texts": 0, "left_out": Counter(), "packages": {}}
         )
@@ -88,23 +87,23 @@ class _Filter:
     def _reason(self, pair: Pair) -> str | None:
         if pair.source in ("templates", "left-out") and template_of(Path(pair.file).stem) in self.templates:
             return "made by the template of a held-out clip"
-        if any(self.near.is_close(flat(open_picture(data, pair.file))) for data in pair.pictures):
+        if any(self.near.is_close(to_rgb(open_picture(data, pair.file))) for data in pair.pictures):
             return "close to a held-out clip"
         return None
 
 
 def template_of(name: str) -> str:
-    """The name without its numbers at the end: variants of one template differ in those alone."""
+    """The name without the numbers at its end, which are the only difference between variants of a template."""
     return re.sub(r"(-\d+)+$", "", name)
 
 
 def _gather(sources: Sequence[str], root: Path, filter_: _Filter, report: Report) -> Iterator[Pair]:
     for name in sources:
-        for found in SOURCES[name].gather(root):
-            if isinstance(found, PairsError):
+        for pair in SOURCES[name].gather(root):
+            if isinstance(pair, PairsError):
                 filter_.malformed(name)
-            elif filter_.keeps(found):
-                yield found
+            elif filter_.keeps(pair):
+                yield pair
         report(_line(name, filter_.counts_of(name)))
 
 

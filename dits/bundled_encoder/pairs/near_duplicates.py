@@ -1,4 +1,4 @@
-"""Pictures too close to a held-out clip to train on, found by perceptual hash."""
+"""Finding pictures that are too close to a held-out clip to train on, by perceptual hash."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,15 +7,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MAX_DISTANCE = 10
-"""Bits of 64 up to which two pictures count as the same. Whole pictures of the demo corpus's kind lie at 0 to 2 where
-they are copies, at 12 and above where not; mirror images and halves bring a few false alarms at 10, at little cost."""
+"""Maximum number of different bits, of 64, between near-duplicates. In pictures like those of the demo corpus, copies
+differ in 0 to 2 bits and other pictures in at least 12. Mirror images and halves cause a few false alarms at 10."""
 
 
 class NearDuplicates:
-    """Knows the hashes of held-out pictures, and tells whether another picture is one of them.
+    """Compares pictures with the hashes of held-out pictures (64-bit DCT hashes of the ImageHash package).
 
-    A picture is compared whole, mirrored, and by its halves, because sources show pictures side by side. Hashes are
-    the 64-bit DCT hash of the ImageHash package.
+    A picture is compared whole, mirrored, and by its halves, because some sources show two pictures side by side.
     """
 
     def __init__(self, held_out: Iterable[Image.Image], distance: int = MAX_DISTANCE) -> None:
@@ -32,7 +31,7 @@ class NearDuplicates:
 
 
 def _views(image: Image.Image) -> list[Image.Image]:
-    image = flat(image)
+    image = to_rgb(image)
     width, height = image.size
     views = [image, ImageOps.mirror(image)]
     if width >= 2 and height >= 2:
@@ -40,8 +39,8 @@ def _views(image: Image.Image) -> list[Image.Image]:
     return views
 
 
-def flat(image: Image.Image) -> Image.Image:
-    """The picture in RGB; transparent parts become white."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts a picture to RGB; transparent parts become white."""
     if "A" not in image.getbands():
         return image.convert("RGB")
     background = Image.new("RGBA", image.size, "white")

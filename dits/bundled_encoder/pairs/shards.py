@@ -1,8 +1,8 @@
-"""The shard format of image-text pairs: tar files that WebDataset reads, and an index beside them.
+"""The shard format of image-text pairs: tar files that WebDataset can read, and an index.
 
-A pair is a member `<key>.json` (texts, source, licence, where it came from) with its pictures `<key>.00.webp`,
-`<key>.01.webp`, ...: one for a still, several for the frames of a clip. `index.json` names the format's version, every
-shard with its checksum, and what preparation counted.
+A pair is a member `<key>.json` (texts, source, licence, origin) with its pictures `<key>.00.webp`, `<key>.01.webp`,
+...: one for a still, several for the frames of a clip. `index.json` contains the version of the format, the name and
+checksum of every shard, and the counts of the preparation.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from dits.common.files import atomic_path, make_folder, parse_json, sha256_of, w
 FORMAT = "dits-pairs"
 VERSION = 1
 INDEX = "index.json"
-PICTURE_SIDE = 320  # pixels of the shorter side that is kept; the image tower sees 260
+PICTURE_SIDE = 320  # maximum pixels of the shorter side; the image tower uses 260
 
 _SHARD_PAIRS = 500
 _MAX_PIXELS = 100_000_000
@@ -34,13 +34,13 @@ class Pair:
     """Pictures and the texts that describe them.
 
     Attributes:
-        source: the name of the source in the preparation command: "stamps", "templates", ...
-        package: the package, with its release, that the pictures were read from.
-        file: the file within that package.
-        licence: the licence of the pictures, as an SPDX identifier where there is one.
-        group: a category within the source, by which pairs can be held out; a clip's scene in the demo corpus.
+        source: the name of the source: "stamps", "templates", ...
+        package: name and release of the package with the pictures.
+        file: the file in that package.
+        licence: the licence of the pictures, as an SPDX identifier if there is one.
+        group: a category of the source, by which pairs can be held out; in the demo corpus, the scene of a clip.
         texts: one or more descriptions.
-        pictures: encoded WebP files: one of a still, several of a clip, in time order.
+        pictures: encoded WebP files: one of a still, several of a clip in temporal order.
     """
 
     source: str
@@ -53,18 +53,18 @@ class Pair:
 
     def __post_init__(self) -> None:
         if not self.texts or not all(text.strip() for text in self.texts):
-            raise PairsError(f"{self.file} of {self.package} has an empty caption: give it words, or leave it out.")
+            raise PairsError(f"{self.file} of {self.package} has an empty caption: write one, or leave the file out.")
         if not self.pictures:
             raise PairsError(f"{self.file} of {self.package} has no picture.")
 
 
 def write_shards(folder: Path, pairs: Iterable[Pair], facts: dict[str, Any]) -> dict[str, Any]:
-    """Writes pairs as shards with their index, which is written last; returns the index.
+    """Writes pairs as shards, then their index, and returns the index.
 
     Args:
-        folder: made if missing; shards of the same names are replaced.
-        pairs: consumed once, a shard at a time.
-        facts: further entries of the index; read after the pairs are written.
+        folder: created if it is missing; shards of the same names are replaced.
+        pairs: iterated once, one shard at a time.
+        facts: more entries of the index; read after the pairs are written.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -87,29 +87,29 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The index of a folder of shards.
 
     Raises:
-        PairsError: there is none, it is damaged, or it is of another version.
+        PairsError: it is missing, damaged, or of another version.
     """
     path = folder / INDEX
     if not path.is_file():
         raise PairsError(f"There are no pairs in {folder}: make them with python -m dits pairs --out {folder}.")
     try:
         index: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-        found, version = index["format"], index["version"]
+        kind, version = index["format"], index["version"]
         names = [shard["name"] for shard in index["shards"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PairsError(f"{path} is damaged: make the pairs again with python -m dits pairs.") from error
-    if found != FORMAT or version != VERSION:
+    if kind != FORMAT or version != VERSION:
         raise PairsError(
-            f"{path} is of format {found} version {version}, and this release reads {FORMAT} version {VERSION}: "
+            f"{path} is of format {kind} version {version}, and this release reads {FORMAT} version {VERSION}: "
             "make the pairs again with python -m dits pairs."
         )
     if any(Path(name).name != name for name in names):
-        raise PairsError(f"{path} names a shard outside its folder.")
+        raise PairsError(f"{path} names a shard outside its folder: make the pairs again with python -m dits pairs.")
     return index
 
 
 def read_shards(folder: Path) -> Iterator[Pair]:
-    """The pairs of a folder, in order, each shard checked against its checksum before it is read.
+    """The pairs of a folder, in order; the checksum of a shard is compared before it is read.
 
     Raises:
         PairsError: the index or a shard is missing, damaged, changed or of another version.
@@ -118,11 +118,11 @@ def read_shards(folder: Path) -> Iterator[Pair]:
         path = folder / shard["name"]
         if not path.is_file() or sha256_of(path) != shard["sha256"]:
             raise PairsError(f"{path} is missing or changed since it was written: make the pairs again.")
-        yield from _pairs_of(path)
+        yield from _read_shard(path)
 
 
 def encode_picture(image: Image.Image) -> bytes:
-    """A picture as WebP, its shorter side PICTURE_SIDE pixels at most; transparency is kept, and then losslessly."""
+    """Encodes a picture as WebP, lossless if it is transparent; its shorter side has at most PICTURE_SIDE pixels."""
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     image = image.convert("RGBA" if has_alpha else "RGB")
     factor = PICTURE_SIDE / min(image.size)
@@ -138,7 +138,7 @@ def encode_picture(image: Image.Image) -> bytes:
 
 
 def open_picture(data: bytes | Path, name: str) -> Image.Image:
-    """A picture, decoded (an animation's first frame).
+    """Decodes a picture, or the first frame of an animation; `name` is for messages.
 
     Raises:
         PairsError: it cannot be read as a picture, or has more than 100 million pixels.
@@ -146,7 +146,7 @@ def open_picture(data: bytes | Path, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
         if image.width * image.height > _MAX_PIXELS:
-            raise PairsError(f"{name} is too large a picture: {image.width} x {image.height} pixels.")
+            raise PairsError(f"{name} has too many pixels, {image.width} x {image.height}: leave it out.")
         image.load()
         return image
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -154,7 +154,7 @@ def open_picture(data: bytes | Path, name: str) -> Image.Image:
 
 
 def pictures_digest(pictures: Iterable[bytes]) -> str:
-    """SHA-256 of a sequence of encoded pictures: what things that are made from them are named by."""
+    """SHA-256 of a sequence of encoded pictures, for the names of cached results."""
     digest = hashlib.sha256()
     for data in pictures:
         digest.update(hashlib.sha256(data).digest())
@@ -166,12 +166,12 @@ def _add(archive: tarfile.TarFile, key: str, pair: Pair) -> None:
     members = [(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())]
     members += [(f"{key}.{number:02d}.webp", data) for number, data in enumerate(pair.pictures)]
     for name, data in members:
-        member = tarfile.TarInfo(name)  # no time and no owner: the same pairs give the same file
+        member = tarfile.TarInfo(name)  # without time and owner, so that the same pairs give the same file
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
 
 
-def _pairs_of(path: Path) -> Iterator[Pair]:
+def _read_shard(path: Path) -> Iterator[Pair]:
     record: dict[str, Any] | None = None
     pictures: list[bytes] = []
     try:
@@ -179,7 +179,7 @@ def _pairs_of(path: Path) -> Iterator[Pair]:
             for member in archive:
                 data = archive.extractfile(member)
                 if data is None:
-                    raise PairsError(f"{path} holds something other than files: {member.name}.")
+                    raise PairsError(f"{path} contains {member.name}, which is not a file: make the pairs again.")
                 if not member.name.endswith(".json"):
                     pictures.append(data.read())
                     continue

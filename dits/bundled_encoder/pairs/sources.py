@@ -1,7 +1,7 @@
-"""Where pairs come from: the sources, each a function that yields pairs from one or more installed packages.
+"""The sources of pairs: functions that yield pairs from one or more installed packages.
 
-Debian packages are looked for below a root folder: "/" where they are installed, or a folder that they were unpacked
-into (`apt-get download NAME`, `dpkg -x NAME*.deb FOLDER`), which needs no rights.
+Debian packages are read below a root folder: "/" if they are installed, or a folder into which they were unpacked
+(`apt-get download NAME`, `dpkg -x NAME*.deb FOLDER`), which does not need root rights.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from dits.video.sampling import sample_frames
 CAPTIONED = ASSETS / "pairs"
 LEFT_OUT = ASSETS / "demo" / "left_out.csv"
 
-_CLIP_FRAMES = 6  # of an animation that is no demo clip
+_CLIP_FRAMES = 6  # frames of an animation outside the demo corpus
 
 _DEBIAN_PICTURES = {
     "gnome-backgrounds": "CC-BY-SA-3.0",
@@ -45,9 +45,9 @@ class Source:
     """One source of pairs.
 
     Attributes:
-        about: what it holds, in a few words.
-        packages: the Debian packages that it reads; none for sources of Python packages.
-        gather: yields the pairs, given the root folder of the Debian packages; an error for a file that is malformed.
+        about: a short description.
+        packages: the Debian packages that it reads; empty if it reads Python packages.
+        gather: yields the pairs, or an error for a malformed file, given the root folder of the Debian packages.
     """
 
     about: str
@@ -55,21 +55,21 @@ class Source:
     gather: Callable[[Path], Iterator[Pair | PairsError]]
 
     def check(self, root: Path) -> None:
-        """Raises PairsError for a Debian package that is not below `root`, with how to install it."""
+        """Raises PairsError, with how to install it, for a Debian package that is missing below `root`."""
         for package in self.packages:
             debian_release(package, root)
 
 
 def debian_release(package: str, root: Path) -> str:
-    """The name and version of a Debian package below `root`: "wordnet-base 1:3.0-37".
+    """The name and version of a Debian package below `root`, such as "wordnet-base 1:3.0-37".
 
     Raises:
-        PairsError: it is not there.
+        PairsError: it is missing.
     """
     changelog = root / "usr/share/doc" / package / "changelog.Debian.gz"
     if not changelog.is_file():
         raise PairsError(
-            f"The Debian package {package} is missing below {root}: apt-get install {package}, or, without "
+            f"The Debian package {package} is missing below {root}: apt-get install {package}, or, without root "
             f"rights, apt-get download {package}, dpkg -x {package}_*.deb FOLDER, and --root FOLDER."
         )
     with gzip.open(changelog, "rt", encoding="utf-8", errors="replace") as stream:
@@ -84,7 +84,7 @@ def python_release(package: str) -> tuple[str, Path]:
     """
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise PairsError(f"The package {package} is missing: pip install -r requirements-encoder.txt.")
+        raise PairsError(f"The package {package} is missing: pip install -r requirements-pairs.txt.")
     return f"{package} {importlib.metadata.version(package)}", Path(spec.submodule_search_locations[0])
 
 
@@ -114,7 +114,7 @@ def _wallpapers(root: Path) -> Iterator[Pair | PairsError]:
 
 
 def _captioned(source: str, locate: Callable[[str], tuple[str, Path, str]]) -> Iterator[Pair]:
-    """Pictures and clips that assets/pairs holds captions of; a file that differs from the captioned one is refused."""
+    """Pictures and clips with captions in assets/pairs; raises PairsError if a file differs from the captioned one."""
     texts = _captions(CAPTIONED / f"{source}_captions.csv", ("package", "file"))
     for row in read_rows(CAPTIONED / f"{source}.csv", ("package", "file", "sha256")):
         release, folder, licence = locate(row["package"])
@@ -122,14 +122,14 @@ def _captioned(source: str, locate: Callable[[str], tuple[str, Path, str]]) -> I
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
             raise PairsError(
                 f"{release} is not the release that was captioned ({row['file']} differs): install the one that "
-                "requirements-encoder.txt or assets/pairs/NOTICE.md names."
+                "requirements-pairs.txt or assets/pairs/NOTICE.md names."
             )
         group = path.stem.rpartition("-")[0] or path.stem
         yield Pair(source, release, row["file"], licence, group, texts[row["package"], row["file"]], _frames(path))
 
 
 def _captions(path: Path, columns: tuple[str, ...]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The captions of a file, by the values of some of its columns, in the file's order."""
+    """The captions of a CSV file, grouped by the values of some of its columns, in the file's order."""
     texts: dict[tuple[str, ...], list[str]] = {}
     for row in read_rows(path, (*columns, "caption")):
         texts.setdefault(tuple(row[column] for column in columns), []).append(row["caption"])
@@ -137,7 +137,7 @@ def _captions(path: Path, columns: tuple[str, ...]) -> dict[tuple[str, ...], tup
 
 
 def _frames(path: Path) -> tuple[bytes, ...]:
-    """A still as it is, evenly spaced frames of an animation."""
+    """A still, or evenly spaced frames of an animation, encoded."""
     image = open_picture(path, str(path))
     count = getattr(image, "n_frames", 1)
     if count == 1:
@@ -175,4 +175,4 @@ SOURCES = {
         lambda root: drawings.words(root, debian_release("pysiogame", root)),
     ),
 }
-"""Every source of pictures, by name. The ImageNet classes of the image tower are in dits.bundled_encoder.data."""
+"""All sources of pictures, by name. The ImageNet classes of the image tower are in dits.bundled_encoder.data."""

@@ -1,4 +1,4 @@
-"""The benchmarks of text-video retrieval, and one's own videos, as corpora; every official file is read as it is."""
+"""Text-video retrieval benchmarks and the user's own videos as corpora; official files are read unchanged."""
 
 from dits.corpora.datasets.loading import LoadedDataset
 from dits.corpora.datasets.registry import DATASETS, Dataset, load_dataset

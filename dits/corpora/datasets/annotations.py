@@ -1,8 +1,8 @@
-"""What the annotation files of a benchmark say, read with care: they come from many hands, and ids become file names.
+"""Reading and validation of annotation files. They are untrusted, and ids become file names.
 
-What official files are known to hold (empty captions, videos without any, an id in two splits) is left out and said in
-a sentence; what makes a file unusable (no UTF-8, malformed JSON, a missing column, a caption that is no text, an id
-that is no file name) raises.
+Known oddities of official files (empty captions, videos without captions, an id in two splits) are left out and give a
+notice. Errors that make a file unusable (not UTF-8, malformed JSON, a missing column, a caption that is not text, an id
+that is not a file name) raise.
 """
 
 import hashlib
@@ -14,30 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from dits.common.errors import CorpusError
+from dits.common.files import reason_of
 from dits.corpora.corpus import SPLITS, read_rows
 
 Captions = dict[str, list[str]]
-"""Captions by the video's id, both in the file's order."""
+"""Captions by video id, both in the order of the file."""
 
-_MAX_NAME_LENGTH = 255  # bytes, of nearly every file system
+_MAX_NAME_LENGTH = 255  # bytes, the limit of most file systems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class MissingAnnotationsError(CorpusError):
-    """An annotation file is not there. The message names it and the folder."""
+    """An annotation file is missing. The message names the file and the folder."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One video of a benchmark, as the annotations list it.
+    """A video in the annotations of a benchmark.
 
     Attributes:
-        id: the clip's id.
-        split: "train", "validation" or "test".
         captions: at least one.
-        names: file names to look for, best first, each with or without an extension; "/" parts folders.
-        group: as in `dits.corpora.corpus.Clip`.
-        start, end: as in `dits.corpora.corpus.Clip`.
+        names: file names to look for, best first, each with or without an extension; "/" separates folders.
+        id, split, group, start, end: as in `dits.corpora.corpus.Clip`.
     """
 
     id: str
@@ -51,12 +49,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A benchmark's videos.
+    """The videos of a benchmark.
 
     Attributes:
-        entries: the videos, by split, in the files' order.
-        notices: sentences on what is as it is known to be, and worth knowing.
-        left_out: sentences on what the files hold and cannot be used.
+        entries: the videos, by split, in the order of the files.
+        notices: sentences about known properties of the files.
+        left_out: sentences about unusable content of the files.
     """
 
     entries: tuple[Entry, ...]
@@ -64,23 +62,23 @@ class Annotations:
     left_out: tuple[str, ...] = ()
 
 
-def annotations_of(
+def build_annotations(
     splits: Mapping[str, Mapping[str, Sequence[str]]],
     notices: Sequence[str] = (),
     left_out: Sequence[str] = (),
 ) -> Annotations:
-    """Entries of captions by split and id, each video's file named like its id.
+    """Build entries from captions by split and id; the file name of a video is its id.
 
-    Empty captions and videos without any are left out. A video that stands in two splits is kept in the later one of
-    train, validation and test, so that nothing is trained on that is evaluated.
+    Empty captions and videos without captions are left out. A video in two splits stays in the later one of train,
+    validation and test, so that no evaluated video is used for training.
 
     Raises:
-        CorpusError: an id is no plain file name.
+        CorpusError: an id is not a plain file name.
     """
     entries: dict[str, Entry] = {}
     empty = 0
     uncaptioned: list[str] = []
-    twice: list[str] = []
+    in_two_splits: list[str] = []
     for split in SPLITS:
         for video, sentences in splits.get(split, {}).items():
             check_name(video, f"The {split} annotations")
@@ -90,60 +88,57 @@ def annotations_of(
                 uncaptioned.append(video)
                 continue
             if entries.pop(video, None):
-                twice.append(video)
+                in_two_splits.append(video)
             entries[video] = Entry(video, split, captions, (video,), video)
-    said: dict[str, int | Sequence[str]] = {
+    counts: dict[str, int | Sequence[str]] = {
         "empty captions": empty,
         "videos without a caption": uncaptioned,
-        "videos that stand in two splits from the earlier one, of train, validation and test": twice,
+        "videos in two splits, from the earlier one of train, validation and test": in_two_splits,
     }
-    return Annotations(tuple(entries.values()), tuple(notices), (*left_out, *left_out_of(said)))
+    return Annotations(tuple(entries.values()), tuple(notices), (*left_out, *left_out_notices(counts)))
 
 
-def left_out_of(counts: Mapping[str, int | Sequence[str]]) -> list[str]:
-    """A sentence for everything of which there is any, with the first of them where they have names."""
+def left_out_notices(counts: Mapping[str, int | Sequence[str]]) -> list[str]:
+    """A sentence for each non-empty entry of `counts` (description: number, or ids), with the first id if there are."""
     return [
-        f"Left out: {what} ({count if isinstance(count, int) else f'{len(count)}, the first is {count[0]}'})."
-        for what, count in counts.items()
+        f"Left out: {description} ({count if isinstance(count, int) else f'{len(count)}, the first is {count[0]}'})."
+        for description, count in counts.items()
         if count
     ]
 
 
-def hold_out(ids: Iterable[str], most: int) -> set[str]:
-    """A validation split where a benchmark has none: `most` of the ids, or a tenth of them if that is less, at least 1.
+def hold_out(ids: Iterable[str], max_count: int) -> set[str]:
+    """Choose a validation split for a benchmark without one: `max_count` ids, at most a tenth of them, at least 1.
 
-    Those with the smallest SHA-256 of their id, so that the choice depends on neither a seed nor the order.
+    Chooses the ids with the smallest SHA-256, so the choice is independent of a seed and of the order.
     """
     ordered = sorted(set(ids), key=lambda video: hashlib.sha256(video.encode("utf-8", "replace")).digest())
-    return set(ordered[: min(most, max(1, len(ordered) // 10))]) if len(ordered) > 1 else set()
+    return set(ordered[: min(max_count, max(1, len(ordered) // 10))]) if len(ordered) > 1 else set()
 
 
-def split_off(train: Captions, most: int) -> dict[str, Captions]:
-    """Training videos parted into "train" and "validation" by `hold_out`."""
-    held = hold_out(train, most)
+def split_validation(train: Captions, max_count: int) -> dict[str, Captions]:
+    """Split training videos into "train" and "validation" by `hold_out`."""
+    held_out = hold_out(train, max_count)
     return {
-        "train": {video: captions for video, captions in train.items() if video not in held},
-        "validation": {video: captions for video, captions in train.items() if video in held},
+        "train": {video: captions for video, captions in train.items() if video not in held_out},
+        "validation": {video: captions for video, captions in train.items() if video in held_out},
     }
 
 
 def clean(caption: str) -> str:
-    """The caption on one line, as encoders read it: any run of white space and control characters is one space.
-
-    Half characters become "?".
-    """
+    """The caption on one line: white space and control characters become single spaces, lone surrogates "?"."""
     return " ".join(_CONTROL.sub(" ", caption).encode("utf-8", "replace").decode().split())
 
 
 def check_name(name: str, where: str) -> None:
-    """Refuses what could lead out of the folder of videos, or names no file anywhere.
+    """Reject names that could lead out of the video folder, or that no file can have.
 
     Raises:
-        CorpusError: the name holds a folder or anything unprintable, or is too long.
+        CorpusError: the name contains a folder or unprintable characters, or is too long.
     """
     plain = name.strip() == name and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
     if not plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > _MAX_NAME_LENGTH:
-        raise CorpusError(f"{where}: the video {name[:100]!r} is no plain file name, without folders.")
+        raise CorpusError(f"{where}: the video {name[:100]!r} is not a plain file name without folders.")
 
 
 # --- Files ---
@@ -151,19 +146,19 @@ def check_name(name: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class AnnotationFolders:
-    """The folders that annotation files may lie in, in the order they are searched."""
+    """The folders that may contain annotation files, in search order."""
 
     folders: tuple[Path, ...]
 
     def has(self, *names: str) -> bool:
-        """Whether a file of one of the names is there."""
+        """Whether a file with one of the names exists."""
         return any((folder / name).is_file() for folder in self.folders for name in names)
 
     def find(self, *names: str) -> Path:
-        """The first file of one of the names, which are spellings of one.
+        """The first file with one of the names, which are alternative spellings.
 
         Raises:
-            MissingAnnotationsError: there is none.
+            MissingAnnotationsError: no such file exists.
         """
         for folder in self.folders:
             for name in names:
@@ -173,10 +168,11 @@ class AnnotationFolders:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """As `read_rows`, where any value but that of the first column may be empty.
+    """Like `read_rows`, but only values of the first column must not be empty.
 
     Raises:
-        CorpusError: see `read_rows`; or the file has no rows.
+        InputError: see `read_rows`.
+        CorpusError: the file has no rows.
     """
     rows = read_rows(path, columns, may_be_empty=columns[1:])
     if not rows:
@@ -184,51 +180,76 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
+def read_captions(path: Path, id_column: str, caption_column: str) -> Captions:
+    """The captions of a CSV file, by the id in another column.
+
+    Raises:
+        InputError, CorpusError: see `read_table`.
+    """
+    captions: Captions = {}
+    for row in read_table(path, (id_column, caption_column)):
+        captions.setdefault(row[id_column].strip(), []).append(row[caption_column] or "")
+    return captions
+
+
+def captions_by_id(items: Iterable[Any], id_key: str, caption_key: str, where: str) -> Captions:
+    """The captions in JSON objects, by the id under another key. Messages name an object by `where` and its number.
+
+    Raises:
+        CorpusError: see `text_field`.
+    """
+    captions: Captions = {}
+    for number, item in enumerate(items, start=1):
+        location = f"{where} {number}"
+        captions.setdefault(text_field(item, id_key, location), []).append(text_field(item, caption_key, location))
+    return captions
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank.
 
     Raises:
-        CorpusError: it cannot be read, or is not UTF-8.
+        CorpusError: the file cannot be read, or is not UTF-8.
     """
-    # Not splitlines(), which also ends lines at characters that sentences may hold.
+    # splitlines() would also split at other characters, which sentences may contain.
     return [line.rstrip("\r") for line in _read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The value of a JSON file, of which every key stands once in its object.
+    """The value of a JSON file of the type `kind`.
 
     Raises:
-        CorpusError: it cannot be read, is not UTF-8 or not JSON, names a key twice, or is not a `kind`.
+        CorpusError: the file cannot be read, is not UTF-8 or not JSON, repeats a key, or is not a `kind`.
     """
     try:
-        value = json.loads(_read_text(path), object_pairs_hook=lambda pairs: _unique(pairs, path))
+        value = json.loads(_read_text(path), object_pairs_hook=lambda pairs: _unique_keys(pairs, path))
     except (ValueError, RecursionError) as error:
-        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error).lower()
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).lower()
         raise CorpusError(f"{path} is not JSON ({reason}): get it again.") from error
     if not isinstance(value, kind):
-        raise CorpusError(f"{path} holds no {'object' if kind is dict else 'list'} of JSON: get it again.")
+        raise CorpusError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: get it again.")
     return value
 
 
-def value_of(item: Any, key: str, where: str) -> str:
+def text_field(item: Any, key: str, where: str) -> str:
     """The text under a key of a JSON object.
 
     Raises:
-        CorpusError: there is no object, key or text.
+        CorpusError: the item is not an object, the key is missing, or the value is not text.
     """
     if not isinstance(item, dict) or key not in item:
         raise CorpusError(f"{where} has no '{key}'.")
-    return text_of(item[key], f"{where}: the {key}")
+    return require_text(item[key], f"{where}: the {key}")
 
 
-def text_of(value: Any, what: str) -> str:
-    """The value, which must be a text.
+def require_text(value: Any, name: str) -> str:
+    """Check that the value is text, and return it.
 
     Raises:
-        CorpusError: it is none.
+        CorpusError: it is not text.
     """
     if not isinstance(value, str):
-        raise CorpusError(f"{what} is no text but {json.dumps(value)[:60]}.")
+        raise CorpusError(f"{name} is not text but {json.dumps(value)[:60]}.")
     return value
 
 
@@ -236,15 +257,15 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise CorpusError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from error
+        raise CorpusError(f"Cannot read {path}: {reason_of(error)}.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"Cannot read {path}: it is not UTF-8 text: save it as UTF-8.") from error
 
 
-def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in value if keys.count(key) > 1)
-        raise CorpusError(f"{path} names {twice[:100]!r} twice: which of the two is meant is unknown.")
+        repeated = next(key for key in value if keys.count(key) > 1)
+        raise CorpusError(f"{path} names {repeated[:100]!r} twice: remove one of the two.")
     return value

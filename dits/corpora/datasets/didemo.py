@@ -1,24 +1,23 @@
-"""DiDeMo as paragraphs: all descriptions of a video, joined with a space in the file's order, are its one caption.
+"""DiDeMo as paragraphs: the only caption of a video joins all its descriptions, with spaces, in the order of the file.
 
-Annotators saw the first 30 seconds of a video, so a clip is its seconds 0 to 31, as in CLIP4Clip and T-MASS. Groups
-test on 979 to 1,036 videos, and their results do not compare unless they say so.
+Annotators saw the first 30 seconds of a video, so a clip is its seconds 0 to 31, as in CLIP4Clip and T-MASS.
+Publications test on 979 to 1,036 videos; results on different numbers are not comparable.
 """
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from dits.common.errors import CorpusError
 from dits.corpora.datasets.annotations import (
     AnnotationFolders,
     Annotations,
     Captions,
-    annotations_of,
-    left_out_of,
+    build_annotations,
+    captions_by_id,
+    left_out_notices,
     read_json,
     read_lines,
     read_table,
-    value_of,
 )
 
 START, END = 0.0, 31.0  # seconds
@@ -28,7 +27,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def read_didemo(folders: AnnotationFolders) -> Annotations:
-    """Reads the official JSON files where they are, else the joined CSV files.
+    """Read the official JSON files if they exist, else the joined CSV files.
 
     Raises:
         CorpusError: a file is missing or cannot be used.
@@ -38,16 +37,18 @@ def read_didemo(folders: AnnotationFolders) -> Annotations:
 
 
 def read_didemo_json(folders: AnnotationFolders) -> Annotations:
-    """Reads train_data.json, val_data.json and test_data.json.
+    """Read train_data.json, val_data.json and test_data.json.
 
-    Where train_list.txt, val_list.txt or test_list.txt is there too, only the videos that it lists are used.
+    If train_list.txt, val_list.txt or test_list.txt exists, only the videos in it are used.
 
     Raises:
         CorpusError: a file is missing or cannot be used.
     """
     splits, notices = {}, []
     for split, short in _SPLITS.items():
-        paragraphs = _joined(folders.find(f"{short}_data.json"))
+        path = folders.find(f"{short}_data.json")
+        descriptions = captions_by_id(read_json(path, list), "video", "description", f"{path}, item")
+        paragraphs = {video: [" ".join(parts)] for video, parts in descriptions.items()}
         if folders.has(f"{short}_list.txt"):
             listed = {line.strip() for line in read_lines(folders.find(f"{short}_list.txt"))}
             unlisted = len(paragraphs) - len(paragraphs.keys() & listed)
@@ -55,15 +56,13 @@ def read_didemo_json(folders: AnnotationFolders) -> Annotations:
                 video: paragraphs.get(video, []) for video in [*paragraphs, *sorted(listed)] if video in listed
             }
             if unlisted:
-                notices.append(
-                    f"Not used: videos of {short}_data.json that {short}_list.txt does not name, {unlisted}."
-                )
+                notices.append(f"Not used: {unlisted} videos of {short}_data.json that are not in {short}_list.txt.")
         splits[split] = paragraphs
-    return _with_files(annotations_of(splits, notices), {})
+    return _with_files(build_annotations(splits, notices), {})
 
 
 def read_didemo_csv(folders: AnnotationFolders) -> Annotations:
-    """Reads didemo_train_label.csv, didemo_val_label.csv and didemo_test_label.csv, with paragraphs joined already.
+    """Read didemo_train_label.csv, didemo_val_label.csv and didemo_test_label.csv, whose paragraphs are joined already.
 
     Their columns `starts` and `ends` are printed tensors, such as "tensor([[31]])".
 
@@ -87,7 +86,8 @@ def read_didemo_csv(folders: AnnotationFolders) -> Annotations:
             if not 0 <= segments[video][0] < segments[video][1]:
                 raise CorpusError(f"{where}: the clip ends before it starts.")
             splits[split].setdefault(video, []).append(row["text"] or "")
-    return _with_files(annotations_of(splits, left_out=left_out_of({"videos marked as failed": failed})), segments)
+    left_out = left_out_notices({"videos marked as failed": failed})
+    return _with_files(build_annotations(splits, left_out=left_out), segments)
 
 
 def printed_number(text: str | None, where: str) -> float:
@@ -97,25 +97,16 @@ def printed_number(text: str | None, where: str) -> float:
     31.0
 
     Raises:
-        CorpusError: it holds none, or several.
+        CorpusError: the text contains no number, or several.
     """
     numbers = _NUMBER.findall(text or "")
     if len(numbers) != 1:
-        raise CorpusError(f"{where}: {(text or '')[:60]!r} is no number of seconds.")
+        raise CorpusError(f"{where}: {(text or '')[:60]!r} is not a number of seconds.")
     return float(numbers[0])
 
 
-def _joined(path: Path) -> Captions:
-    """The paragraph of every video, in a list of one."""
-    descriptions: Captions = {}
-    for number, item in enumerate(read_json(path, list), start=1):
-        where = f"{path}, item {number}"
-        descriptions.setdefault(value_of(item, "video", where), []).append(value_of(item, "description", where))
-    return {video: [" ".join(parts)] for video, parts in descriptions.items()}
-
-
 def _with_files(annotations: Annotations, segments: dict[str, tuple[float, float]]) -> Annotations:
-    """Names keep the extension that the video came with; a file of another one, made from it, will do."""
+    """Add file names and segments. An id has the original extension; converted files with another one are accepted."""
     entries = []
     for entry in annotations.entries:
         start, end = segments.get(entry.id, (START, END))

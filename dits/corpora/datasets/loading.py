@@ -1,4 +1,4 @@
-"""From annotations and a folder of videos to a corpus of the videos that are there, and words on those that are not."""
+"""Builds a corpus from annotations and the videos in a folder, and reports missing videos."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ from dits.corpora.datasets.videos import EXTENSIONS, VideoFolders
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A dataset as far as it is there.
+    """A dataset and its videos, which may be incomplete.
 
     Attributes:
-        title: the dataset's name in prose.
-        annotations: what its annotation files list.
-        corpus: the clips whose video is there, in the annotations' order, by split.
-        missing: by split, the ids of the clips whose video is not.
-        unused: videos beside them that are no clip's.
-        gaps: a sentence for every split that videos are missing of.
-        notices: sentences on what is missing, left out, repeated or of another size than usual.
+        title: the displayed name of the dataset.
+        annotations: the content of its annotation files.
+        corpus: the clips whose video exists, by split, in the order of the annotations.
+        missing: by split, the ids of the clips whose video is missing.
+        unused: videos in the folders that belong to no clip.
+        gaps: a sentence for every split with missing videos.
+        notices: sentences about missing, left-out or repeated content and unusual sizes.
     """
 
     title: str
@@ -34,10 +34,10 @@ class LoadedDataset:
     notices: tuple[str, ...]
 
     def required(self, strict: bool) -> "LoadedDataset":
-        """Itself, if it can be worked with.
+        """The dataset itself, after a check that it is usable.
 
         Raises:
-            CorpusError: no video is there; or, where `strict`, a video is missing or anything is left out.
+            CorpusError: no video exists; or, if `strict`, a video is missing or anything is left out.
         """
         if not len(self.corpus):
             raise CorpusError(self.gaps[0] if self.gaps else f"The annotations of {self.title} list no video.")
@@ -50,14 +50,14 @@ class LoadedDataset:
 def locate(
     name: str, title: str, annotations: Annotations, folders: Sequence[Path], notices: Sequence[str] = ()
 ) -> LoadedDataset:
-    """Looks for the videos of annotations in folders, the first of which is the one that messages name.
+    """Look for the videos of the annotations in the folders; messages name the first folder.
 
     Raises:
-        CorpusError: that folder is missing, or one cannot be listed.
+        CorpusError: the first folder is missing, or a folder cannot be listed.
     """
     root = folders[0]
     if not root.is_dir():
-        raise CorpusError(f"There is no folder {root}: name the one that the videos of {title} lie in.")
+        raise CorpusError(f"There is no folder {root}: give the folder with the videos of {title}.")
     videos = VideoFolders(folders)
     clips: list[Clip] = []
     missing: dict[str, list[Entry]] = {split: [] for split in SPLITS}
@@ -92,7 +92,7 @@ def locate(
 
 
 def repeated_captions(clips: Iterable[Clip | Entry], split: str) -> tuple[int, int]:
-    """How many of a split's captions repeat an earlier one, and of how many."""
+    """The number of captions of a split that repeat an earlier caption, and the number of all its captions."""
     captions = [caption for clip in clips if clip.split == split for caption in clip.captions]
     return len(captions) - len(set(captions)), len(captions)
 

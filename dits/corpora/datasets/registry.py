@@ -1,4 +1,4 @@
-"""The benchmarks by name: what reads them, how to come by them, and how large they are."""
+"""The benchmarks by name: how to read them, how to obtain them, and their sizes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ class Dataset:
     """A benchmark, or a variant of one.
 
     Attributes:
-        name: what it is called on the command line.
-        title: its name in prose.
-        read: reads its annotation files.
-        obtain: who distributes the annotations and the videos.
-        videos: how many videos a split has where the whole benchmark is there, as far as it is known.
-        source: where these numbers are from.
-        folders: folders in the root, beside the root itself, in which videos or annotations may lie.
+        name: its name on the command line.
+        title: its displayed name.
+        read: the function that reads its annotation files.
+        obtain: how to obtain the annotations and the videos.
+        videos: the number of videos per split of the complete benchmark, as far as it is known.
+        source: the source of these numbers.
+        folders: subfolders of the root that may also contain videos or annotations.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Dataset:
 _MSRVTT = (
     "MSRVTT_data.json, MSRVTT_train.9k.csv, MSRVTT_train.7k.csv and MSRVTT_JSFUSION_test.csv are in the file "
     "msrvtt_data.zip that the repository ArrowLuo/CLIP4Clip releases; the videos are Microsoft's (video0.mp4 to "
-    "video9999.mp4), to be had from the organisers of the MSR-VTT challenge."
+    "video9999.mp4), available from the organisers of the MSR-VTT challenge."
 )
 _LSMDC = (
-    "LSMDC16_annos_training.csv, LSMDC16_annos_val.csv, LSMDC16_challenge_1000_publictect.csv and the clips are given "
-    "out by the Max Planck Institute for Informatics to those who ask for its licence."
+    "LSMDC16_annos_training.csv, LSMDC16_annos_val.csv, LSMDC16_challenge_1000_publictect.csv and the clips are "
+    "available from the Max Planck Institute for Informatics under its licence, on request."
 )
 _DIDEMO = (
     "train_data.json, val_data.json and test_data.json are in the repository LisaAnne/LocalizingMoments, which also "
@@ -54,11 +54,11 @@ _DIDEMO = (
 )
 _VATEX = (
     "trn_names.npy, val_names.npy, tst_names.npy and ref_captions.json are among the annotations that the repository "
-    "cshizhe/hgr_v2t names; the videos are YouTube's, each to be downloaded by its name and cut to its ten seconds."
+    "cshizhe/hgr_v2t names; the videos are on YouTube: download each by its name, and cut it to its ten seconds."
 )
 _CHARADES = (
-    "Charades_v1_train.csv, Charades_v1_test.csv and the videos (Charades_v1_480) are given out by the Allen Institute "
-    "for AI, on the page of the Charades data set."
+    "Charades_v1_train.csv, Charades_v1_test.csv and the videos (Charades_v1_480) are available from the Allen "
+    "Institute for AI, on the page of the Charades data set."
 )
 _COUNTED = "counted in the files that T-MASS ships"
 _PAPER = "section 4.1 of the DITS paper"
@@ -112,11 +112,11 @@ DATASETS = {
         ),
     )
 }  # fmt: skip
-"""Every benchmark that can be read, by name: what is entered here, `NAME:FOLDER` opens and `data check` checks."""
+"""All supported benchmarks by name. `NAME:FOLDER` opens them, and `data check` checks them."""
 
 
 def find_dataset(name: str) -> Dataset:
-    """The dataset of a name.
+    """The dataset with a name.
 
     Raises:
         InputError: there is none.
@@ -127,55 +127,55 @@ def find_dataset(name: str) -> Dataset:
 
 
 def load_dataset(name: str, root: Path, *, strict: bool = False, annotations: Path | None = None) -> LoadedDataset:
-    """A benchmark's clips whose videos are in a folder.
+    """Load the clips of a benchmark whose videos are in a folder.
 
     Args:
         name: one of DATASETS.
         root: the folder of the videos.
-        strict: raise where a video is missing or anything in the annotations is left out, instead of saying so.
+        strict: raise if a video is missing or anything in the annotations is left out, instead of giving a notice.
         annotations: the folder of the annotation files, if it is not `root`.
 
     Raises:
         InputError: there is no such dataset.
-        MissingAnnotationsError: an annotation file is not there; the message says how to obtain it.
-        CorpusError: the annotations cannot be used, no video is there, or `strict` and not all is.
+        MissingAnnotationsError: an annotation file is missing; the message says how to obtain it.
+        CorpusError: the annotations cannot be used, no video exists, or `strict` and the dataset is not complete.
     """
     return locate_dataset(find_dataset(name), root, annotations).required(strict)
 
 
 def locate_dataset(dataset: Dataset, root: Path, annotations: Path | None = None) -> LoadedDataset:
-    """As `load_dataset`, where no video need be there.
+    """Like `load_dataset`, but without an error if no video exists.
 
     Raises:
         CorpusError: see `load_dataset`.
     """
     read = read_annotations(dataset, annotations or root)
     folders = [root, *(root / folder for folder in dataset.folders)]
-    return locate(dataset.name, dataset.title, read, folders, _other_size(dataset, read))
+    return locate(dataset.name, dataset.title, read, folders, _size_notices(dataset, read))
 
 
 def read_annotations(dataset: Dataset, folder: Path) -> Annotations:
     """A dataset's annotations from a folder.
 
     Raises:
-        MissingAnnotationsError: a file is not there; the message says how to obtain it.
+        MissingAnnotationsError: a file is missing; the message says how to obtain it.
         CorpusError: a file cannot be used.
     """
     if not folder.is_dir():
-        raise CorpusError(f"There is no folder {folder}: name the one that {dataset.title} lies in.")
+        raise CorpusError(f"There is no folder {folder}: give the folder of {dataset.title}.")
     try:
         return dataset.read(AnnotationFolders((folder, *(folder / inner for inner in dataset.folders))))
     except MissingAnnotationsError as error:
         raise MissingAnnotationsError(f"{error} How to obtain it: {dataset.obtain}") from error
 
 
-def _other_size(dataset: Dataset, annotations: Annotations) -> list[str]:
-    """A sentence, where the annotations list another number of test videos than the benchmark has."""
+def _size_notices(dataset: Dataset, annotations: Annotations) -> list[str]:
+    """A notice if the number of test videos in the annotations differs from the benchmark's."""
     listed = sum(entry.split == "test" for entry in annotations.entries)
     usual = dataset.videos.get("test", listed)
     if listed == usual:
         return []
     return [
-        f"The annotations list {listed} test videos, not {usual} ({dataset.source}): results on other numbers do not "
-        "compare."
+        f"The annotations list {listed} test videos, not {usual} ({dataset.source}): results on other numbers are not "
+        "comparable."
     ]

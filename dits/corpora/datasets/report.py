@@ -1,4 +1,4 @@
-"""What is there of a dataset and what is not, as a value, a table and a list of problems."""
+"""Reports on the completeness of a dataset, as an object, a table and a list of problems."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,16 +12,16 @@ from dits.corpora.datasets.loading import LoadedDataset, repeated_captions
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A split in numbers.
+    """The numbers of a split.
 
     Attributes:
-        videos: that the annotations list.
-        usual: how many the benchmark has, where that is known.
-        missing: of these, those whose file is not there.
-        undecodable: of these, those whose file does not decode; None where this was not tried.
-        captions: of the listed videos.
-        fewest, most: captions of one video.
-        repeated: captions that repeat an earlier one of the split.
+        videos: videos in the annotations.
+        usual: videos in the complete benchmark, if known.
+        missing: listed videos without a file.
+        undecodable: listed videos whose file cannot be decoded; None if this was not checked.
+        captions: captions of the listed videos.
+        fewest, most: the minimum and maximum number of captions per video.
+        repeated: captions that repeat an earlier caption of the split.
     """
 
     videos: int
@@ -36,16 +36,16 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """A dataset in numbers, and everything that is wrong with it.
+    """The numbers and all problems of a dataset.
 
     Attributes:
-        title: the dataset's name in prose.
+        title: the displayed name of the dataset.
         root: the folder of its videos.
-        splits: by name; only those that the annotations list videos of.
-        missing: by split, the ids of videos that are not there.
-        undecodable: why, by the id of a video; None where this was not tried.
-        unused: how many videos in the folder the annotations do not name.
-        notices: as of `dits.corpora.datasets.loading.LoadedDataset`.
+        splits: the splits with videos, by name.
+        missing: the ids of missing videos, by split.
+        undecodable: the reasons why videos cannot be decoded, by id; None if this was not checked.
+        unused: the number of videos in the folder that are not in the annotations.
+        notices: see `dits.corpora.datasets.loading.LoadedDataset`.
     """
 
     title: str
@@ -58,7 +58,7 @@ class DataReport:
 
     @property
     def complete(self) -> bool:
-        """Whether no video is missing, and all decode as far as they were tried."""
+        """Whether no video is missing and no checked video is undecodable."""
         return not any(self.missing.values()) and not self.undecodable
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ class DataReport:
 def report_on(
     loaded: LoadedDataset, root: Path, usual: Mapping[str, int], undecodable: Mapping[str, str] | None = None
 ) -> DataReport:
-    """Sums a dataset up.
+    """Build the report of a dataset.
 
     Args:
-        usual: how many videos a split of it has, as far as that is known.
-        undecodable: why clips do not decode, by their ids, where that was tried.
+        usual: the number of videos per split of the complete benchmark, as far as it is known.
+        undecodable: the reasons why clips cannot be decoded, by id; None if this was not checked.
     """
     splits = {}
     for split in SPLITS:
@@ -98,7 +98,7 @@ def report_on(
 
 
 def report_table(report: DataReport) -> str:
-    """The report as lines to read."""
+    """The report as text, with a Markdown table."""
     lines = [
         f"{report.title}, in {report.root}",
         "",
@@ -117,13 +117,13 @@ def report_table(report: DataReport) -> str:
         lines.append(f"Videos in the folder that are not used: {report.unused}.")
     lines += [f"{video}: {reason}" for video, reason in (report.undecodable or {}).items()]
     if report.undecodable:
-        lines.append("Replace what does not decode, or take it away: a missing video is skipped, and told.")
+        lines.append("Replace undecodable videos, or remove them: missing videos are skipped, with a notice.")
     lines.append("Complete." if report.complete else "Not complete.")
     return "\n".join(lines)
 
 
 def write_problems(report: DataReport, path: Path) -> int:
-    """Writes a CSV file with the columns split, video, problem and reason; returns how many problems there are.
+    """Write a CSV file with the columns split, video, problem and reason; return the number of problems.
 
     Raises:
         StorageError: the file cannot be written.

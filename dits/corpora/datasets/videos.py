@@ -1,19 +1,20 @@
-"""Finding a benchmark's videos: names are compared with the files that are there, so none leads out of the folder."""
+"""Finds the videos of a benchmark. Names are compared with listed files, so no name leads out of the folder."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from dits.common.errors import CorpusError
+from dits.common.files import reason_of
 
 EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov")
-"""Extensions that are tried on a name that has none, in this order."""
+"""Extensions to try if a name has none, in this order."""
 
-_OTHERS = (".m4v", ".mpg", ".mpeg", ".3gp", ".wmv", ".mts", ".flv")
+_OTHER_EXTENSIONS = (".m4v", ".mpg", ".mpeg", ".3gp", ".wmv", ".mts", ".flv")
 
 
 class VideoFolders:
-    """The folders that videos may lie in. Each is listed once, when something in it is first asked for."""
+    """The folders that may contain videos. Each folder is listed once, at the first search in it."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._folders = tuple(folders)
@@ -21,7 +22,7 @@ class VideoFolders:
         self._found: set[Path] = set()
 
     def find(self, names: Iterable[str]) -> Path | None:
-        """The file that one of the names means, as it is or with one of EXTENSIONS; "/" in a name parts folders.
+        """The first file with one of the names, with or without one of EXTENSIONS; "/" in a name separates folders.
 
         Raises:
             CorpusError: a folder cannot be listed.
@@ -40,17 +41,17 @@ class VideoFolders:
         return None
 
     def unused(self) -> list[Path]:
-        """The videos in the folders listed so far that nothing asked for."""
-        videos = (*EXTENSIONS, *_OTHERS)
+        """The videos in the listed folders that `find` has not returned."""
+        extensions = (*EXTENSIONS, *_OTHER_EXTENSIONS)
         return sorted(
             folder / file
             for folder, listing in self._listings.items()
             for file in set(listing.values())
-            if file.lower().endswith(videos) and folder / file not in self._found
+            if file.lower().endswith(extensions) and folder / file not in self._found
         )
 
     def _listing(self, folder: Path) -> dict[str, str]:
-        """The files of a folder, if there is one, by their names, with lower-case extensions too."""
+        """The files of a folder by name, also with the extension in lower case; empty if it is missing."""
         if folder not in self._listings:
             files: list[str] = []
             try:
@@ -59,7 +60,7 @@ class VideoFolders:
             except (FileNotFoundError, NotADirectoryError):
                 pass
             except OSError as error:
-                raise CorpusError(f"Cannot list {folder}: {(error.strerror or str(error)).lower()}.") from error
+                raise CorpusError(f"Cannot list {folder}: {reason_of(error)}.") from error
             lowered = {name[: -len(s)] + s.lower(): name for name in files if (s := os.path.splitext(name)[1])}
             self._listings[folder] = lowered | {name: name for name in files}
         return self._listings[folder]

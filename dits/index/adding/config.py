@@ -1,4 +1,4 @@
-"""How videos are added to an index, how far that is, and what came of it."""
+"""Configuration, progress and report of a run that adds videos to an index."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ class AddConfig:
     """How videos are added.
 
     Attributes:
-        segment: how they are cut: "whole", a length such as "10s", or "scenes".
-        workers: processes that decode; 0 is one a core, up to 8.
-        seconds: that a file may take to decode a few segments; large files have more.
-        precision: of the encoder: "fp32", "bf16" or "fp16"; "auto" is fp32 on a CPU and fp16 on a
-            GPU (of the bundled encoder fp16 moves embeddings by a cosine of less than 0.001, bf16 by up to 0.002).
-        retry: try again what failed before and has not changed since.
-        longest: seconds that a video may last; 0 is any.
+        segment: how to cut videos: "whole", a length such as "10s", or "scenes".
+        workers: number of decoding processes; 0 is one per core, at most 8.
+        seconds: time limit for decoding a few segments of a file; large files get more.
+        precision: precision of the encoder: "fp32", "bf16", "fp16", or "auto" (fp32 on a CPU, fp16 on a GPU).
+            Embeddings of the bundled encoder differ from fp32 by a cosine distance below 0.001 in fp16, up to 0.002 in
+            bf16.
+        retry: retry unchanged files that failed before.
+        longest: maximum duration of a video in seconds; 0 is no limit.
     """
 
     segment: str = "10s"
@@ -31,21 +32,21 @@ class AddConfig:
 
     def __post_init__(self) -> None:
         Segmenting.parse(self.segment)
-        require(self.workers >= 0, f"The number of workers must be 1 or more, not {self.workers}.")
-        require(self.seconds > 0, f"The seconds that a file may take must be above 0, not {self.seconds:g}.")
-        require(self.longest >= 0, f"The seconds that a video may last must be 0 or more, not {self.longest:g}.")
+        require(self.workers >= 0, f"The number of workers must be 0 or more, not {self.workers}.")
+        require(self.seconds > 0, f"The time limit for a file must be above 0 seconds, not {self.seconds:g}.")
+        require(self.longest >= 0, f"The maximum duration of a video must be 0 or more seconds, not {self.longest:g}.")
 
 
 @dataclass(frozen=True)
 class AddProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        done, files: files that are finished, and all that are new or changed.
-        segments: that were embedded.
-        failed: files that could not be decoded.
-        rate: segments a second.
-        seconds_left: as the bytes that are left suggest; None before enough are done to say.
+        done, files: number of finished files, and of all new or changed files.
+        segments: number of embedded segments.
+        failed: number of files that could not be decoded.
+        rate: segments per second.
+        seconds_left: estimated from the remaining bytes; None at the beginning of a run.
     """
 
     done: int
@@ -57,13 +58,13 @@ class AddProgress:
 
     @property
     def pace(self) -> str:
-        """What was embedded, how fast, and how long the rest takes."""
-        return f"{counted(self.segments, 'segment')}, {self.rate:.1f} a second{_left(self.seconds_left)}"
+        """Segments embedded, segments per second, and the time left, as text."""
+        return f"{pluralise(self.segments, 'segment')}, {self.rate:.1f} a second{_time_left(self.seconds_left)}"
 
 
 @dataclass(frozen=True)
 class AddReport:
-    """What a run did, in files but for `segments`; `notices` are sentences on what was peculiar."""
+    """What a run did: numbers of files, and of `segments`. Each of the `notices` is a sentence on something unusual."""
 
     added: int = 0
     unchanged: int = 0
@@ -74,22 +75,22 @@ class AddReport:
     notices: tuple[str, ...] = ()
 
     def as_text(self) -> str:
-        """The counts in a sentence without a full stop."""
+        """The counts as a sentence without a full stop."""
         return (
-            f"{counted(self.added, 'video')} added ({counted(self.segments, 'segment')}), {self.unchanged} unchanged, "
-            f"{self.duplicates} of the same content as another, {self.failed} failed, {self.missing} gone"
+            f"{pluralise(self.added, 'video')} added ({pluralise(self.segments, 'segment')}), "
+            f"{self.unchanged} unchanged, {self.duplicates} copies, {self.failed} failed, {self.missing} missing"
         )
 
 
 Progress = Callable[[AddProgress], None]
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun."""
+def pluralise(number: int, noun: str) -> str:
+    """A number with its noun, in the plural except for 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _left(seconds: float | None) -> str:
+def _time_left(seconds: float | None) -> str:
     if not seconds:
         return ""
     minutes, rest = divmod(round(seconds), 60)

@@ -1,10 +1,11 @@
-"""What adding has to do: which of the files that were found are new or changed, and which are gone."""
+"""The plan of a run: which files are new or changed, and which are missing."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dits.encoders.transforms import FrameTransform
+from dits.index.adding.config import AddConfig
 from dits.index.adding.reader import ReadJob
 from dits.index.scan import FoundFile, Scan, below
 from dits.index.schema import DUPLICATE, FAILED, MISSING, OK, FileRow
@@ -14,91 +15,84 @@ from dits.video.segments import Segmenting
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do with the files of a scan.
+    """What to do with the files of a scan.
 
     Attributes:
         jobs: files to read.
-        unchanged: how many need not be read.
-        back: paths that were missing and are there again, as they were.
-        gone: paths that are no longer there.
-        problems: rows of what could not be looked at.
-        solved: folders that could not be listed before.
+        unchanged: number of files that need not be read.
+        restored: paths that were missing and are back, unchanged.
+        missing: paths that no longer exist.
+        problems: rows for files and folders that could not be read.
+        listable: folders of the scan that the index has as problems.
     """
 
     jobs: tuple[ReadJob, ...]
     unchanged: int
-    back: tuple[bytes, ...]
-    gone: tuple[bytes, ...]
+    restored: tuple[bytes, ...]
+    missing: tuple[bytes, ...]
     problems: tuple[FileRow, ...]
-    solved: tuple[bytes, ...]
+    listable: tuple[bytes, ...]
 
 
-def holders(known: Mapping[bytes, FileRecord]) -> dict[str, bytes]:
-    """The file that each content's segments are stored under."""
+def owners_of_content(known: Mapping[bytes, FileRecord]) -> dict[str, bytes]:
+    """For each content, the file that its segments are stored under."""
     return {record.video: path for path, record in known.items() if record.status in (OK, MISSING) and record.complete}
 
 
 def make_plan(
-    index: VideoIndex,
-    known: Mapping[bytes, FileRecord],
-    scan: Scan,
-    segmenting: Segmenting,
-    transform: FrameTransform,
-    retry: bool,
+    index: VideoIndex, known: Mapping[bytes, FileRecord], scan: Scan, config: AddConfig, transform: FrameTransform
 ) -> Plan:
-    """Compares what was found with what the index knows, by size and time of modification.
+    """Compares the files of a scan with those of the index, by size and modification time.
 
     Args:
-        index: which is asked for the segments of files whose reading was interrupted.
-        known: its files.
-        scan: what was found.
-        segmenting: how files are to be cut; those cut in another way are read again.
-        transform: of the encoder that will see the frames.
-        retry: read again what failed before.
+        index: the index; it has the stored segments of files whose reading was interrupted.
+        known: the files of the index.
+        scan: the files found.
+        config: how to add files; files that were cut differently are read again.
+        transform: of the encoder.
     """
-    held_by = holders(known)
-    jobs, back = [], []
-    for path, found in scan.files.items():
+    owners, segmenting = owners_of_content(known), Segmenting.parse(config.segment)
+    jobs, restored = [], []
+    for path, file in scan.files.items():
         record = known.get(path)
-        if record is None or not _settled(record, found, segmenting, held_by, retry):
-            job = ReadJob(path, found.size, found.mtime, segmenting, transform, index.frames)
-            jobs.append(_with_what_is_stored(job, index, record))
+        if record is None or not _is_current(record, file, segmenting, owners, config.retry):
+            job = ReadJob(path, file.size, file.mtime, segmenting, transform, index.frames, longest=config.longest)
+            jobs.append(_with_stored(job, index, record))
         elif record.status == MISSING:
-            back.append(path)
-    gone = [
+            restored.append(path)
+    missing = [
         path
         for path, record in known.items()
         if record.status != MISSING and path not in scan.files and path not in scan.problems
         and below(path, scan.folders) and not os.path.lexists(path)
     ]  # fmt: skip
+    problems = [FileRow(path, 0, 0, "", str(segmenting), FAILED, reason) for path, reason in scan.problems.items()]
     return Plan(
         jobs=tuple(jobs),
         unchanged=len(scan.files) - len(jobs),
-        back=tuple(back),
-        gone=tuple(gone),
-        problems=tuple(
-            FileRow(path, 0, 0, "", str(segmenting), FAILED, reason) for path, reason in scan.problems.items()
-        ),
-        solved=tuple(path for path in scan.folders if path in known),
+        restored=tuple(restored),
+        missing=tuple(missing),
+        problems=tuple(problems),
+        listable=tuple(path for path in scan.folders if path in known),
     )
 
 
-def _settled(
-    record: FileRecord, found: FoundFile, segmenting: Segmenting, held_by: Mapping[str, bytes], retry: bool
+def _is_current(
+    record: FileRecord, file: FoundFile, segmenting: Segmenting, owners: Mapping[str, bytes], retry: bool
 ) -> bool:
-    """Whether nothing is to be done for a file that the index knows."""
-    if (record.size, record.mtime) != (found.size, found.mtime) or not record.complete:
+    """Whether the record of a file is still right, so that the file need not be read."""
+    if (record.size, record.mtime) != (file.size, file.mtime) or not record.complete:
         return False
     if record.status == FAILED:
         return not retry
     if record.status == DUPLICATE:
-        holder = held_by.get(record.video)
-        return holder is not None and os.path.lexists(holder)
+        owner = owners.get(record.video)
+        return owner is not None and os.path.lexists(owner)
     return record.segmenting == str(segmenting)
 
 
-def _with_what_is_stored(job: ReadJob, index: VideoIndex, record: FileRecord | None) -> ReadJob:
-    """The job, told what need not be decoded again."""
+def _with_stored(job: ReadJob, index: VideoIndex, record: FileRecord | None) -> ReadJob:
+    """Adds to a job the content or the segments that are stored already."""
     if record is None or record.segmenting != str(job.segmenting) or record.status not in (OK, MISSING):
         return job
     if record.complete:

@@ -1,4 +1,4 @@
-"""Results made ahead of whoever asks for them, in a thread, as many as are allowed to wait."""
+"""Prefetching: a background thread runs a generator ahead of its consumer."""
 
 import queue
 import threading
@@ -12,26 +12,25 @@ _TICK = 0.25  # seconds
 
 
 class Prefetcher(Generic[T]):
-    """Iterates over a generator that a thread runs. What it raises is raised here; `close` ends it at once.
+    """Iterates over a generator that a background thread runs. Exceptions of the generator are raised here.
 
     Args:
-        make: makes the generator, and is told whom it may ask whether to end. The thread alone touches it.
-        waiting: how many results may wait: the bound of the memory that they take.
-        tick: called several times a second while no result waits. What it raises is raised here.
+        make_generator: makes the generator. Its argument is a function that returns true once `close` was called.
+        max_waiting: maximum number of prefetched results; bounds their memory.
+        tick: called several times per second while no result is ready. Its exceptions are raised here.
     """
 
     def __init__(
         self,
-        make: Callable[[Callable[[], bool]], Generator[T]],
-        waiting: int,
+        make_generator: Callable[[Callable[[], bool]], Generator[T]],
+        max_waiting: int,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(waiting)
+        self._results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(max_waiting)
         self._tick = tick
         self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(make(self._closed.is_set),), name="prefetcher", daemon=True
-        )
+        generator = make_generator(self._closed.is_set)
+        self._thread = threading.Thread(target=self._run, args=(generator,), name="prefetcher", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
@@ -48,22 +47,22 @@ class Prefetcher(Generic[T]):
             yield result  # type: ignore[misc]
 
     def close(self) -> None:
-        """Ends the generator, wherever it is, and waits for that."""
+        """Stops the generator and waits for its end."""
         self._closed.set()
         while self._thread.is_alive():
-            with suppress(queue.Empty):  # room for what the thread is about to put
+            with suppress(queue.Empty):  # makes room, so that the thread is not stuck in `put`
                 self._results.get(timeout=0.05)
         self._thread.join()
 
-    def _run(self, made: Generator[T]) -> None:
+    def _run(self, generator: Generator[T]) -> None:
         end: BaseException = StopIteration()
         try:
-            for result in made:
+            for result in generator:
                 if self._closed.is_set():
                     break
                 self._results.put((result, None))
         except BaseException as error:
             end = error
         finally:
-            made.close()
+            generator.close()
         self._results.put((None, end))

@@ -1,8 +1,8 @@
-"""Reading and embedding on a Ray cluster, through Ray Data: readers and encoders are scaled, and placed, by themselves.
+"""Reading and embedding on a Ray cluster. Ray Data places and scales readers and encoders independently.
 
-Readers are tasks of a CPU each. Encoders are actors, one a GPU, or where there are none one for every four CPUs. What
-waits between the two is bounded by Ray's object store. The rows are written by whoever started the run, so that they
-are the same, and as safe, as on one machine. Every machine reads the videos under the same paths.
+Readers are tasks of one CPU each. Encoders are actors: one per GPU, or without GPUs one per four CPUs. Ray's object
+store bounds the results that wait between them. The process that started the run writes the rows, so they are the same,
+and as safe, as on one machine. Every machine must find the videos under the same paths.
 """
 
 import logging
@@ -17,22 +17,22 @@ from dits.common.errors import ClusterError
 from dits.encoders.openclip import OpenClipEncoder, load_encoder
 from dits.index.adding.config import AddConfig
 from dits.index.adding.embedding import SegmentEncoder
-from dits.index.adding.local import Done
+from dits.index.adding.local import JobResult
 from dits.index.adding.reader import ReadFile, ReadJob, read_files
-from dits.index.cluster import living, reason_of
-from dits.index.scan import shown
+from dits.index.cluster import reason_of, units_per_machine
+from dits.index.scan import path_text
 
 _MAX_TASKS = 10_000
-_BYTES_A_BLOCK = 16 * 2**20  # that readers hand over at once: a job's pixels
-_CPUS_AN_ENCODER = 4
-_BYTES_A_READER = 2**28  # of memory; what encoders ask for differs, so that Ray Data does not make one of the two
+_BYTES_PER_BLOCK = 16 * 2**20  # of readers' results: the pixels of a job
+_CPUS_PER_ENCODER = 4
+_READER_MEMORY = 2**28  # bytes; encoders request other resources, so Ray Data does not fuse the two operators
 _NO_PIXELS = np.empty(0, np.uint8)
-_SECONDS_TO_LOOK = 120
+_LOOKUP_TIMEOUT = 120  # seconds
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A job that is done, and where it belongs: `file` counts the files of the run, `number` the jobs of a file."""
+    """A finished job: `file` is the number of its file in the run, `number` its own among the jobs of the file."""
 
     file: int
     number: int
@@ -42,55 +42,58 @@ class _Step:
     notices: tuple[str, ...] = ()
 
 
-class RayWork:
-    """See `dits.index.adding.local.Work`."""
+class RayBackend:
+    """A backend (see `dits.index.adding.local.Backend`) that reads and embeds on a Ray cluster."""
 
     def __init__(self, ray: Any, name: str, encoder: OpenClipEncoder, config: AddConfig, encoders: int = 0) -> None:
-        """Nothing is started yet.
+        """Prepares the backend; nothing is started on the cluster yet.
 
         Args:
-            ray: Ray's module, connected.
+            ray: the Ray module, connected.
             name: of the encoder, see `dits.encoders.openclip.load_encoder`; every machine loads it.
-            encoder: the same, loaded here.
-            config: `workers` are readers on the whole cluster; 0 is as many as there is room for.
-            encoders: how many; 0 is one a GPU, or one for every four CPUs.
+            encoder: the same encoder, loaded here.
+            config: `workers` is the number of readers on the whole cluster; 0 is no limit.
+            encoders: number of encoders; 0 is one per GPU, or one per four CPUs.
+
+        Raises:
+            InputError: the precision is unknown.
         """
         self._ray, self._name, self._encoder, self._config, self._encoders = ray, name, encoder, config, encoders
-        SegmentEncoder(encoder, config.precision)  # says what cannot be before anything starts
+        SegmentEncoder(encoder, config.precision)  # raises InputError before anything starts
         self._notices: dict[str, None] = {}
 
     @property
     def notices(self) -> Sequence[str]:
-        """See `Work`."""
+        """See `Backend`."""
         return list(self._notices)
 
-    def do(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[Done]:
-        """See `Work`. Copies are embedded like their originals, and then found out.
+    def process(self, jobs: Sequence[ReadJob], refused: set[bytes], tick: Callable[[], None]) -> Generator[JobResult]:
+        """See `Backend`. Copies are embedded like their originals and discarded afterwards.
 
         Raises:
-            ClusterError: a machine does not find the videos or the encoder, or the cluster fails.
+            ClusterError: a machine does not find the first video, loads another encoder, or the cluster fails.
         """
         if not jobs:
             return
         try:
-            self._look_everywhere(jobs[0].path)
+            self._check_machines_find(jobs[0].path)
             for step in _in_order(row["step"] for row in self._dataset(jobs).iter_rows()):
                 self._notices.update(dict.fromkeys(step.notices))
                 tick()
                 yield step.job, step.result, step.embeddings
         except self._ray.exceptions.RayError as error:
-            raise ClusterError(f"The cluster failed, and what was embedded is stored: {reason_of(error)}.") from error
+            raise ClusterError(f"The cluster failed; what was embedded is stored: {reason_of(error)}.") from error
 
     def _dataset(self, jobs: Sequence[ReadJob]) -> Any:
         import ray.data
 
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it says how it works, and progress is told elsewhere
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is reported by the run
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
-        context.target_max_block_size = _BYTES_A_BLOCK
-        gpus, cpus = sum(living(ray, "GPU")), sum(living(ray, "CPU"))
+        context.target_max_block_size = _BYTES_PER_BLOCK
+        gpus, cpus = sum(units_per_machine(ray, "GPU")), sum(units_per_machine(ray, "CPU"))
         share = min(1.0, cpus / 2)  # a reader and an encoder fit on any cluster
-        encoders = self._encoders or int(gpus or max(1, cpus // _CPUS_AN_ENCODER))
+        encoders = self._encoders or int(gpus or max(1, cpus // _CPUS_PER_ENCODER))
         numbered = [{"file": file, "job": job} for file, job in enumerate(jobs)]
         return (
             ray.data.from_items(numbered, override_num_blocks=min(len(jobs), _MAX_TASKS))
@@ -99,7 +102,7 @@ class RayWork:
                 fn_kwargs={"seconds": self._config.seconds},
                 batch_size=1,
                 num_cpus=share,
-                memory=_BYTES_A_READER,
+                memory=_READER_MEMORY,
                 compute=ray.data.TaskPoolStrategy(self._config.workers or None),
             )
             .map_batches(
@@ -112,30 +115,30 @@ class RayWork:
             )
         )
 
-    def _look_everywhere(self, path: bytes) -> None:
-        """Raises ClusterError where a machine does not find the first video."""
+    def _check_machines_find(self, path: bytes) -> None:
+        """Raises ClusterError if a machine does not find a file."""
         ray = self._ray
         pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        look = ray.remote(num_cpus=0)(os.path.lexists)
+        exists = ray.remote(num_cpus=0)(os.path.lexists)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        looks = [look.options(scheduling_strategy=pinned(node["NodeID"], soft=False)).remote(path) for node in nodes]
-        for node, found in zip(nodes, ray.get(looks, timeout=_SECONDS_TO_LOOK), strict=True):
+        tasks = [exists.options(scheduling_strategy=pinned(node["NodeID"], soft=False)).remote(path) for node in nodes]
+        for node, found in zip(nodes, ray.get(tasks, timeout=_LOOKUP_TIMEOUT), strict=True):
             if not found:
                 raise ClusterError(
-                    f"The machine {node['NodeManagerAddress']} has no file {shown(path)}: videos lie on storage that "
-                    "every machine mounts under the same path."
+                    f"The machine {node['NodeManagerAddress']} has no file {path_text(path)}: put the videos on "
+                    "storage that every machine mounts under the same path."
                 )
 
 
 def _read(batch: dict[str, np.ndarray], seconds: float) -> Iterator[dict[str, list[Any]]]:
-    """Reads a file job by job, in one expendable process, as `read_files` does on one machine."""
+    """Reads a file job by job in one worker process."""
     [file], [job] = batch["file"], batch["job"]
     for number, (done, result) in enumerate(read_files([job], 1, seconds, set())):
         yield {"step": [_Step(int(file), number, done, result)]}
 
 
 class _Encode:
-    """Embeds what was read, and lets go of the pixels."""
+    """Embeds the segments of a step and drops their pixels."""
 
     def __init__(self, name: str, encoder_id: str, precision: str) -> None:
         encoder = load_encoder(name)
@@ -148,13 +151,13 @@ class _Encode:
         if not isinstance(step.result, ReadFile):
             return {"step": [step]}
         embeddings = tuple(self._embed(step.result.segments))
-        bare = tuple(replace(segment, pixels=_NO_PIXELS) for segment in step.result.segments)
-        result = replace(step.result, segments=bare)
+        segments = tuple(replace(segment, pixels=_NO_PIXELS) for segment in step.result.segments)
+        result = replace(step.result, segments=segments)
         return {"step": [replace(step, result=result, embeddings=embeddings, notices=tuple(self._embed.notices))]}
 
 
 def _in_order(steps: Iterator[_Step]) -> Iterator[_Step]:
-    """The steps of each file in their order; one that comes early is held until its turn."""
+    """Yields the steps of each file in order; a step that comes early waits for its turn."""
     early: dict[tuple[int, int], _Step] = {}
     turns: dict[int, int] = {}
     for step in steps:

@@ -1,7 +1,7 @@
-"""What worker processes do with a file: hash it, cut it into segments, and read each one's frames as pixels.
+"""Reading of files in worker processes: hash a file, cut it into segments, and decode their frames.
 
-A file is read in jobs of a few segments, so that neither a message between processes nor what is lost with a process
-that dies grows with the length of the video.
+A file is read in jobs of a few segments. So the size of a message between processes, and the work that is lost when a
+process dies, do not grow with the length of the video.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 
 from dits.common.errors import DitsError
-from dits.corpora.decode_check import why_lost
+from dits.corpora.decode_check import failure_reason
 from dits.encoders.transforms import FrameTransform
 from dits.index.schema import segment_id
 from dits.video.probe import Video, examine, name_of
 from dits.video.sampling import sample_spans, thumbnail
 from dits.video.segments import Segmenting, Span, spans
-from dits.video.workers import Lost, run_in_worker
+from dits.video.workers import WorkerFailure, run_in_worker
 
-_SEGMENTS_A_JOB = 8
-_BYTES_A_SECOND = 10_000_000  # of a file, which is hashed and listed: a slow disk's pace
-_BYTES_A_SECOND_TO_CUT = 500_000  # where every frame is decoded to find scenes
+_SEGMENTS_PER_JOB = 8
+_BYTES_PER_SECOND = 10_000_000  # pace of hashing a file and listing its frames on a slow disk
+_BYTES_PER_SECOND_FOR_SCENES = 500_000  # every frame is decoded to find scenes
 _HASH_BLOCK = 1 << 20
 
 
@@ -34,15 +34,14 @@ class ReadJob:
     """A file to read, or the rest of one.
 
     Attributes:
-        path: the file.
-        size, mtime: as they were found, in bytes and nanoseconds.
-        segmenting: how it is cut.
-        transform: of the encoder that will see the frames.
-        frames: of every segment.
-        known: names the content that is stored of this file; nothing is decoded where it still has it.
+        size, mtime: at the time of the scan, in bytes and nanoseconds.
+        segmenting: how to cut the file.
+        transform: of the encoder.
+        frames: number of frames per segment.
+        known: id of the content that is stored for this file; if the file still has it, nothing is decoded.
         stored: ids of segments that need not be read again.
-        rest: of a file that was opened by an earlier job: the video, all its spans, and the first that is to be read.
-        longest: seconds that the video may last; 0 is any.
+        rest: state of a file that an earlier job opened.
+        longest: maximum duration of the video in seconds; 0 is no limit.
     """
 
     path: bytes
@@ -59,7 +58,7 @@ class ReadJob:
 
 @dataclass(frozen=True)
 class Rest:
-    """What is known of a file that was opened."""
+    """State of an opened file: its content, the video, the spans of all its segments, and the next one to read."""
 
     content: str
     video: Video
@@ -69,7 +68,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class ReadSegment:
-    """A segment's frames as pixels (F, 3, H, W), uint8, their times (F,) in seconds, and a JPEG of one of them."""
+    """A segment: pixels (F, 3, H, W), uint8, timestamps (F,) in seconds, and a JPEG of its middle frame."""
 
     start: float
     end: float
@@ -80,14 +79,14 @@ class ReadSegment:
 
 @dataclass(frozen=True)
 class ReadFile:
-    """What a job read.
+    """The result of a job.
 
     Attributes:
-        content: the start of the SHA-256 of the file; the same for copies.
+        content: see `content_of`; the same for copies.
         duration: of the file, in seconds.
-        spans: of all its segments, in seconds; none where the content is what was known.
-        segments: that this job read.
-        rest: the job that reads on; None after the last one.
+        spans: start and end of all its segments, in seconds; empty if the content is the known one.
+        segments: the segments read by this job.
+        rest: the job that continues; None after the last one.
     """
 
     content: str
@@ -98,83 +97,79 @@ class ReadFile:
 
 
 def read_files(
-    jobs: Iterable[ReadJob],
-    workers: int,
-    seconds: float,
-    refused: set[bytes],
-    ended: Callable[[], bool] = lambda: False,
+    jobs: Iterable[ReadJob], workers: int, seconds: float, refused: set[bytes], stop: Callable[[], bool] = lambda: False
 ) -> Generator[tuple[ReadJob, ReadFile | str]]:
-    """Every job with what it read, or why nothing could be read, as they come; and the jobs that read on.
+    """Yields jobs, and the jobs that continue them, with their results or the reasons of failure, as they finish.
 
     Args:
-        workers: processes; one that a file crashes or hangs is replaced.
-        seconds: that a job may take, and more where the file is large.
-        refused: paths that are not read on; whoever consumes the results may add some.
-        ended: asked now and then; nothing more comes once it says so.
+        workers: number of processes; a process that a file crashes or blocks is replaced.
+        seconds: time limit for a job; large files get more.
+        refused: paths not to read any further; the consumer of the results may add some.
+        stop: called regularly; the generator ends once it returns true.
     """
-    new, going_on = iter(jobs), deque[ReadJob]()
+    new, continued = iter(jobs), deque[ReadJob]()
 
     def take() -> ReadJob | None:
-        while going_on:
-            job = going_on.popleft()
+        while continued:
+            job = continued.popleft()
             if job.path not in refused:
                 return job
         return next(new, None)
 
-    def allowed(job: ReadJob) -> float:
-        pace = _BYTES_A_SECOND_TO_CUT if job.segmenting.by == "scenes" else _BYTES_A_SECOND
+    def time_limit(job: ReadJob) -> float:
+        pace = _BYTES_PER_SECOND_FOR_SCENES if job.segmenting.by == "scenes" else _BYTES_PER_SECOND
         return seconds + (0 if job.rest else job.size / pace)
 
-    for job, result in run_in_worker(read_file, take, workers, allowed, ended):
-        if isinstance(result, Lost):
-            yield job, why_lost(result, allowed(job)).capitalize()
+    for job, result in run_in_worker(read_file, take, workers, time_limit, stop):
+        if isinstance(result, WorkerFailure):
+            yield job, failure_reason(result, time_limit(job)).capitalize()
             continue
         if isinstance(result, ReadFile) and result.rest:
-            going_on.append(result.rest)
+            continued.append(result.rest)
         yield job, result
 
 
 def read_file(job: ReadJob) -> ReadFile | str:
-    """Reads the next segments of a file; or why they cannot be read. Whatever a decoder raises is a reason."""
+    """Reads the next segments of a file, or returns the reason of failure. Any exception of a decoder is a reason."""
     torch.set_num_threads(1)
     try:
         result = _read(job)
-        found = os.stat(job.path)
-        if (found.st_size, found.st_mtime_ns) != (job.size, job.mtime):
+        status = os.stat(job.path)
+        if (status.st_size, status.st_mtime_ns) != (job.size, job.mtime):
             return "It changed while it was read: add it again when it is complete."
     except DitsError as error:
-        name = f"{name_of(job.path)} "  # which stands beside the reason anyway
+        name = f"{name_of(job.path)} "  # the path is shown beside the reason
         reason = str(error)
         return f"It {reason.removeprefix(name)}" if reason.startswith(name) else reason
     except FileNotFoundError:
         return "It was removed while it was read."
     except PermissionError:
-        return "It may not be read: change its permissions."
+        return "No permission to read it: change its permissions."
     except Exception as error:
         return f"It cannot be decoded ({type(error).__name__}: {str(error)[:200]})."
     return result
 
 
 def _read(job: ReadJob) -> ReadFile | str:
-    opened = job.rest
-    if opened is None:
+    file = job.rest
+    if file is None:
         content = content_of(job.path)
         if content == job.known:
             return ReadFile(content, 0.0, (), (), None)
         video = examine(Path(os.fsdecode(job.path)))
         if 0 < job.longest < video.info.duration:
-            return f"It lasts {video.info.duration:.0f} s, longer than the {job.longest:g} s that are allowed: cut it."
-        opened = Rest(content, video, tuple(spans(video, job.segmenting)), 0)
-    ahead = range(opened.next, len(opened.spans))
-    wanted = [n for n in ahead if segment_id(opened.content, *opened.spans[n]) not in job.stored][:_SEGMENTS_A_JOB]
-    after = wanted[-1] + 1 if wanted else len(opened.spans)
-    more = any(segment_id(opened.content, *span) not in job.stored for span in opened.spans[after:])
+            return f"It lasts {video.info.duration:.0f} s, longer than the maximum of {job.longest:g} s: cut it."
+        file = Rest(content, video, tuple(spans(video, job.segmenting)), 0)
+    left = range(file.next, len(file.spans))
+    wanted = [n for n in left if segment_id(file.content, *file.spans[n]) not in job.stored][:_SEGMENTS_PER_JOB]
+    after = wanted[-1] + 1 if wanted else len(file.spans)
+    more = any(segment_id(file.content, *span) not in job.stored for span in file.spans[after:])
     return ReadFile(
-        content=opened.content,
-        duration=opened.video.info.duration,
-        spans=opened.spans,
-        segments=tuple(_segments(job, opened.video, [opened.spans[n] for n in wanted])),
-        rest=replace(job, rest=replace(opened, next=after)) if more else None,
+        content=file.content,
+        duration=file.video.info.duration,
+        spans=file.spans,
+        segments=tuple(_segments(job, file.video, [file.spans[n] for n in wanted])),
+        rest=replace(job, rest=replace(file, next=after)) if more else None,
     )
 
 
@@ -187,7 +182,7 @@ def _segments(job: ReadJob, video: Video, wanted: list[Span]) -> Generator[ReadS
 
 
 def content_of(path: bytes) -> str:
-    """The first 20 hexadecimal digits of a file's SHA-256."""
+    """The id of a file's content: the first 20 hexadecimal digits of its SHA-256."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while block := file.read(_HASH_BLOCK):

@@ -1,1 +1,1 @@
-"""Joint training of encoder and retrieval model from video, in one process or many."""
+"""Joint training of encoder and retrieval model from video, in one process or several."""

@@ -1,4 +1,4 @@
-"""How encoder and retrieval model are trained together from video: one configuration."""
+"""The configuration of joint training: encoder and retrieval model together, from video."""
 
 from dataclasses import dataclass
 
@@ -10,40 +10,38 @@ from dits.training.trainer import TrainingConfig
 
 @dataclass(frozen=True)
 class JointTrainingConfig(TrainingConfig):
-    """How CLIP and a retrieval model are trained together. Defaults are the paper's and its baselines'.
+    """Settings of a joint training of CLIP and a retrieval model. Defaults are those of the paper and its baselines.
 
-    The sources are section 4.1 of the paper and the code of X-Pool (layer6ai-labs/xpool), T-MASS and CLIP4Clip. Both
-    published rates for CLIP can be had: 1e-6 is X-Pool's and T-MASS's code; `clip_learning_rate` 1e-5 is what the paper
-    prints, as "same as X-Pool".
+    The sources are section 4.1 of the paper and the code of X-Pool (layer6ai-labs/xpool), T-MASS and CLIP4Clip. Two
+    learning rates of CLIP are published: 1e-6 in the code of X-Pool and T-MASS, and 1e-5 in the paper, which calls it
+    "same as X-Pool".
 
     Attributes:
         batch_size: pairs in a batch, over all processes (32). Every batch is full.
-        clip_learning_rate: of all of CLIP's parameters, the temperature among them (1e-6 in X-Pool's and T-MASS's code;
-            1e-5 as printed in the paper, probably a misprint).
+        clip_learning_rate: learning rate of all parameters of CLIP, with the temperature (1e-6 in the code of X-Pool
+            and T-MASS; the paper prints 1e-5, probably a misprint).
         patience: evaluations without a better result before training stops; 0 never stops early.
-        decay_vectors: weight decay on biases, norms and the temperature too, as X-Pool does; CLIP4Clip leaves these
-            out.
-        adam_epsilon: of AdamW (1e-6 in X-Pool's and CLIP4Clip's code; 1e-8 is PyTorch's default).
-        frames: frames of a video in training (12); evaluation takes 12 always.
-        frame_sampling: uniform takes the middle of each of as many equal segments (X-Pool's commands), random a random
-            moment of it (X-Pool's "rand").
-        augment: one random crop (half to all of the picture) and flip for all frames of a clip, as X-Pool does;
-            without, the encoder's own crop, as CLIP4Clip does.
-        distinct_videos: a batch holds no two captions of one video. The baselines do not take care of that.
+        decay_vectors: apply weight decay to biases, norms and the temperature too, as X-Pool does; CLIP4Clip does not.
+        adam_epsilon: epsilon of AdamW (1e-6 in the code of X-Pool and CLIP4Clip; PyTorch's default is 1e-8).
+        frames: frames per video in training (12); evaluation always uses 12.
+        frame_sampling: a video has one equal segment per frame; uniform takes the middle of each (X-Pool's commands),
+            random a random moment (X-Pool's "rand").
+        augment: one random crop (half to all of the picture) and flip for all frames of a clip, as X-Pool does; if off,
+            the encoder's own crop, as CLIP4Clip does.
+        distinct_videos: no two captions of a batch share a video; the baselines do not ensure this.
         precision: fp32, or bf16 for the encoder under autocast.
-        micro_batch: pairs that a process embeds at once, with the memory of so many and the gradients of the whole
-            batch (GradCache), at the price of a second forward pass; 0 embeds all at once.
-        checkpoint_activations: compute activations inside the encoder again instead of keeping them: less memory, a
+        micro_batch: pairs that a process embeds in one pass, to save memory; the gradients are still those of the whole
+            batch (GradCache), but need a second forward pass. 0 embeds the whole batch.
+        checkpoint_activations: recompute activations inside the encoder instead of storing them; uses less memory and a
             third more time.
-        workers: processes that decode, for each training process; 0 decodes in the training process.
-        prefetch: clips that each of them decodes ahead.
-        undecodable: error names a video that cannot be decoded and stops; skip decodes every video once before
-            training, in processes apart, and leaves out those that fail, end their process or take too long, with a
-            count.
-        decode_seconds: how long a video may take then.
-        evaluations: evaluations an epoch (1; the baselines 10).
-        save_every: steps between states kept for resuming, besides one at every evaluation.
-        max_steps: stop after so many steps, the schedule ending there; 0 makes all epochs.
+        workers: number of decoding worker processes for each training process; 0 decodes in the training process.
+        prefetch: clips that each worker process prefetches.
+        undecodable: error stops at a video that cannot be decoded and names it; skip decodes every video once before
+            training, in separate processes, and leaves out and counts those that fail, crash or take too long.
+        decode_seconds: maximum time for a video in this check.
+        evaluations: evaluations per epoch (1; 10 in the baselines).
+        save_every: steps between saved states for resuming; every evaluation saves one too.
+        max_steps: maximum number of steps, where the schedule ends too; 0 trains all epochs.
     """
 
     decay_vectors: bool = True
@@ -78,18 +76,12 @@ class JointTrainingConfig(TrainingConfig):
             value = getattr(self, name)
             require(value in allowed, f"There is no {name} '{value}': choose one of {', '.join(allowed)}.")
         require(self.adam_epsilon > 0, f"The adam_epsilon must be above 0, not {self.adam_epsilon}.")
-        for name, lowest in _LOWEST.items():
+        for name, minimum in _MINIMUM.items():
             value = getattr(self, name)
-            require(value >= lowest, f"The {name} must be {lowest} or more, not {value}.")
+            require(value >= minimum, f"The {name} must be {minimum} or more, not {value}.")
 
 
-_LOWEST = {
-    "frames": 1,
-    "micro_batch": 0,
-    "workers": 0,
-    "prefetch": 1,
-    "decode_seconds": 1,
-    "evaluations": 1,
-    "save_every": 1,
+_MINIMUM = {
+    "frames": 1, "micro_batch": 0, "workers": 0, "prefetch": 1, "decode_seconds": 1, "evaluations": 1, "save_every": 1,
     "max_steps": 0,
-}
+}  # fmt: skip

@@ -1,10 +1,10 @@
-"""Several processes training one model: who this process is, and embeddings gathered with gradients.
+"""Several processes that train one model: the rank of this process, and gathering embeddings with gradients.
 
 Every process embeds its share of a batch, gathers all embeddings, and computes the loss of the whole batch with the
-same random draws. DistributedDataParallel then averages the gradients of all W processes. The parts that compute the
-loss get the same gradient in every process, so averaging leaves it. The encoder gets in each process only what flows
-back through that process's own embeddings, and the whole batch's gradient is the sum of these, W times their average:
-so `gather_with_gradients` multiplies by W on the way back. Together the gradients are those of one process.
+same random draws. DistributedDataParallel then averages the gradients of all W processes. The retrieval model gets the
+same gradient in every process, and averaging does not change it. The encoder gets in each process only the gradient
+through that process's embeddings. The gradient of the whole batch is the sum of these, W times their average, so
+`gather_with_gradients` multiplies by W in the backward pass. The result is the gradients of a single process.
 """
 
 import os
@@ -25,12 +25,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a training, and this one among them.
+    """The processes of a training, and the rank of this process.
 
     Attributes:
         rank: number of this process, from 0.
         size: number of processes, on all machines.
-        device: where this process computes.
+        device: the device of this process.
     """
 
     rank: int = 0
@@ -39,16 +39,16 @@ class World:
 
     @property
     def primary(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things in order; the same number for each process."""
+        """This process's share of `count` items in order; all shares have the same size."""
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def from_primary(self, value: Value) -> Value:
-        """What the primary process has as `value`, in every process."""
+        """The `value` of the primary process, in every process."""
         if self.size == 1:
             return value
         values = [value]
@@ -66,10 +66,10 @@ class World:
 
 @contextmanager
 def joined_world(device: str = "auto") -> Iterator[World]:
-    """The world that torchrun started this process in; of this process alone without torchrun.
+    """The world of the processes that torchrun started; without torchrun, of this process alone.
 
     Args:
-        device: auto, cpu or cuda; under torchrun on CUDA every process of a machine has a GPU of its own.
+        device: auto, cpu or cuda; with torchrun on CUDA, every process of a machine uses its own GPU.
 
     Raises:
         InputError: there is no such device, or a machine has fewer GPUs than processes.
@@ -85,7 +85,7 @@ def joined_world(device: str = "auto") -> Iterator[World]:
     if use_cuda:
         if local >= torch.cuda.device_count():
             raise InputError(
-                f"There are {torch.cuda.device_count()} GPUs on this machine for more processes: start torchrun with "
+                f"This machine has more processes than its {torch.cuda.device_count()} GPUs: start torchrun with "
                 f"--nproc-per-node {torch.cuda.device_count()}, or train with --device cpu."
             )
         torch.cuda.set_device(local)
@@ -96,12 +96,12 @@ def joined_world(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
-_TIMEOUT = timedelta(hours=1)  # the processes wait for each other's videos too, and for the first to evaluate
+_TIMEOUT = timedelta(hours=1)  # processes also wait while others decode videos or the primary one evaluates
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 
 def gather(x: Tensor, world: World) -> Tensor:
-    """The tensors (n, ...) of all processes, one after the other (W * n, ...), without gradients."""
+    """The tensors (n, ...) of all processes, concatenated (W * n, ...), without gradients."""
     if world.size == 1:
         return x
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world.size)]
@@ -110,7 +110,7 @@ def gather(x: Tensor, world: World) -> Tensor:
 
 
 def gather_with_gradients(x: Tensor, world: World) -> Tensor:
-    """The same with gradients: W times those of this process's part (see the module's description)."""
+    """`gather` with gradients: W times those of this process's part (see the module's docstring)."""
     return x if world.size == 1 else _Gather.apply(x, world)
 
 

@@ -1,4 +1,4 @@
-"""The records of a training: lines of JSON beside its state, and TensorBoard where it is asked for."""
+"""The records of a training: a file of JSON lines beside its state, and optionally TensorBoard."""
 
 import json
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from dits.common.files import atomic_path, make_folder, storage_errors
 
 
 class RunLog:
-    """Writes records, each with a step; after a resumption those of steps that will be repeated are gone."""
+    """Writes records, each with a step. A resumed run drops the records of steps that it repeats."""
 
     def __init__(self, path: Path, step: int, log_dir: Path | None = None) -> None:
-        """Goes on with the file at `path` after `step`; `log_dir` is TensorBoard's folder.
+        """Continues the file at `path` after `step`; `log_dir` is TensorBoard's folder.
 
         Raises:
-            InputError: TensorBoard is asked for and not installed.
+            InputError: `log_dir` is given, but TensorBoard is not installed.
             StorageError: a folder cannot be written.
         """
         self._writer = _tensorboard(log_dir, step) if log_dir else None
@@ -27,7 +27,7 @@ class RunLog:
         self._path = path
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a record; its numbers go to TensorBoard under their names, nested ones as outer/inner."""
+        """Appends a record; TensorBoard gets its numbers by name, nested ones as outer/inner."""
         with storage_errors(self._path.parent), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._writer is not None:
@@ -36,16 +36,16 @@ class RunLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Ends TensorBoard's file."""
+        """Closes TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
 
 
 def check_tensorboard() -> None:
-    """Says before a training that it could not be logged.
+    """Checks that TensorBoard is installed.
 
     Raises:
-        InputError: TensorBoard is not installed.
+        InputError: it is not.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -64,7 +64,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's records as far as they can be read: a kill may have cut the last one."""
+    """The file's records up to the first unreadable one: a killed run may have left its last line incomplete."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,39 +1,35 @@
-"""The state of a joint training on disk: everything that a resumed run needs to end as the undisturbed one does.
+"""The state of a joint training on disk: everything that a resumed run needs to end like an uninterrupted one.
 
-Random draws follow from the seed and the step, so that no generator is kept. The best weights are a file of their own,
-written only when they change.
+Random draws follow from the seed and the step, so the state of no generator is saved. The best weights are in a
+separate file, which is written only when they change.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dits.common.errors import CheckpointError
-from dits.common.files import atomic_path, parse_json, sha256_of_json
+from dits.common.files import sha256_of_json
+from dits.training.optimisation import trainable_parameters
+from dits.training.state_file import damage_errors, read_state, with_prefix, write_state
 
 _HEADER = "joint-training"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class JointState:
-    """A run's progress, its model and optimiser, and the folder they are kept in.
+    """A run's progress, its model and optimiser, and the folder that they are saved in.
 
     Attributes:
-        step: steps done.
-        best: the record of the best evaluation; empty before the first.
-        history: the record of every evaluation.
+        step: number of finished steps.
+        best: the record of the best evaluation; empty before the first one.
+        history: the records of all evaluations.
         losses: of the steps since the last evaluation.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: dict[str, Any]) -> None:
-        """`key` is what a resumed run must share with the one that it continues."""
+        """`key` must be equal in a resumed run and the run that it continues."""
         self.model, self.optimizer, self.folder = model, optimizer, folder
         self.step = 0
         self.best: dict[str, Any] = {}
@@ -42,41 +38,42 @@ class JointState:
         self._key = sha256_of_json(key)
 
     def save(self) -> None:
-        """Writes the state, whole or not at all.
+        """Writes the state, completely or not at all.
 
         Raises:
             StorageError: the folder cannot be written, or the disk is full.
         """
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self._trained():
+        for name, parameter in trainable_parameters(self.model):
             for key in _MOMENTS if parameter in self.optimizer.state else ():
                 tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
         header = {name: getattr(self, name) for name in ("step", "best", "history", "losses")}
-        self._write(self.folder / "state.safetensors", tensors, header)
+        write_state(self.folder / "state.safetensors", _HEADER, {"key": self._key, **header}, tensors)
 
     def save_best(self) -> None:
-        """Writes the model's weights as the best so far. The state must follow, for only it knows their record.
+        """Writes the model's weights as the best so far. Save the state next, as it contains their record.
 
-        A kill between the two leaves an older state, from which the run comes to these same weights again.
+        A kill between the two leaves an older state, from which a resumed run reaches the same weights again.
         """
-        self._write(self.folder / "best.safetensors", dict(self.model.state_dict()), {})
+        write_state(self.folder / "best.safetensors", _HEADER, {"key": self._key}, dict(self.model.state_dict()))
 
     def resume(self) -> bool:
-        """Goes on from the folder's state; whether there is one.
+        """Continues from the state in the folder; returns whether there is one.
 
         Raises:
-            CheckpointError: it is damaged, or of a run with another configuration, encoder or data.
+            CheckpointError: it is damaged, or belongs to a run with another configuration, encoder or data.
         """
-        if not (self.folder / "state.safetensors").is_file():
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
             return False
-        header, tensors = self._read(self.folder / "state.safetensors")
-        with _damage(self.folder / "state.safetensors"):
-            self.model.load_state_dict(_part(tensors, "model."))
-            for name, parameter in self._trained():
+        with damage_errors(path, "its folder"):
+            header, tensors = self._read(path)
+            self.model.load_state_dict(with_prefix(tensors, "model."))
+            for name, parameter in trainable_parameters(self.model):
                 if header["step"]:
                     self.optimizer.state[parameter] = {
                         "step": tensors[f"step.{name}"],
-                        # In the parameter's own memory layout, as the optimiser makes them.
+                        # In the parameter's memory layout, as the optimiser creates them.
                         **{key: torch.empty_like(parameter).copy_(tensors[f"{key}.{name}"]) for key in _MOMENTS[1:]},
                     }
             self.step, self.losses = int(header["step"]), list(header["losses"])
@@ -84,43 +81,14 @@ class JointState:
         return True
 
     def load_best(self) -> None:
-        """Gives the model the best weights.
+        """Loads the best weights into the model.
 
         Raises:
             CheckpointError: they are missing or damaged.
         """
         path = self.folder / "best.safetensors"
-        _, tensors = self._read(path)
-        with _damage(path):
-            self.model.load_state_dict(tensors)
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-
-    def _write(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        # Cloned one by one: tied weights share memory, which safetensors refuses.
-        contiguous = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        with atomic_path(path) as temporary:
-            save_file(contiguous, temporary, metadata={_HEADER: json.dumps({"key": self._key, **header})})
+        with damage_errors(path, "its folder"):
+            self.model.load_state_dict(self._read(path)[1])
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        with _damage(path), safe_open(path, framework="pt") as file:
-            header = parse_json((file.metadata() or {})[_HEADER])
-            if header["key"] != self._key:
-                raise CheckpointError(
-                    f"{self.folder} holds a run with another configuration, encoder or data: choose another folder."
-                )
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Turns what damaged files cause into one sentence."""
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"The training state in {path} is damaged: remove its folder to start anew.") from error
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return read_state(path, _HEADER, self._key, "another configuration, encoder or data")

@@ -1,23 +1,24 @@
-"""Training end to end from video: encoder and retrieval model together, in one process or in many.
+"""Training end to end from video: encoder and retrieval model together, in one process or several.
 
-Whatever is random follows from the seed and the step, wherever it is drawn: batches, crops, dropout and noise. So a run
-resumed after a kill goes on as if nothing had happened, and the processes of a run agree without telling each other.
+All random draws (batches, crops, dropout and noise) follow from the seed and the step. A run that is resumed after a
+kill therefore continues as if uninterrupted, and the processes of a run agree without communication.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dits.common.errors import CheckpointError, DitsError, InputError
-from dits.corpora.clip_loader import ClipReader, ReadClip, checked, read_clips
+from dits.corpora.clip_loader import ClipReader, LoadedClip, raise_if_error, read_clips
+from dits.corpora.corpus import Clip
 from dits.corpora.embeddings import embed_clips
 from dits.encoders.folder import check_writable, write_encoder
 from dits.encoders.openclip import OpenClipEncoder, load_encoder
@@ -32,27 +33,13 @@ from dits.training.joint.distributed import World, gather
 from dits.training.joint.model import Batch, GradientStep, JointModel
 from dits.training.joint.run_log import RunLog
 from dits.training.joint.state import JointState
-from dits.training.optimisation import parameter_groups, set_learning_rates, warmup_cosine
-from dits.training.trainer import start_from
-
-Report = Callable[[str], None]
+from dits.training.optimisation import parameter_groups, set_learning_rates, trainable_parameters, warmup_cosine
+from dits.training.trainer import Report, TrainingResult, start_from
 
 ENCODER_FOLDER = "encoder"
 
 _LOG_EVERY = 10  # steps between records of loss and speed
-_NOT_IN_KEY = ("workers", "prefetch", "save_every", "decode_seconds")  # what a resumed run may have otherwise
-
-
-@dataclass
-class JointResult:
-    """The best evaluation's record, every evaluation's, and the retrieval model that it was measured with.
-
-    The encoder that was trained has the weights that belong to it.
-    """
-
-    model: RetrievalModel
-    best: dict[str, Any]
-    history: list[dict[str, Any]]
+_NOT_IN_KEY = ("workers", "prefetch", "save_every", "decode_seconds")  # a resumed run may change these
 
 
 def train_jointly(
@@ -66,25 +53,26 @@ def train_jointly(
     init: RetrievalModel | None = None,
     log_dir: Path | None = None,
     report: Report = lambda line: None,
-) -> JointResult:
-    """Trains an encoder, in place, and a retrieval model on it, and keeps the weights with the best result.
+) -> TrainingResult:
+    """Trains an encoder, in place, and a retrieval model on it; both end with the weights of the best evaluation.
 
-    Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank.
+    Best is the highest sum of the text-to-video recalls at 1, 5 and 10, then the lowest mean rank. The result has the
+    records of evaluations.
 
     Args:
-        run: a folder for state and records; a run found there is resumed. All machines must see it.
-        world: the processes that train together; by default this one alone.
-        init: a trained model that training starts from.
+        run: a folder for state and records, shared by all machines; a run in this folder is resumed.
+        world: the processes that train together; by default only this one.
+        init: a trained model to start from.
         log_dir: TensorBoard's folder.
-        report: told every line of progress, in the primary process.
+        report: called with every line of progress, in the primary process.
 
     Raises:
-        InputError: a batch cannot be shared by the processes, or not be filled.
-        EncoderError: the encoder could not be written after training.
+        InputError: the batch size cannot be divided by the number of processes, or a batch cannot be filled.
+        EncoderError: the encoder cannot be written after training.
         VideoError: a video cannot be decoded.
-        CheckpointError: the state in `run` is damaged or of another run.
+        CheckpointError: the state in `run` is damaged, or belongs to another run.
         StorageError: `run` cannot be written.
-        DitsError: the loss is no number; the state saved last is kept.
+        DitsError: the loss is not finite; the last state stays saved.
     """
     check_writable(encoder)
     trainer = _JointTrainer(model_config, config, encoder, data, run, world or World(), init)
@@ -92,15 +80,11 @@ def train_jointly(
 
 
 def write_joint(
-    folder: Path,
-    encoder: OpenClipEncoder,
-    result: JointResult,
-    data: dict[str, Any],
-    training: dict[str, Any],
+    folder: Path, encoder: OpenClipEncoder, result: TrainingResult, data: dict[str, Any], training: dict[str, Any]
 ) -> str:
-    """Writes `folder`/encoder and `folder`/<method>.safetensors, bound to that encoder; the encoder's id.
+    """Writes `folder`/encoder and `folder`/<method>.safetensors, bound to that encoder; returns the encoder's id.
 
-    `data` and `training` say in the header what the weights come from.
+    `data` and `training` go to the header of the weights.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -138,10 +122,9 @@ class _JointTrainer:
                 f"--batch-size that is a multiple of {world.size}, or another number of processes."
             )
         self.config, self.encoder, self.data, self.world = config, encoder, data, world
-        self.captions = [caption for clip in data.train for caption in clip.captions]
-        self.video_of = np.array([n for n, clip in enumerate(data.train) for _ in clip.captions])
+        self.captions, self.video_of = _captions_and_videos(data.train)
         self.ignored = IgnoredPairs(self.captions, self.video_of, config.ignore)
-        self.plan, self.evaluated_at, self.epoch_ends = plan_steps(self.video_of, config)
+        self.plan, self.evaluate_after, self.epoch_ends = plan_steps(self.video_of, config)
         head = _initial_head(model_config, config.seed, encoder, init).to(encoder.device)
         self.model = JointModel(encoder, head, world, config.precision)
         if config.checkpoint_activations:
@@ -156,8 +139,8 @@ class _JointTrainer:
         self.optimizer = torch.optim.AdamW(self._groups(), eps=config.adam_epsilon)
         self.state = JointState(self.model, self.optimizer, run, key)
 
-    def run(self, log_dir: Path | None, report: Report) -> JointResult:
-        """Trains to the end, from the state in the run's folder where there is one."""
+    def run(self, log_dir: Path | None, report: Report) -> TrainingResult:
+        """Trains to the end, from the state in the run's folder if there is one."""
         state, world = self.state, self.world
         resumed = state.resume()
         if world.from_primary(state.step) != state.step:
@@ -166,39 +149,39 @@ class _JointTrainer:
         if resumed and world.primary:
             report(f"Going on after step {state.step} of the run in {state.folder}.")
         step = GradientStep(self.model, self.config.micro_batch)
-        reads = self._reads()
+        clips = self._read_clips()
         self.model.train()
         try:
-            while state.step < len(self.plan) and not self._waited_enough():
-                self._take_step(step, reads, log)
-                if state.step in self.evaluated_at:
+            while state.step < len(self.plan) and not self._out_of_patience():
+                self._take_step(step, clips, log)
+                if state.step in self.evaluate_after:
                     self._evaluate(log, report)
                 elif state.step % self.config.save_every == 0 and world.primary:
                     state.save()
         finally:
-            reads.close()
+            clips.close()
             if log:
                 log.close()
         if world.primary:
             state.load_best()
         self.model.eval()
-        return JointResult(self.model.head, state.best, state.history)
+        return TrainingResult(self.model.head, state.best, state.history)
 
     # --- A step ---
 
-    def _take_step(self, step: GradientStep, reads: Iterator[ReadClip | DitsError], log: RunLog | None) -> None:
+    def _take_step(self, step: GradientStep, clips: Iterator[LoadedClip | DitsError], log: RunLog | None) -> None:
         state, config = self.state, self.config
         started = time.perf_counter()
         factor = warmup_cosine(state.step, len(self.plan), config.warmup)
         set_learning_rates(self.optimizer.param_groups, factor)
         self.optimizer.zero_grad()
-        loss = step.backward(self._batch(reads), derived_seed(config.seed, STEP, state.step))
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = float(nn.utils.clip_grad_norm_(trained, config.clip_norm))
+        loss = step.backward(self._batch(clips), derived_seed(config.seed, STEP, state.step))
+        trainable = [parameter for _, parameter in trainable_parameters(self.model)]
+        norm = float(nn.utils.clip_grad_norm_(trainable, config.clip_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DitsError(
-                f"The {'gradient' if math.isfinite(loss) else 'loss'} is no number at step {state.step + 1}: lower the "
-                f"learning rates or the noise. The last state saved is kept in {state.folder}."
+                f"The {'gradient' if math.isfinite(loss) else 'loss'} is not finite at step {state.step + 1}: lower "
+                f"the learning rates or the noise. The last saved state stays in {state.folder}."
             )
         self.optimizer.step()
         self.model.head.clamp_logit_scale()
@@ -217,32 +200,33 @@ class _JointTrainer:
                 }
             )
 
-    def _batch(self, reads: Iterator[ReadClip | DitsError]) -> Batch:
+    def _batch(self, clips: Iterator[LoadedClip | DitsError]) -> Batch:
         """This process's share of the next batch, on its device."""
         rows, device = self.plan[self.state.step], self.encoder.device
         own = rows[self.world.share(len(rows))]
-        # One by one: page-locked pixels go to a GPU while the next ones are awaited.
-        pixels = [checked(next(reads)).pixels.to(device, non_blocking=True) for _ in own]
+        # Clip by clip: pinned pixels are copied to a GPU while the next clip is decoded.
+        pixels = [raise_if_error(next(clips)).pixels.to(device, non_blocking=True) for _ in own]
         tokens = self.encoder.tokenize([self.captions[row] for row in own]).to(device)
-        ignored = self.ignored.of(rows)
+        ignored = self.ignored.mask(rows)
         return Batch(tokens, torch.stack(pixels), None if ignored is None else ignored.to(device))
 
-    def _reads(self) -> Generator[ReadClip | DitsError]:
-        """This process's clips of all steps that are left, read ahead."""
+    def _read_clips(self) -> Generator[LoadedClip | DitsError]:
+        """This process's clips of all remaining steps, prefetched."""
         config = self.config
         reader = ClipReader(self.encoder.transform, config.frames, config.frame_sampling == "random", config.augment)
         pin = self.encoder.device.type == "cuda"
         return read_clips(self.data.train, reader, self._order(), config.workers, config.prefetch, pin)
 
     def _order(self) -> Iterator[tuple[int, int]]:
+        """Numbers of the videos to read, each with its seed."""
         for step in range(self.state.step, len(self.plan)):
-            places = range(len(self.plan[step]))[self.world.share(len(self.plan[step]))]
-            for place in places:
-                seed = derived_seed(self.config.seed, CLIP, step, place)
-                yield int(self.video_of[self.plan[step][place]]), seed
+            rows = self.plan[step]
+            for position in range(len(rows))[self.world.share(len(rows))]:
+                seed = derived_seed(self.config.seed, CLIP, step, position)
+                yield int(self.video_of[rows[position]]), seed
 
     def _groups(self) -> list[dict[str, Any]]:
-        """CLIP's parameters, the temperature among them, at their rate; the retrieval model's at the other."""
+        """Two groups with their learning rates: CLIP with the temperature, and the rest of the retrieval model."""
         c, head = self.config, self.model.head
         clip = [*self.model.towers.parameters(), head.logit_scale]
         rest = [parameter for name, parameter in head.named_parameters() if name != "logit_scale"]
@@ -252,7 +236,7 @@ class _JointTrainer:
     # --- Evaluation ---
 
     def _evaluate(self, log: RunLog | None, report: Report) -> None:
-        """Measures, keeps the weights if they are the best so far, and saves the state."""
+        """Measures the weights, saves them if they are the best so far, and saves the state."""
         state, world = self.state, self.world
         metrics = self._metrics()
         epoch = next(n for n, end in enumerate(self.epoch_ends, start=1) if state.step <= end)
@@ -275,33 +259,37 @@ class _JointTrainer:
         )
 
     def _metrics(self) -> dict[str, dict[str, float]]:
-        """Both directions' metrics on the split that selects: every process embeds a part of the videos."""
+        """Metrics on the selection split, in both directions; every process embeds a part of the videos."""
         self.model.eval()
         clips, world = self.data.evaluation, self.world
         each = math.ceil(len(clips) / world.size)
-        places = [min(n, len(clips) - 1) for n in range(world.rank * each, (world.rank + 1) * each)]
-        own, _ = embed_clips([clips[n] for n in places], self.encoder, workers=self.config.workers)
+        numbers = [min(n, len(clips) - 1) for n in range(world.rank * each, (world.rank + 1) * each)]
+        own, _ = embed_clips([clips[n] for n in numbers], self.encoder, workers=self.config.workers)
         frames = gather(own.to(self.encoder.device), world)[: len(clips)].cpu()
-        metrics = self._measured(frames) if world.primary else {}
+        metrics = {}
+        if world.primary:
+            captions, video_of = _captions_and_videos(clips)
+            texts = self.encoder.encode_text(captions)
+            metrics = evaluate_scores(build_gallery(self.model.head, frames).scores(texts), video_of)
         self.model.train()
         return world.from_primary(metrics)
 
-    def _measured(self, frames: Tensor) -> dict[str, dict[str, float]]:
-        clips = self.data.evaluation
-        texts = self.encoder.encode_text([caption for clip in clips for caption in clip.captions])
-        video_of = np.array([n for n, clip in enumerate(clips) for _ in clip.captions])
-        return evaluate_scores(build_gallery(self.model.head, frames).scores(texts), video_of)
+    def _out_of_patience(self) -> bool:
+        """Whether `patience` evaluations have passed since the best one."""
+        since_best = [record["step"] > self.state.best.get("step", 0) for record in self.state.history]
+        return bool(self.config.patience) and sum(since_best) >= self.config.patience
 
-    def _waited_enough(self) -> bool:
-        """Whether the last evaluations, as many as the patience, brought no better result."""
-        since = [record["step"] > self.state.best.get("step", 0) for record in self.state.history]
-        return bool(self.config.patience) and sum(since) >= self.config.patience
+
+def _captions_and_videos(clips: Sequence[Clip]) -> tuple[list[str], np.ndarray]:
+    """All captions of clips, and the number of the clip of each."""
+    captions = [caption for clip in clips for caption in clip.captions]
+    return captions, np.array([n for n, clip in enumerate(clips) for _ in clip.captions])
 
 
 def _initial_head(
     model_config: ModelConfig, seed: int, encoder: OpenClipEncoder, init: RetrievalModel | None
 ) -> RetrievalModel:
-    """A retrieval model with the weights of `init` as far as it goes, and CLIP's own temperature without one."""
+    """A retrieval model that starts from `init`, or from CLIP's temperature if there is none."""
     torch.manual_seed(seed)
     head = RetrievalModel(model_config)
     if init is None:

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,30 +26,15 @@ from analysis.figures import (
     similarity_heat_map,
 )
 from analysis.figures.style import caption, shortened, step_names
-from analysis.measures.gap import MEASURES
+from analysis.measures.gap import MEASURES, PairDistances
 from analysis.measures.trajectory import PATH_MEASURES, StepReport
+from analysis.projections.projection import Map
 from dits.common.errors import InputError
 from dits.common.files import write_csv
 from dits.evaluation.metrics import Metrics
 
 TEXTS, VIDEOS, STEPS, PATHS = 6, 3, 5, 2
 HOSTILE = "<script>alert(1)</script> <b>bold</b> & \"quoted\" 'text' <a href='javascript:alert(1)'>link</a>"
-
-
-@dataclass(frozen=True)
-class Points:
-    texts: np.ndarray
-    videos: np.ndarray
-    paths: np.ndarray
-    axes: tuple[str, ...]
-    kind: str = "linear"
-
-
-@dataclass(frozen=True)
-class Distances:
-    l1: np.ndarray
-    l2: np.ndarray
-    cosine: np.ndarray
 
 
 def values(*shape, seed=0):
@@ -60,7 +44,7 @@ def values(*shape, seed=0):
 def a_map(size=2, kind="linear", texts=TEXTS, paths=PATHS):
     axes = ("gap", "component", "another")[:size]
     points = values(texts, size), values(VIDEOS, size, seed=1), values(STEPS, paths, size, seed=2)
-    return Points(*points, axes, kind)
+    return Map(kind, size, *points, {}, axes)
 
 
 def labels(texts=TEXTS, paths=PATHS):
@@ -89,7 +73,7 @@ def measured(steps=STEPS, texts=20):
 
 
 def distances(seed=0):
-    return Distances(*(values(200, seed=seed + part) for part in range(3)))
+    return PairDistances(*(values(200, seed=seed + part) for part in range(3)))
 
 
 def ranks(steps=STEPS, videos=40, seed=3):
@@ -126,9 +110,9 @@ def test_a_map_draws_the_points_it_was_given(size):
     points, figure = a_map(size), embedding_map(a_map(size), labels())
     assert np.array_equal(coordinates(trace(figure, "text"), size), points.texts)
     assert np.array_equal(coordinates(trace(figure, "video"), size), points.videos)
-    ways = coordinates(trace(figure, "way of a text"), size).reshape(PATHS, STEPS + 1, size)
-    assert np.array_equal(ways[:, :-1].transpose(1, 0, 2), points.paths)
-    assert np.isnan(ways[:, -1]).all()
+    paths = coordinates(trace(figure, "trajectory of a text"), size).reshape(PATHS, STEPS + 1, size)
+    assert np.array_equal(paths[:, :-1].transpose(1, 0, 2), points.paths)
+    assert np.isnan(paths[:, -1]).all()
     pairs = coordinates(trace(figure, "pair"), size).reshape(TEXTS, 3, size)
     assert np.array_equal(pairs[:, 0], points.texts)
     assert np.array_equal(pairs[:, 1], points.videos[labels().video_of])
@@ -137,7 +121,7 @@ def test_a_map_draws_the_points_it_was_given(size):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_frames_move_the_points_of_now_along_the_ways(size):
+def test_frames_move_the_points_of_now_along_the_trajectories(size):
     points, figure = a_map(size), embedding_map(a_map(size), labels())
     assert np.array_equal(coordinates(trace(figure, "now"), size), points.paths[-1])
     assert np.array_equal(coordinates(trace(embedding_map(points, labels(), step=1), "now"), size), points.paths[1])
@@ -161,20 +145,20 @@ def test_every_point_says_what_it_is():
     assert [list(data) for data in trace(figure, "video").customdata] == [
         ["video", index, None, f"/clips/{index}.jpg"] for index in range(VIDEOS)
     ]
-    ways = [list(data) for data in trace(figure, "way of a text").customdata if data[2] is not None]
+    points = [list(data) for data in trace(figure, "trajectory of a text").customdata if data[2] is not None]
     thumbnails = ["/clips/1.jpg", ""]  # of text 4's video, and of a new query that has none
-    assert ways == [["path", path, step, thumbnails[path]] for path in range(PATHS) for step in range(STEPS)]
+    assert points == [["path", path, step, thumbnails[path]] for path in range(PATHS) for step in range(STEPS)]
 
 
-def test_what_is_chosen_stands_out_with_its_video_and_its_way():
+def test_a_chosen_point_is_highlighted_with_its_video_and_its_trajectory():
     points, names = a_map(), labels()
     by_text, by_path = (embedding_map(points, names, chosen=chosen) for chosen in (("text", 4), ("path", 0)))
     for figure in (by_text, by_path):
         assert np.array_equal(coordinates(trace(figure, "chosen")), [points.texts[4], points.videos[1]])
-        assert np.array_equal(coordinates(trace(figure, "chosen way"))[:-1], points.paths[:, 0])
-        assert trace(figure, "way of a text").opacity < 1
+        assert np.array_equal(coordinates(trace(figure, "chosen trajectory"))[:-1], points.paths[:, 0])
+        assert trace(figure, "trajectory of a text").opacity < 1
     new_query = embedding_map(points, names, chosen=("path", 1))
-    assert np.array_equal(coordinates(trace(new_query, "chosen way"))[:-1], points.paths[:, 1])
+    assert np.array_equal(coordinates(trace(new_query, "chosen trajectory"))[:-1], points.paths[:, 1])
     assert "chosen" not in [trace.name for trace in new_query.data]
     with pytest.raises(InputError, match="no text 6"):
         embedding_map(points, names, chosen=("text", TEXTS))
@@ -184,7 +168,7 @@ def test_what_is_chosen_stands_out_with_its_video_and_its_way():
         embedding_map(points, names, step=STEPS)
 
 
-def test_a_map_without_ways_has_nothing_to_play():
+def test_a_map_without_trajectories_has_no_animation():
     figure = embedding_map(a_map(paths=0), labels(paths=0))
     assert [trace.name for trace in figure.data] == ["pair", "text", "video"]
     assert not figure.frames
@@ -471,7 +455,7 @@ def test_colours_that_are_drawn_together_differ_to_colour_blind_readers(theme, v
 @pytest.mark.parametrize("theme", PALETTES)
 def test_steps_go_from_the_texts_colour_to_the_videos_without_turning_back(theme, vision):
     palette = PALETTES[theme]
-    way = [difference(colour, palette.video, VISION[vision]) for colour in (palette.text, palette.between)]
-    assert way[0] > way[1] + 15
+    steps = [difference(colour, palette.video, VISION[vision]) for colour in (palette.text, palette.between)]
+    assert steps[0] > steps[1] + 15
     assert difference(palette.text, palette.between, VISION[vision]) >= 15
     assert [colour for _, colour in palette.steps] == [palette.text, palette.between, palette.video]

@@ -1,4 +1,4 @@
-"""Which points of a flow a map shows, how they are named, and whose ways are drawn."""
+"""The points of a flow on a map, their names, and their trajectories."""
 
 from dataclasses import replace
 
@@ -30,25 +30,25 @@ def test_everything_is_a_landmark_where_there_is_room(flow, drawn):
     assert np.array_equal(drawn.labels.video_of, flow.video_of)
 
 
-def test_ways_are_those_of_the_texts_they_are_said_to_be(flow, drawn):
+def test_trajectories_belong_to_the_texts_of_their_labels(flow, drawn):
     assert drawn.labels.paths == (0, 1, 2, 3, 4)  # the first text of each of the five videos
     assert drawn.labels.path_names == flow.texts[:5]
-    for way, text in enumerate(drawn.labels.paths):
-        assert np.array_equal(drawn.cloud.paths[:, way], flow.points[:, text].numpy())
+    for path, text in enumerate(drawn.labels.paths):
+        assert np.array_equal(drawn.cloud.paths[:, path], flow.points[:, text].numpy())
 
 
 @pytest.mark.parametrize(("count", "texts"), [(0, ()), (1, (0,)), (2, (0, 4)), (3, (0, 2, 4)), (99, (0, 1, 2, 3, 4))])
-def test_ways_are_spread_over_the_videos(flow, count, texts):
+def test_trajectories_are_spread_over_the_videos(flow, count, texts):
     assert drawn_flow(flow, paths=count).labels.paths == texts
 
 
-def test_a_method_without_steps_has_no_ways():
+def test_a_method_without_steps_has_no_trajectories():
     still = drawn_flow(a_flow(a_model("xpool")))
     assert still.labels.paths == ()
     assert still.cloud.paths.shape[1] == 0
 
 
-def test_a_way_from_noise_leaves_the_text_where_it_is():
+def test_a_trajectory_from_noise_does_not_move_its_text():
     assert np.array_equal(drawn_flow(a_flow(a_model("diffusion"))).cloud.texts, points(10).numpy())
 
 
@@ -64,8 +64,8 @@ def test_of_many_texts_a_sample_is_drawn_with_their_videos(flow, monkeypatch):
     for place, text in enumerate(chosen):
         assert np.array_equal(sample.cloud.texts[place], points(10)[text].numpy())
         assert videos[sample.labels.video_of[place]] == flow.video_of[text]
-    for way, text in enumerate(sample.labels.paths):
-        assert np.array_equal(sample.cloud.paths[:, way], flow.points[:, chosen[text]].numpy())
+    for path, text in enumerate(sample.labels.paths):
+        assert np.array_equal(sample.cloud.paths[:, path], flow.points[:, chosen[text]].numpy())
     assert drawn_flow(flow).labels.texts == sample.labels.texts
     assert {drawn_flow(flow, seed=seed).labels.texts for seed in range(5)} != {sample.labels.texts}
 
@@ -78,7 +78,13 @@ def test_videos_that_fit_are_all_drawn_though_texts_are_sampled(flow, monkeypatc
 
 def test_videos_are_called_by_their_first_text_or_their_id(flow):
     assert video_names(flow) == [f"sentence {index}" for index in range(5)]
-    assert video_names(flow.of_texts(np.array([6, 1]))) == ["video 0", "sentence 6", "video 2", "video 3", "video 4"]
+    assert video_names(flow.select_texts(np.array([6, 1]))) == [
+        "video 0",
+        "sentence 6",
+        "video 2",
+        "video 3",
+        "video 4",
+    ]
 
 
 class TestPoints:
@@ -107,14 +113,14 @@ class TestPoints:
             ask(drawn, kind, index)
         assert len(str(error.value)) < 100
 
-    def test_further_ways_come_last_and_lead_to_their_ends(self, drawn):
-        ways = np.stack([points(4, seed=8).numpy(), points(4, seed=9).numpy()], axis=1)
-        more = drawn.with_paths(ways, ["a dog", "a cat"], [3, 1])
-        assert np.array_equal(more.cloud.paths[:, -2:], ways)
+    def test_further_trajectories_come_last_with_their_ends(self, drawn):
+        paths = np.stack([points(4, seed=8).numpy(), points(4, seed=9).numpy()], axis=1)
+        more = drawn.with_paths(paths, ["a dog", "a cat"], [3, 1])
+        assert np.array_equal(more.cloud.paths[:, -2:], paths)
         assert more.labels.path_names[-2:] == ("a dog", "a cat")
         assert more.labels.paths == (*drawn.labels.paths, -1, -1)
         assert [more.video_of("path", path) for path in (4, 5, 6)] == [4, 3, 1]
-        assert more.point("path", 6, 3)[1].tolist() == ways[3, 1].tolist()
+        assert more.point("path", 6, 3)[1].tolist() == paths[3, 1].tolist()
 
 
 def test_maps_say_what_stands_in_for_what(drawn, tmp_path):
@@ -123,7 +129,7 @@ def test_maps_say_what_stands_in_for_what(drawn, tmp_path):
     assert panels[2].heading == panels[0].heading
     assert "15 texts and videos are too few" in panels[2].note
     assert all("This map keeps neighbourhoods" in panel.note for panel in panels)
-    assert len(list(tmp_path.iterdir())) >= 3  # kept for the next time
+    assert len(list(tmp_path.iterdir())) >= 3  # cached
 
 
 def test_without_a_second_text_there_is_no_map():

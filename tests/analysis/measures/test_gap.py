@@ -19,11 +19,10 @@ from analysis.measures.gap import (
     centroid_gap,
     gap_measures,
     pair_distances,
-    sampled,
     shift_along_gap,
 )
 from analysis.measures.neighbours import cross_modal_neighbours, hubness
-from analysis.measures.points import checked, different_points, unit
+from analysis.measures.points import check_pairs, different_points, sample_size, unit
 from dits.common.errors import InputError
 
 OF_PAIRS = ("l2", "l1", "cosine", "alignment", "rmg")
@@ -223,7 +222,7 @@ def test_separability_gives_nothing_for_the_larger_modality():
 
 
 def test_separability_holds_identical_points_out_together():
-    """A text and a video that are one vector: of the two, one is told right and one wrong, whoever is its pair."""
+    """If a text and a video are the same vector, one of them is classified correctly and the other is not."""
     texts = vectors(50, 64)
     assert gap_measures(texts, texts.flip(0))["separability"] == 0.5
 
@@ -320,8 +319,8 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 def test_above_a_number_of_points_some_measures_look_at_a_sample(monkeypatch):
-    assert sampled(10_000) is None
-    assert sampled(10_001) == points.SAMPLE_ABOVE == 10_000
+    assert sample_size(10_000) is None
+    assert sample_size(10_001) == points.SAMPLE_ABOVE == 10_000
     texts, videos = captioned(400, 1)
     whole = gap_measures(texts, videos)
     monkeypatch.setattr(points, "SAMPLE_ABOVE", 200)
@@ -417,7 +416,7 @@ def changed(row, value):
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(texts, videos, message):
-    for measure in (gap_measures, pair_distances, centroid_gap, checked):
+    for measure in (gap_measures, pair_distances, centroid_gap, check_pairs):
         with pytest.raises(InputError, match=message):
             measure(texts, videos)
 
@@ -427,7 +426,7 @@ def test_texts_that_all_belong_to_one_video_are_no_pairs():
         gap_measures(GOOD[[0, 1, 0]], GOOD[[0, 0, 1]])
 
 
-def test_checked_returns_what_it_was_given():
-    texts, videos = checked(GOOD, 3 * GOOD)
+def test_valid_pairs_are_returned_unchanged():
+    texts, videos = check_pairs(GOOD, 3 * GOOD)
     assert texts is GOOD
     assert torch.equal(videos, 3 * GOOD)

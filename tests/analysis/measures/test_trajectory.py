@@ -8,10 +8,10 @@ from analysis.flow import flow_of, with_sampling
 from analysis.measures.trajectory import (
     QUANTILES,
     bands,
-    followed,
     largest_step_share,
     path_measures,
     ranks_by_step,
+    sample_texts,
     step_reports,
 )
 from dits.common.errors import InputError
@@ -49,22 +49,22 @@ def test_steps_start_at_the_text_and_end_at_what_retrieval_uses(model, frames, f
     assert reports[0].t2v.as_dict() == evaluate_scores(start, VIDEO_OF)["t2v"]
 
 
-def test_path_measures_are_what_their_sentences_say(frames, flow):
+def test_path_measures_match_their_descriptions(frames, flow):
     measured = path_measures(flow)
     videos = mean_pool(frames).numpy()
     videos /= np.linalg.norm(videos, axis=1, keepdims=True)
-    way = flow.points.numpy()
-    way = way / np.linalg.norm(way, axis=-1, keepdims=True)
+    path = flow.points.numpy()
+    path = path / np.linalg.norm(path, axis=-1, keepdims=True)
     for step in range(4):
         for text in range(10):
             own = videos[VIDEO_OF[text]]
             others = np.delete(videos, VIDEO_OF[text], axis=0)
             expected = {
-                "step_length": np.linalg.norm(way[step, text] - way[max(0, step - 1), text]),
-                "cosine_to_start": way[step, text] @ way[0, text],
-                "cosine_to_target": way[step, text] @ own,
-                "cosine_to_distractor": (others @ way[step, text]).max(),
-                "gap_closed": 1 - np.linalg.norm(own - way[step, text]) / np.linalg.norm(own - way[0, text]),
+                "step_length": np.linalg.norm(path[step, text] - path[max(0, step - 1), text]),
+                "cosine_to_start": path[step, text] @ path[0, text],
+                "cosine_to_target": path[step, text] @ own,
+                "cosine_to_distractor": (others @ path[step, text]).max(),
+                "gap_closed": 1 - np.linalg.norm(own - path[step, text]) / np.linalg.norm(own - path[0, text]),
                 "rank": ranks_by_step(flow, text)[step, VIDEO_OF[text]],
             }
             assert {name: values[step, text] for name, values in measured.items()} == pytest.approx(expected, abs=1e-5)
@@ -72,7 +72,7 @@ def test_path_measures_are_what_their_sentences_say(frames, flow):
 
 def test_measuring_in_blocks_of_texts_changes_nothing(flow, monkeypatch):
     whole, reports = path_measures(flow), step_reports(flow)
-    monkeypatch.setattr(analysis.measures.trajectory, "_SCORES_AT_ONCE", 15)
+    monkeypatch.setattr(analysis.measures.trajectory, "_BLOCK_SCORES", 15)
     assert all(np.allclose(path_measures(flow)[name], values, atol=1e-6) for name, values in whole.items())
     assert [report.t2v for report in step_reports(flow)] == [report.t2v for report in reports]
 
@@ -80,7 +80,7 @@ def test_measuring_in_blocks_of_texts_changes_nothing(flow, monkeypatch):
 def test_a_path_straight_into_the_video_closes_the_whole_gap(flow):
     start, end = F.normalize(flow.points[0], dim=-1), F.normalize(flow.own_videos, dim=-1)
     straight = torch.stack([start + share * (end - start) for share in (0, 0.5, 1)])
-    measured = path_measures(flow.moved(straight))
+    measured = path_measures(flow.with_points(straight))
     assert measured["gap_closed"][0] == pytest.approx(0, abs=1e-6)
     assert measured["gap_closed"][2] == pytest.approx(1, abs=1e-3)
     assert measured["cosine_to_target"][2] == pytest.approx(1, abs=1e-5)
@@ -136,7 +136,7 @@ def test_other_steps_noise_and_seeds_keep_the_weights(model):
         with_sampling(mean, steps=3)
 
 
-def test_a_way_that_begins_at_noise_is_pooled_by_its_text_and_measured_from_it(frames):
+def test_a_trajectory_from_noise_is_pooled_by_its_text_and_measured_from_it(frames):
     model = a_model("diffusion")
     flow = flow_of(model, points(10), frames, VIDEO_OF)
     with torch.inference_mode():
@@ -145,23 +145,23 @@ def test_a_way_that_begins_at_noise_is_pooled_by_its_text_and_measured_from_it(f
         expected = F.cosine_similarity(noise[:, None], pooled, dim=-1).numpy()
     assert not torch.allclose(noise, points(10), atol=0.1)
     assert flow.scores_at(0) == pytest.approx(expected, abs=1e-5)
-    way = F.cosine_similarity(flow.points, points(10)[None], dim=-1).numpy()
-    assert path_measures(flow)["cosine_to_start"] == pytest.approx(way, abs=1e-5)
-    whole = flow.from_text()
+    cosines = F.cosine_similarity(flow.points, points(10)[None], dim=-1).numpy()
+    assert path_measures(flow)["cosine_to_start"] == pytest.approx(cosines, abs=1e-5)
+    whole = flow.starting_at_text()
     assert torch.equal(whole.points, torch.cat([points(10)[None], flow.points]))
-    assert torch.equal(whole.from_text().points, whole.points)
+    assert torch.equal(whole.starting_at_text().points, whole.points)
 
 
-def test_a_text_of_another_length_is_where_its_way_begins(frames):
+def test_a_trajectory_may_start_at_its_text_with_another_length(frames):
     flow = flow_of(a_model(normalise_input=True), points(10), frames, VIDEO_OF)
     assert not torch.equal(flow.points[0], points(10))
-    assert len(flow.from_text().points) == 4
+    assert len(flow.starting_at_text().points) == 4
 
 
-def test_fewer_texts_are_followed_where_there_are_many_videos(flow, monkeypatch):
-    assert followed(flow) is flow
+def test_fewer_texts_are_sampled_if_there_are_many_videos(flow, monkeypatch):
+    assert sample_texts(flow) is flow
     monkeypatch.setattr(analysis.measures.trajectory, "_MAX_SCORES", 5 * 4 + 2)
-    some = followed(flow, seed=1)
+    some = sample_texts(flow, seed=1)
     assert len(some.texts) == 4
     assert len(some.videos) == 5
     rows = [flow.texts.index(text) for text in some.texts]

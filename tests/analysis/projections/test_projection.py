@@ -289,7 +289,7 @@ class TestTrust:
         uneven = cloud.paths.copy()
         uneven[5:] = cloud.paths[-1]
         drawn = replace(project(replace(cloud, paths=uneven), "linear"), paths=project(cloud, "linear").paths)
-        assert "do not read the size of steps off it" in trust(replace(cloud, paths=uneven), drawn).sentence()
+        assert "do not read the size of steps off the map" in trust(replace(cloud, paths=uneven), drawn).sentence()
         assert "do not read" not in trust(cloud, project(cloud, "linear")).sentence()
 
     def test_many_points_are_sampled_and_it_is_said(self):
@@ -362,7 +362,7 @@ class TestCache:
             flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
             contents = {"cut": whole[:-9], "flipped": flipped, "pickle": b"\x80\x04K\x01.", "empty": b""}
             path.write_bytes(contents[damage])
-        with pytest.raises(InputError, match="is damaged, or no map"):
+        with pytest.raises(InputError, match="is damaged, or not a map"):
             load_map(path)
         assert same_map(cached_map(tmp_path, cloud, "linear"), made)
         assert path.read_bytes() == whole
@@ -407,11 +407,11 @@ def test_what_cannot_be_mapped(cloud, change, message):
         ("umap", {"neighbours": 1000}, "needs more than 1000 different points, and there are 800"),
         ("umap", {"neighbours": 1}, "at least 2 neighbours"),
         ("umap", {"seed": -1}, "whole number from 0; -1 is not"),
-        ("umap", {"min_distance": 1.5}, "between 0 and 1; 1.5 does not"),
-        ("umap", {"min_distance": float("nan")}, "between 0 and 1; nan does not"),
+        ("umap", {"min_distance": 1.5}, "between 0 and 1; 1.5 is not"),
+        ("umap", {"min_distance": float("nan")}, "between 0 and 1; nan is not"),
     ],
 )
-def test_what_cannot_be_asked(cloud, kind, options, message):
+def test_invalid_options_are_refused(cloud, kind, options, message):
     with pytest.raises(InputError, match=message):
         project(cloud, kind, **options)
 

@@ -102,7 +102,7 @@ class TestNumbers:
             assert {name: report["steps"][step][name] for name in MEASURES} == pytest.approx(expected, abs=1e-6)
             assert report["steps"][step]["t2v"] == evaluate_scores(scores, VIDEO_OF)["t2v"]
 
-    def test_a_way_from_noise_is_reported_from_the_text_on(self):
+    def test_a_trajectory_from_noise_is_reported_from_its_text(self):
         steps = analyse([a_flow(a_model("diffusion"))], ReportConfig(resamples=0)).as_dict()["steps"]
         expected = gap_measures(points(10), mean_pool(frames())[VIDEO_OF])
         assert {name: steps[0][name] for name in MEASURES} == pytest.approx(expected, abs=1e-6)
@@ -194,13 +194,13 @@ class TestWords:
     def test_every_number_is_the_reports(self, report):
         first, last, shifts = report["steps"][0], report["steps"][-1], report["mean_shift"]
         text = " ".join(findings(report))
-        assert text.startswith("10 texts and 5 videos; the mean of its frames")
+        assert text.startswith("10 texts and 5 videos; each video is the mean of its frames")
         for name in ("centroid_distance", "cosine", "rmg"):
             assert f"from {first[name]:.3f} to {last[name]:.3f}" in text
         closed = last["path"]["gap_closed"]
         assert f"closes {closed['mean']:.1%} of the distance" in text
         assert f"percentile {closed['quantiles'][0]:.1%} to {closed['quantiles'][-1]:.1%})" in text
-        assert f"{report['largest_step_share']:.0%} of a path's length" in text
+        assert f"its longest step has {report['largest_step_share']:.0%} of its length" in text
         assert f"from {shifts[0]['centroid_distance']:.3f} to {shifts[-1]['centroid_distance']:.3f}" in text
         best = max(shift["t2v"]["R@1"] for shift in shifts)
         assert f"it is highest, {best:.1f}, with" in text

@@ -78,12 +78,7 @@ def test_the_paper_numbers_are_those_of_its_tables():
 def test_a_row_is_what_training_it_alone_gives(tmp_path):
     variant = Variant("dits", {"sampler.steps": 3, "sampler.noise_scale": 0.0})
     results = grid(tmp_path, [Table("one", "here", (Row("row", variant),))], seeds=(5,))
-    config = ModelConfig(
-        "dits",
-        BASE.pooling,
-        SamplerConfig(steps=3, noise_scale=0.0, inference_seed=5),
-        BASE.network,
-    )
+    config = ModelConfig("dits", BASE.pooling, SamplerConfig(steps=3, noise_scale=0.0, inference_seed=5), BASE.network)
     alone = train(
         config, TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, seed=5), SPLITS.train, SPLITS.validation
     )
@@ -130,7 +125,7 @@ def test_a_damaged_result_is_named(tmp_path, damage):
     grid(tmp_path, [table], seeds=(1,))
     (file,) = (tmp_path / "runs").glob("*.json")
     file.write_text(damage(file.read_text()))
-    with pytest.raises(StorageError, match=f"{file} is no result of this grid"):
+    with pytest.raises(StorageError, match=f"{file} is not a result of this grid"):
         grid(tmp_path, [table], seeds=(1,))
 
 
@@ -144,7 +139,7 @@ def test_a_damaged_start_is_named(tmp_path, suffix):
         result.unlink()
     (file,) = (tmp_path / "runs").glob(f"diffusion-*{suffix}")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(StorageError, match=f"{file} is no result of this grid: remove it"):
+    with pytest.raises(StorageError, match=f"{file} is not a result of this grid: remove it"):
         grid(tmp_path, tables, seeds=(1,))
     file.unlink()
     after = grid(tmp_path, tables, seeds=(1,))
@@ -196,10 +191,10 @@ def test_a_variant_that_fails_does_not_end_the_grid(tmp_path):
     table = Table("mixed", "here", (Row("X-Pool", XPOOL), Row("broken", broken)))
     results = grid(tmp_path, [table], seeds=(1,))
     assert XPOOL.key in results.outcomes
-    assert "no number" in results.failures[broken.key]
+    assert "not finite" in results.failures[broken.key]
     about = About("demo", "test", "an encoder", "a command")
     text = write_report(tmp_path, [table], results, SPLITS, TRAINING, (1,), about).read_text()
-    assert "| broken | failed: The loss is no number" in text
+    assert "| broken | failed: The loss is not finite" in text
 
 
 def report_of(tmp_path, corpus):
@@ -263,7 +258,7 @@ def test_the_command_writes_a_report(tiny_corpus, tiny_folder, tmp_path, monkeyp
     assert main([*command, "--seeds", "1,1"]) == 2
     errors = capsys.readouterr().err
     assert "no table 'magic'" in errors
-    assert "each of the seeds once" in errors
+    assert "The seeds '1,1' contain a duplicate" in errors
 
 
 def test_settings_of_inference_alone_take_the_weights_as_they_are(tmp_path):

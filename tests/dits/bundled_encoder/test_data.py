@@ -23,7 +23,7 @@ def training_pairs(pairs, balance=0.0):
     return TrainingPairs(pairs, features, balance)
 
 
-def test_pictures_of_a_pair_are_drawn_from_its_own():
+def test_drawn_pictures_belong_to_their_pair():
     data = training_pairs([pair(pictures=3), pair(pictures=1), pair(pictures=5)])
     rng = np.random.default_rng(0)
     drawn = np.array([data.draw_pictures(np.array([0, 1, 2]), rng) for _ in range(200)])
@@ -34,7 +34,7 @@ def test_pictures_of_a_pair_are_drawn_from_its_own():
     assert torch.equal(data.mean_features(np.array([0, 2]))[:, 0], torch.tensor([1.0, 6.0]))
 
 
-def test_a_batch_holds_a_pair_once_and_only_of_its_sources():
+def test_a_batch_holds_each_pair_once_and_only_from_its_sources():
     data = training_pairs([pair("demo") for _ in range(10)] + [pair("emoji") for _ in range(10)])
     rows = data.draw(("demo", "templates"), 50, np.random.default_rng(0))
     assert sorted(rows) == list(range(10))
@@ -52,14 +52,14 @@ def test_balance_moves_draws_from_pairs_to_sources(balance, share):
 def test_word_dropout_keeps_order_and_at_least_two_words():
     rng = np.random.default_rng(0)
     text = "one two three four five six"
-    kept = [drop_words(text, 0.5, rng).split() for _ in range(300)]
+    results = [drop_words(text, 0.5, rng).split() for _ in range(300)]
     order = text.split()
-    assert all(len(words) >= 2 and words == [w for w in order if w in words] for words in kept)
-    assert np.mean([len(words) for words in kept]) == pytest.approx(3, abs=0.5)
+    assert all(len(words) >= 2 and words == [w for w in order if w in words] for words in results)
+    assert np.mean([len(words) for words in results]) == pytest.approx(3, abs=0.5)
     assert drop_words("only three words", 0.9, rng) == "only three words"
 
 
-def test_training_never_sees_held_out_stamps(tmp_path):
+def test_held_out_stamps_are_left_out_of_training(tmp_path):
     pairs = [pair(), pair("stamps", "animals/birds"), pair("stamps", "vehicles/ship"), pair("stamps", "clothes/hats/x")]
     write_shards(tmp_path, pairs, {})
     assert [p.group for p in load_pairs(tmp_path, ("demo", "stamps", "classes"))] == ["g", "vehicles/ship"]

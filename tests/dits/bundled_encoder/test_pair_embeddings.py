@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dits.bundled_encoder.pair_embeddings import joined, pair_data_of
+from dits.bundled_encoder.pair_embeddings import concatenate, embed_pairs
 from dits.bundled_encoder.pairs.shards import Pair, encode_picture, write_shards
 from dits.cli.parser import main
 from dits.models.pooling import PoolingConfig, XPool
@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_still_is_a_clip_of_one_frame(tiny_encoder):
-    data = pair_data_of([pair(0, 1), pair(1, 5), pair(2, 12)], tiny_encoder)
+    data = embed_pairs([pair(0, 1), pair(1, 5), pair(2, 12)], tiny_encoder)
     assert data.frames.shape == (3, 12, tiny_encoder.dim)
     assert data.video_of.tolist() == [0, 0, 1, 1, 2, 2]
     assert data.captions == ("thing 0", "noise", "thing 1", "noise", "thing 2", "noise")
@@ -38,28 +38,28 @@ def test_a_still_is_a_clip_of_one_frame(tiny_encoder):
 
 def test_repeating_frames_leaves_pooling_as_it_is(tiny_encoder):
     """X-Pool of a clip of 3 frames and of the same frames four times each."""
-    data = pair_data_of([pair(3, 3)], tiny_encoder)
+    data = embed_pairs([pair(3, 3)], tiny_encoder)
     pool = XPool(PoolingConfig(dim=tiny_encoder.dim)).eval()
     frames = data.frames[:, ::4]
     with torch.inference_mode():
         torch.testing.assert_close(pool(data.texts[:1], data.frames), pool(data.texts[:1], frames))
 
 
-def test_embeddings_are_kept_by_what_they_are_made_from(tiny_encoder, tmp_path):
+def test_embeddings_are_cached_by_encoder_and_pictures(tiny_encoder, tmp_path):
     pairs = [pair(0, 2), pair(1, 1)]
-    first = pair_data_of(pairs, tiny_encoder)
-    kept = list((tmp_path / "cache" / "pair-embeddings").iterdir())
-    again = pair_data_of([dataclasses.replace(p, texts=("other",)) for p in pairs], tiny_encoder)
-    assert list((tmp_path / "cache" / "pair-embeddings").iterdir()) == kept
+    first = embed_pairs(pairs, tiny_encoder)
+    cached = list((tmp_path / "cache" / "pair-embeddings").iterdir())
+    again = embed_pairs([dataclasses.replace(p, texts=("other",)) for p in pairs], tiny_encoder)
+    assert list((tmp_path / "cache" / "pair-embeddings").iterdir()) == cached
     assert torch.equal(first.frames, again.frames)
-    pair_data_of(pairs[:1], tiny_encoder)
+    embed_pairs(pairs[:1], tiny_encoder)
     assert len(list((tmp_path / "cache" / "pair-embeddings").iterdir())) == 2
 
 
-def test_joined_data_keeps_who_belongs_to_whom():
+def test_concatenated_data_keeps_captions_with_their_videos():
     one = PairData(torch.zeros(3, 2), torch.zeros(2, 12, 2), np.array([0, 1, 1]), ("a", "b", "c"))
     two = PairData(torch.ones(2, 2), torch.ones(1, 12, 2), np.array([0, 0]), ("b", "d"))
-    both = joined(one, two)
+    both = concatenate(one, two)
     assert both.video_of.tolist() == [0, 1, 1, 2, 2]
     assert (both.frames[both.video_of[3:]] == 1).all()
     assert both.captions == ("a", "b", "c", "b", "d")

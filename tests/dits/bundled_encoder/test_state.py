@@ -56,7 +56,7 @@ def test_the_best_average_is_kept():
     assert torch.equal(module.weight.detach(), seen[state.best["step"]])
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     whole, first, second = model(), model(), model()
     uninterrupted, half = state_of(whole), state_of(first)
     advance(uninterrupted, 8)
@@ -72,7 +72,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert torch.equal(second.bias, whole.bias)
 
 
-def test_there_is_nothing_to_resume_at_first(tmp_path):
+def test_without_a_state_nothing_is_resumed(tmp_path):
     assert not state_of(model()).resume(tmp_path / "none.safetensors")
 
 

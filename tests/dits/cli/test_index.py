@@ -47,7 +47,7 @@ def status(command):
 def test_from_a_folder_to_a_ranking(command, folder, tmp_path):
     code, printed, errors = command("index", "add", str(folder), "--segment", "2s", "--workers", "1")
     assert code == 0
-    assert "3 videos added (9 segments), 0 unchanged, 0 of the same content as another, 1 failed, 0 gone." in printed
+    assert "3 videos added (9 segments), 0 unchanged, 0 copies, 1 failed, 0 missing." in printed
     assert "9 segments" in errors
     assert "a second" in errors
     found = status(command)
@@ -73,7 +73,7 @@ def test_from_a_folder_to_a_ranking(command, folder, tmp_path):
 def test_status_for_people_and_removal(command, folder):
     command("index", "add", str(folder), "--segment", "whole", "--workers", "1")
     _, printed, _ = command("index", "status")
-    assert "3 videos in 3 segments; 1 failed, 0 copies of others, 0 gone" in printed
+    assert "3 videos in 3 segments; 1 failed, 0 copies of others, 0 missing" in printed
     assert f"{folder / 'broken.mp4'}: " in printed
     code, printed, _ = command("index", "remove", str(folder / "1.mp4"))
     assert code == 0
@@ -105,7 +105,7 @@ def test_rows_and_embeddings_are_exported(command, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("index", "status"), "holds no videos embedded by"),
         (("index", "update"), "holds no videos embedded by"),
@@ -117,11 +117,11 @@ def test_rows_and_embeddings_are_exported(command, folder, tmp_path):
         (("index", "export", "--out", "rows.xml"), "rows.xml is neither"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(command, tmp_path, monkeypatch, arguments, said):
+def test_what_cannot_be_done_is_one_sentence(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, printed, errors = command(*arguments)
     assert (code, printed) == (2, "")
-    assert said in errors
+    assert message in errors
     assert errors.count("\n") == 1
 
 

@@ -126,7 +126,7 @@ def test_encode_writes_where_it_is_told(cache, sources, tmp_path, capsys):
         (["train", "xpool", "--out", "x.safetensors", "--dropout", "2"], "dropout must be from 0"),
         (["train", "dits", "--out", "x.safetensors", "--heads", "0"], "0 attention heads"),
         (["train", "dits", "--out", "x.safetensors", "--steps", "-1"], "0 or more"),
-        (["train", "dits", "--out", "x.safetensors", "--timestep-features", "3"], "even number"),
+        (["train", "dits", "--out", "x.safetensors", "--timestep-features", "3"], "timestep features must be even"),
         (["train", "dits", "--out", "."], "is a folder: name a file"),
         (["demo", "--workers", "0"], "1 or more"),
     ],
@@ -167,4 +167,4 @@ def test_every_training_flag_is_documented(capsys):
         main(["train", "dits", "--help"])
     text = capsys.readouterr().out
     assert "--noise-scale" in text
-    assert "rate rises linearly" in " ".join(text.split())
+    assert "share of the steps with a linear warm-up" in " ".join(text.split())

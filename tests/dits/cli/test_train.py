@@ -97,7 +97,7 @@ def test_validation_selects_by_default_and_test_only_instead_of_it(tiny_corpus, 
 
 def test_another_split_selects_nothing(tiny_corpus, encoder, cache, tmp_path, capsys):
     command = ["train", "xpool", "--corpus", str(tiny_corpus), *encoder, "--out", str(tmp_path / "x.safetensors")]
-    assert "split to select on is one of validation, test" in refused(
+    assert "split to select on must be one of validation, test" in refused(
         capsys, cache, main([*command, "--select-on", "train"])
     )
 
@@ -165,7 +165,7 @@ def test_the_analysis_says_a_missing_split_first(split, corpus_without, encoder,
         (["xpool", "--dropout", "2"], "dropout must be from 0"),
         (["xpool", "--init", "nowhere.safetensors"], "no file nowhere.safetensors"),
         (["xpool", "--pairs", "nowhere"], "nowhere"),
-        (["xpool", "--sources", "emoji"], "--sources is of --pairs"),
+        (["xpool", "--sources", "emoji"], "--sources needs --pairs"),
     ],
 )
 def test_what_cannot_be_trained_is_said_first(arguments, says, tiny_corpus, encoder, cache, tmp_path, capsys):
@@ -223,7 +223,7 @@ def test_flags_that_mean_pooling_does_not_read_are_refused(joint, tiny_corpus, e
     ]
     for given in (["--dropout", "0.0"], ["--attend-with", "text", "--dropout", "0.1"]):
         error = refused(capsys, cache, main([*base, "--kind", "mean", *given]))
-        assert f"{' and '.join(given[::2])}: mean pooling does not read this" in error
+        assert f"{' and '.join(given[::2])}: mean pooling does not use this" in error
 
 
 @pytest.mark.parametrize("method", METHODS)

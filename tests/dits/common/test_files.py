@@ -55,13 +55,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         (errno.EIO, "Cannot write in .*: input/output error"),
     ],
 )
-def test_refusals_of_the_system_are_one_sentence(tmp_path, code, says):
+def test_write_errors_of_the_system_are_one_sentence(tmp_path, code, says):
     with pytest.raises(StorageError, match=says), storage_errors(tmp_path):
         raise OSError(code, os.strerror(code))
 
 
 def test_a_full_disk_is_one_sentence_for_safetensors_too(tmp_path):
-    """A limit on the size of files stands for the full disk."""
+    """A limit on file sizes simulates a full disk."""
     program = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
@@ -95,7 +95,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     assert "DITS_CACHE" in done.stdout
 
 
-def test_makes_folders_and_takes_those_that_are_there(tmp_path):
+def test_makes_folders_and_accepts_existing_ones(tmp_path):
     assert make_folder(tmp_path / "a" / "b").is_dir()
     assert make_folder(tmp_path / "a" / "b").is_dir()
 
@@ -125,7 +125,7 @@ def test_csv_escapes_what_utf8_cannot_hold(tmp_path):
     assert (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines() == ["caption", "half a pair \\ud83c"]
 
 
-def test_csv_is_written_whole_or_not_at_all(tmp_path):
+def test_csv_is_written_atomically(tmp_path):
     write_csv(tmp_path / "x.csv", ("n",), [[1]])
 
     def rows():

@@ -39,8 +39,8 @@ def test_the_evaluation_transform_is_open_clips_to_the_last_bit(resize_mode, siz
     assert torch.equal(transform.normalise(transform.crop(frames)), expected)
 
 
-def test_a_training_crop_is_one_and_the_same_for_all_frames_of_a_clip():
-    """Frames alike stay alike; different seeds crop and flip differently."""
+def test_a_training_crop_is_the_same_for_all_frames_of_a_clip():
+    """Equal frames remain equal; different seeds crop and flip differently."""
     picture = np.random.default_rng(1).integers(0, 256, size=(1, 64, 80, 3), dtype=np.uint8)
     transform, views = FrameTransform(CONFIG), []
     for seed in range(8):
@@ -54,7 +54,7 @@ def test_a_training_crop_is_one_and_the_same_for_all_frames_of_a_clip():
 
 
 def test_a_training_crop_keeps_at_least_half_of_the_picture_and_flips_half_of_the_time():
-    """Read off a picture whose red and green tell the column and the row of every pixel."""
+    """Measured on an image whose red and green values are the column and the row of every pixel."""
     columns, rows = np.meshgrid(np.arange(96), np.arange(96))
     ramp = np.stack([2 * columns, 2 * rows, 0 * rows], axis=-1).astype(np.uint8)[None]
     transform, shares, flipped = FrameTransform(CONFIG), [], 0
@@ -91,13 +91,13 @@ def test_without_randomness_a_clip_is_read_as_for_embedding(stamped):
         assert read.times.tolist() == pytest.approx(sampled.times.tolist())
 
 
-def test_positions_choose_moments_within_the_segments(stamped):
+def test_positions_choose_times_within_the_segments(stamped):
     frames, _ = sample_frames(stamped.path, 4, positions=np.array([0.0, 0.5, 0.9, 0.0]))
     assert read_stamps(frames) == [0, 45, 87, 90]
 
 
 def test_workers_read_what_this_process_reads(tiny_corpus, tiny_encoder):
-    """In the same order and with the same randomness, an undecodable clip told in its place."""
+    """In the same order and with the same randomness; an undecodable clip is replaced by its error."""
     broken = tiny_corpus / "broken.bin"
     broken.write_bytes(b"no video")
     clips = [*open_corpus(str(tiny_corpus)).clips[:4], clip_of(broken)]

@@ -39,12 +39,12 @@ def test_splits_and_queries(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("clip,group,split,caption\n../a,g1,train,one\n", "'../a' is no plain file name"),
-        ("clip,group,split,caption\n/etc/a,g1,train,one\n", "'/etc/a' is no plain file name"),
-        ("clip,group,split,caption\n..,g1,train,one\n", "'..' is no plain file name"),
+        ("clip,group,split,caption\n../a,g1,train,one\n", "'../a' is not a plain file name"),
+        ("clip,group,split,caption\n/etc/a,g1,train,one\n", "'/etc/a' is not a plain file name"),
+        ("clip,group,split,caption\n..,g1,train,one\n", "'..' is not a plain file name"),
         ("clip,group,split,caption\na,g1,dev,one\n", "unknown split 'dev'"),
         ("clip,group,split,caption\na,g1,train,one\na,g1,test,two\n", "disagree on its group or split"),
-        ("clip,group,split,caption\na,g1,train,one\nb,g1,test,two\n", "group g1 stands in two splits"),
+        ("clip,group,split,caption\na,g1,train,one\nb,g1,test,two\n", "group g1 is in two splits"),
     ],
 )
 def test_refuses_inconsistent_captions(tmp_path, text, says):
@@ -90,7 +90,7 @@ class TestDemoCaptions:
         assert counts["test"] >= 60
         assert counts["validation"] >= 30
 
-    def test_no_group_spans_splits_and_test_and_validation_have_one_clip_a_group(self):
+    def test_no_group_spans_splits_and_test_and_validation_have_one_clip_per_group(self):
         clips = demo_corpus().clips
         for split in ("validation", "test"):
             groups = [clip.group for clip in clips if clip.split == split]
@@ -112,7 +112,7 @@ class TestDemoCaptions:
                 assert 6 <= len(caption.split()) <= 20, caption
                 assert not banned.search(caption), caption
 
-    def test_every_clip_has_a_source_and_no_caption_stands_twice(self):
+    def test_every_clip_has_a_source_and_captions_are_unique(self):
         with SOURCES.open() as stream:
             assert [row["clip"] for row in csv.DictReader(stream)] == demo_corpus().ids
         with CAPTIONS.open() as stream:

@@ -1,4 +1,4 @@
-"""Which videos do not decode, among files that crash or hang what decodes them."""
+"""Undecodable videos among files that crash or hang the worker process."""
 
 import os
 from dataclasses import replace
@@ -8,9 +8,9 @@ from dits.corpora.names import open_corpus
 from tests.fixtures.hostile_items import DeadlyPath, EndlessPath
 
 
-def test_hostile_files_are_named_and_the_others_are_still_tried(tiny_corpus, tmp_path):
+def test_hostile_files_are_reported_and_the_others_are_checked(tiny_corpus, tmp_path):
     clips = list(open_corpus(str(tiny_corpus)).clips[:7])
-    os.mkfifo(tmp_path / "pipe.mp4")  # nobody writes to it: opening it would never end
+    os.mkfifo(tmp_path / "pipe.mp4")  # it has no writer: opening it would never end
     for number, path in {1: EndlessPath(), 3: tmp_path / "pipe.mp4", 6: DeadlyPath()}.items():
         clips[number] = replace(clips[number], path=path)
     tried = []

@@ -1,4 +1,4 @@
-"""Building a small part of the demo corpus for real: three clips, from the packages to playable files."""
+"""A real build of three clips of the demo corpus, from the packages to playable files."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ THREE = 3
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """The demo corpus cut down to three clips, with a cache folder of its own."""
+    """The demo corpus reduced to three clips, with its own cache folder."""
     return cut_down(tmp_path, monkeypatch)
 
 
@@ -53,7 +53,7 @@ def cut_down(folder, monkeypatch):
 
 
 def unbuilt():
-    return [job.clip for job in demo._jobs() if not demo._is_built(job)]
+    return [job.clip for job in demo._jobs() if not demo._is_complete(job)]
 
 
 def names(folder):
@@ -70,7 +70,7 @@ def test_builds_playable_clips_and_strips(small):
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
             assert stream.frames >= 15
-        assert b"moov" in path.read_bytes()[:200]  # the index comes first, so that a browser plays at once
+        assert b"moov" in path.read_bytes()[:200]  # the index comes first, so that a browser plays immediately
         assert Image.open(demo.strip_path(path)).size == (12 * 112, 112)
 
 
@@ -99,7 +99,7 @@ def test_does_nothing_twice(built):
     assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == before
 
 
-def test_repairs_what_is_damaged_or_gone(built):
+def test_rebuilds_damaged_and_missing_files(built):
     first, second, third = sorted(built.glob("*.mp4"))
     first.write_bytes(first.read_bytes()[:1000])
     demo.strip_path(second).unlink()
@@ -109,7 +109,7 @@ def test_repairs_what_is_damaged_or_gone(built):
     assert unbuilt() == []
 
 
-def test_an_interrupted_build_leaves_nothing_half_written_and_goes_on(small, monkeypatch):
+def test_an_interrupted_build_leaves_no_partial_files_and_continues(small, monkeypatch):
     encode = demo._encode
 
     def interrupted(source, target, job):
@@ -127,7 +127,7 @@ def test_an_interrupted_build_leaves_nothing_half_written_and_goes_on(small, mon
     assert seen == [1, 2, 3]
 
 
-def test_clears_away_what_a_killed_build_left_long_ago(built):
+def test_removes_old_temporary_files_of_a_killed_build(built):
     next(built.glob("*.json")).unlink()  # one clip is left to build
     old, young = built / ".writing-old.mp4", built / ".writing-young.mp4"
     old.touch()
@@ -152,13 +152,13 @@ def test_names_a_missing_package(small):
         demo.build_demo()
 
 
-def test_says_when_the_cache_is_no_folder(small, tmp_path):
+def test_reports_a_cache_that_is_not_a_folder(small, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(StorageError, match="is not a folder"):
         demo.build_demo()
 
 
-def test_says_when_the_disk_is_full(small, monkeypatch):
+def test_reports_a_full_disk(small, monkeypatch):
     def full(source, target, job):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -169,7 +169,7 @@ def test_says_when_the_disk_is_full(small, monkeypatch):
 
 
 def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
-    """The real command with its worker processes, interrupted once the first clip is there."""
+    """The real command with its worker processes, interrupted when the first clip is built."""
     environment = os.environ | {"DITS_CACHE": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "dits", "demo"],
@@ -192,7 +192,7 @@ def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
 
 
 def test_ctrl_c_ends_the_app_while_it_builds(tmp_path):
-    """It waits for the clips in work, not for all that are left."""
+    """It waits for the clips in progress, not for all remaining clips."""
     process, _ = serve(environment={"DITS_CACHE": str(tmp_path)})
     wait_for_a_clip(process, tmp_path)
     process.send_signal(signal.SIGINT)

@@ -29,7 +29,7 @@ def test_embeddings_are_those_of_the_sampled_frames(corpus, tiny_encoder):
     assert embeddings.times[3].tolist() == pytest.approx(sampled.times.tolist())
 
 
-def test_embeddings_are_kept_and_read_back(corpus, tiny_encoder):
+def test_embeddings_are_cached_and_read_back(corpus, tiny_encoder):
     seen = []
     first = corpus_embeddings(corpus, tiny_encoder, lambda done, total: seen.append(done))
     assert seen == list(range(1, 13))
@@ -39,7 +39,7 @@ def test_embeddings_are_kept_and_read_back(corpus, tiny_encoder):
     assert torch.equal(again.times, first.times)
 
 
-def test_damaged_embeddings_are_made_again_and_said_so(corpus, tiny_encoder):
+def test_damaged_embeddings_are_computed_again_with_a_notice(corpus, tiny_encoder):
     path = cached_path(corpus, tiny_encoder)
     corpus_embeddings(corpus, tiny_encoder)
     path.write_bytes(path.read_bytes()[:2000])
@@ -56,7 +56,7 @@ def test_refuses_embeddings_of_other_videos(corpus, tiny_encoder, tmp_path):
         load_embeddings(tmp_path / "test.safetensors", corpus, tiny_encoder)
 
 
-def test_selecting_keeps_the_order_asked_for(corpus, tiny_encoder):
+def test_selecting_keeps_the_given_order(corpus, tiny_encoder):
     embeddings = embed_corpus(corpus, tiny_encoder)
     chosen = embeddings.select(["clip7", "clip2"])
     assert torch.equal(chosen.frames[0], embeddings.frames[7])
@@ -64,8 +64,8 @@ def test_selecting_keeps_the_order_asked_for(corpus, tiny_encoder):
         embeddings.select(["clip99"])
 
 
-def test_an_interrupted_embedding_goes_on_where_it_stopped(corpus, tiny_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dits.corpora.embeddings._CLIPS_IN_A_PART", 5)
+def test_an_interrupted_embedding_continues_where_it_stopped(corpus, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dits.corpora.embeddings._CLIPS_PER_PART", 5)
     seen = []
 
     def interrupt(done, total):

@@ -39,7 +39,7 @@ def test_frame_embeddings_equal_open_clip(tiny_folder, tiny_encoder):
 
 
 def test_bundled_encoder_equals_open_clip_on_its_folder():
-    """Built by OpenCLIP alone, padding included; ours leaves out padding that no text needs."""
+    """Built by OpenCLIP alone, with padding; our encoder leaves out unnecessary padding."""
     config = json.loads((BUNDLED_FOLDER / "open_clip_config.json").read_text())["model_cfg"]
     config["text_cfg"]["hf_model_name"] = str(BUNDLED_FOLDER)
     model = open_clip.CustomTextCLIP(**config)
@@ -74,7 +74,7 @@ def test_bundled_file_is_small():
 
 
 @pytest.mark.parametrize("kind", ["bundled", "tiny"])
-def test_says_where_a_long_text_is_cut(kind, tiny_encoder):
+def test_returns_where_a_long_text_is_cut(kind, tiny_encoder):
     encoder = load_encoder(device="cpu") if kind == "bundled" else tiny_encoder
     words = [f"word{n}" for n in range(400)]
     assert encoder.cut_text("a short query") is None
@@ -112,7 +112,7 @@ def test_weights_from_a_file_are_those_of_the_folder(tmp_path):
     torch.testing.assert_close(encoder.encode_text(SENTENCES), expected)
 
 
-def test_ids_tell_weights_apart(tmp_path, tiny_encoder):
+def test_ids_distinguish_weights(tmp_path, tiny_encoder):
     write_open_clip_folder(tmp_path / "tiny", seed=1)
     other = load_encoder(f"local-dir:{tmp_path / 'tiny'}", device="cpu")
     assert other.id != tiny_encoder.id
@@ -143,7 +143,7 @@ def test_threads_may_share_an_encoder():
         ("ViT-B-32/nonsense", "has no pretrained tag 'nonsense'"),
         ("ViT-B-32/weights.pt", "must be a .safetensors file"),
         ("ViT-B-32/missing.safetensors", "there is no file missing.safetensors"),
-        ("local-dir:/nowhere", "name a folder in OpenCLIP's format"),
+        ("local-dir:/nowhere", "give a folder in OpenCLIP's format"),
     ],
 )
 def test_refuses_what_is_no_encoder(name, says):
@@ -178,14 +178,14 @@ def test_refuses_a_missing_or_truncated_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("config", ["5", "[]", '{"model_cfg": []}', '{"model_cfg": {"text_cfg": null}}', "{"])
-def test_refuses_configurations_that_make_no_sense(tmp_path, config):
+def test_refuses_invalid_configurations(tmp_path, config):
     write_open_clip_folder(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(config)
     with pytest.raises(EncoderError, match="no OpenCLIP configuration"):
         load_encoder(f"local-dir:{tmp_path}")
 
 
-def test_knows_which_texts_it_cannot_read(tiny_encoder):
+def test_reports_the_share_of_unknown_tokens(tiny_encoder):
     encoder = load_encoder(device="cpu")
     assert encoder.unknown_share("a dog") == 0
     assert encoder.unknown_share("🐶") == 1
@@ -209,7 +209,7 @@ def test_refuses_weights_of_another_model(tmp_path):
         load_encoder(f"local-dir:{tmp_path}")
 
 
-def test_says_so_when_the_hub_cannot_be_reached(monkeypatch, tmp_path, caplog):
+def test_reports_an_unreachable_hub(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     says = r"could not be downloaded.*ViT-B-32/FILE\.safetensors.*local-dir:FOLDER.*'bundled'\.$"
@@ -222,7 +222,7 @@ def test_says_so_when_the_hub_cannot_be_reached(monkeypatch, tmp_path, caplog):
 
 
 def test_a_file_of_weights_may_still_need_the_hub(monkeypatch, tmp_path):
-    """OpenCLIP builds this text tower from a configuration that only the hub has: the weights are not to blame."""
+    """OpenCLIP builds this text tower from a configuration on the hub: the weights are not the problem."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     write_open_clip_folder(tmp_path)

@@ -14,7 +14,7 @@ from dits.video.sampling import sample_frames
 SENTENCES = ["a dog on a skateboard", "two boxers in a ring", "a lighthouse in a storm"]
 
 
-def test_no_entry_is_off_by_more_than_half_a_step():
+def test_the_error_of_an_entry_is_at_most_half_a_step():
     generator = torch.Generator().manual_seed(0)
     weights = {
         "conv.weight": torch.randn(6, 4, 3, 3, generator=generator).half(),
@@ -49,7 +49,7 @@ def test_the_bundled_encoder_in_int8_is_half_the_size_and_nearly_the_same(demo, 
     assert F.cosine_similarity(ours.encode_frames(frames), theirs.encode_frames(frames), dim=-1).min() > 0.97
 
 
-def test_refuses_what_is_no_encoder_or_is_small_already(tiny_folder, tmp_path):
+def test_refuses_folders_without_an_encoder_or_with_a_quantized_one(tiny_folder, tmp_path):
     quantize_folder(tiny_folder, tmp_path / "small")
     with pytest.raises(EncoderError, match="is in int8 already"):
         quantize_folder(tmp_path / "small", tmp_path / "smaller")

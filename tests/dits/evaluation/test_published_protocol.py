@@ -176,7 +176,7 @@ def test_the_leak_needs_one_caption_per_video():
 
 
 def test_permuting_the_gallery_changes_nothing_and_permuting_queries_permutes_ranks():
-    """Of the whole way from features to ranks; the leak would not survive the first."""
+    """From features to ranks; with the leak, the permuted gallery would give other ranks."""
     model = random_model()
     texts, frames, targets = random_features(70, 30)
     ranks = ranks_of(build_gallery(model, frames).scores(texts).numpy(), targets)

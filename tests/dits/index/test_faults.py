@@ -1,4 +1,4 @@
-"""An index whose run is killed, whose files are damaged, whose disk is full: one sentence, and nothing half-written."""
+"""Killed runs, damaged files and full disks: one error message, and nothing half-written."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def command(action, location, encoder_folder):
 
 
 def refused(capfd, action, location, encoder_folder):
-    """The one sentence that a command ends with; what LanceDB's own threads print on the way is not it."""
+    """The error message of a command, one sentence. Output of LanceDB's own threads is ignored."""
     assert main(command(action, location, encoder_folder)) == 2
     said = capfd.readouterr()
     [sentence] = [line for line in said.err.splitlines() if line.startswith("dits: ")]
@@ -128,7 +128,7 @@ def test_a_run_that_is_ended_goes_on_where_it_stopped(how, folder, started, tmp_
     before = {row["id"] for row in rows(index)}
     assert len(before) < 50
     if how == signal.SIGINT:
-        assert before  # what was embedded is stored on the way out
+        assert before  # embedded segments are stored before the exit
     report = add_videos(index, tiny_encoder, [folder], config)
     other = VideoIndex.create(str(tmp_path / "uninterrupted"), tiny_encoder)
     expected = add_videos(other, tiny_encoder, [folder], config)
@@ -175,7 +175,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize(("pattern", "how"), DAMAGE)
 @pytest.mark.parametrize("table", ["videos", "sources"])
-def test_damage_is_said(table, pattern, how, copied, folder, tiny_folder, capfd):
+def test_damage_is_reported(table, pattern, how, copied, folder, tiny_folder, capfd):
     damaged = table_folder(copied) if table == "videos" else copied / "sources.lance"
     for path in damaged.glob(pattern):
         how(path)
@@ -212,13 +212,13 @@ def test_an_index_of_a_newer_version(copied, folder, tiny_folder, capfd):
 @pytest.mark.parametrize("missing", ["dits.format", "dits.encoder", "dits.frames", "dits.fingerprint"])
 def test_a_table_that_does_not_say_what_made_it(missing, copied, folder, tiny_folder, capfd):
     remade(copied, lambda metadata: {key: value for key, value in metadata.items() if key != missing})
-    assert "no index of videos of this project" in refused(capfd, ["add", str(folder)], copied, tiny_folder)
+    assert "not an index of videos of this project" in refused(capfd, ["add", str(folder)], copied, tiny_folder)
 
 
 def test_a_table_of_other_columns(tmp_path, tiny_encoder, tiny_folder, capfd):
     name = tiny_encoder.id
     lancedb.connect(str(tmp_path / "other")).create_table(name, pa.table({"vector": [1.0], "text": ["x"]}))
-    assert "no index of videos" in refused(capfd, ["add", str(tmp_path)], tmp_path / "other", tiny_folder)
+    assert "not an index of videos" in refused(capfd, ["add", str(tmp_path)], tmp_path / "other", tiny_folder)
 
 
 def test_an_index_of_another_encoder_alone(copied, folder, tmp_path, capfd):
@@ -249,14 +249,14 @@ def test_a_file_in_the_place_of_the_index(tmp_path, folder, tiny_folder, capfd):
 # --- Disks ---
 
 
-def test_a_folder_that_cannot_be_written(mortal, tiny_encoder):
-    (mortal / "locked").mkdir()
-    (mortal / "locked").chmod(0o500)
+def test_a_folder_that_cannot_be_written(unprivileged_folder, tiny_encoder):
+    (unprivileged_folder / "locked").mkdir()
+    (unprivileged_folder / "locked").chmod(0o500)
     with pytest.raises(IndexStoreError, match="No permission to write the index"):
-        VideoIndex.create(str(mortal / "locked"), tiny_encoder)
+        VideoIndex.create(str(unprivileged_folder / "locked"), tiny_encoder)
     with pytest.raises(IndexStoreError, match="No permission to write the index"):
-        VideoIndex.create(str(mortal / "locked" / "below"), tiny_encoder)
-    assert not any((mortal / "locked").iterdir())
+        VideoIndex.create(str(unprivileged_folder / "locked" / "below"), tiny_encoder)
+    assert not any((unprivileged_folder / "locked").iterdir())
 
 
 @pytest.fixture

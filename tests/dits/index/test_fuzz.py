@@ -14,14 +14,14 @@ import pytest
 from dits.encoders.transforms import FrameTransform
 from dits.index.adding.reader import ReadFile, ReadJob, read_file
 from dits.video.segments import Segmenting
-from dits.video.workers import MAX_BYTES, Lost, run_in_worker
+from dits.video.workers import MAX_BYTES, WorkerFailure, run_in_worker
 from tests.fixtures.hostile_items import measured
 from tests.helpers.videos import stamp, write_video
 
 MUTATIONS = int(os.environ.get("FUZZ_MUTATIONS", "600"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 SECONDS = 60.0
-EVERY = 25  # so many damaged files, then one that is not
+EVERY = 25  # damaged files, then one undamaged file
 
 TRANSFORM = FrameTransform({"size": 64, "mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"})
 BOXES = re.compile(
@@ -119,8 +119,8 @@ def test_damaged_videos_are_decoded_or_have_a_reason(originals, tmp_path, capsys
     slowest = most = 0.0
     outcomes, odd, good = Counter(), [], 0
     for job, answer in run_in_worker(measured, lambda: next(items, None), 2, lambda job: SECONDS):
-        assert isinstance(answer, Lost) or answer[1] < SECONDS + 1
-        if not isinstance(answer, Lost):
+        assert isinstance(answer, WorkerFailure) or answer[1] < SECONDS + 1
+        if not isinstance(answer, WorkerFailure):
             slowest, most = max(slowest, answer[1]), max(most, answer[2])
         if job.path not in pending:
             good += 1
@@ -128,7 +128,7 @@ def test_damaged_videos_are_decoded_or_have_a_reason(originals, tmp_path, capsys
             continue
         outcome = outcome_of(job, answer)
         outcomes[outcome] += 1
-        if isinstance(answer, Lost):
+        if isinstance(answer, WorkerFailure):
             odd.append((os.path.basename(job.path).decode(), *pending[job.path], outcome))
         else:
             os.remove(job.path)
@@ -148,8 +148,8 @@ def job_of(path: Path, segmenting: str = "whole") -> ReadJob:
     return ReadJob(os.fsencode(path), found.st_size, found.st_mtime_ns, Segmenting.parse(segmenting), TRANSFORM, 12)
 
 
-def outcome_of(job: ReadJob, answer: Lost | tuple) -> str:
-    if isinstance(answer, Lost):
+def outcome_of(job: ReadJob, answer: WorkerFailure | tuple) -> str:
+    if isinstance(answer, WorkerFailure):
         return "took too long" if answer.timed_out else "ended its process"
     result = answer[0]
     if isinstance(result, ReadFile):

@@ -255,20 +255,22 @@ def test_what_is_no_file_is_never_opened(index, folder, tiny_encoder):
     assert {name for name, reason in found.items() if "not a regular file" in reason} == {
         "pipe.mp4", "zero.mp4", "terminal.mp4", "socket.mp4",
     }  # fmt: skip
-    assert {name for name, reason in found.items() if "cannot be looked at" in reason} == {"loop.mp4", "nowhere.mp4"}
+    assert {name for name, reason in found.items() if "cannot be read" in reason} == {"loop.mp4", "nowhere.mp4"}
     assert "folder.mp4" not in found
 
 
-def test_without_permission(mortal, tiny_encoder):
-    (mortal / "locked").mkdir()
-    write_video(mortal / "unreadable.mp4", 5, size=(64, 48)).chmod(0)
-    write_video(mortal / "good.mp4", 5, size=(64, 48))
-    (mortal / "locked").chmod(0)
-    scan = find_videos([mortal])
+def test_without_permission(unprivileged_folder, tiny_encoder):
+    (unprivileged_folder / "locked").mkdir()
+    write_video(unprivileged_folder / "unreadable.mp4", 5, size=(64, 48)).chmod(0)
+    write_video(unprivileged_folder / "good.mp4", 5, size=(64, 48))
+    (unprivileged_folder / "locked").chmod(0)
+    scan = find_videos([unprivileged_folder])
     assert [os.path.basename(path) for path in scan.files] == [b"good.mp4", b"unreadable.mp4"]
-    assert scan.problems == {os.fsencode(mortal / "locked"): "The folder cannot be listed: permission denied."}
-    assert "may not be read" in read_file(job_of(mortal / "unreadable.mp4", tiny_encoder))
-    assert isinstance(read_file(job_of(mortal / "good.mp4", tiny_encoder)), ReadFile)
+    assert scan.problems == {
+        os.fsencode(unprivileged_folder / "locked"): "The folder cannot be listed: permission denied."
+    }
+    assert "No permission to read it" in read_file(job_of(unprivileged_folder / "unreadable.mp4", tiny_encoder))
+    assert isinstance(read_file(job_of(unprivileged_folder / "good.mp4", tiny_encoder)), ReadFile)
 
 
 # --- Files that change meanwhile ---

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dits.common.errors import IndexStoreError
-from dits.index.snapshot import cut, open_snapshot
+from dits.index.snapshot import open_snapshot, shard_bounds
 from dits.index.store import VideoIndex
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
@@ -134,7 +134,7 @@ def test_an_index_that_is_made_anew_in_the_same_place_shares_nothing(index, tmp_
 
 @pytest.mark.parametrize(("count", "parts"), [(0, 2), (1, 3), (130, 2), (1000, 4), (8192 * 5 + 3, 5), (8192 * 2, 2)])
 def test_parts_are_whole_blocks_that_follow_each_other(count, parts):
-    edges = cut(count, parts)
+    edges = shard_bounds(count, parts)
     assert len(edges) == parts
     assert [start for start, _ in edges] == [0, *(end for _, end in edges[:-1])]
     assert edges[-1][1] == count
@@ -148,7 +148,7 @@ def test_parts_of_a_snapshot_hold_the_whole(index):
     index.write(rows(range(150)))
     whole = open_snapshot(index)
     parts = [open_snapshot(index, (n, 2)) for n in range(2)]
-    assert [len(part) for part in parts] == [end - start for start, end in cut(150, 2)]
+    assert [len(part) for part in parts] == [end - start for start, end in shard_bounds(150, 2)]
     assert torch.equal(torch.cat([part.frames for part in parts]), whole.frames)
     assert np.array_equal(np.concatenate([part.ids for part in parts]), whole.ids)
 

@@ -92,11 +92,11 @@ def test_every_trained_part_gets_a_gradient(method):
 
 
 def test_no_fraction_of_the_gallery_is_pooled_by_its_own_text():
-    """Scores of one text do not depend on what other texts are asked beside it: nothing leaks between pairs."""
+    """Scores of one text do not depend on the other texts of the call: nothing leaks between pairs."""
     frames = draw(6, FRAMES, DIM, seed=2)
     for method, options in VARIANTS:
         if "inference_noise_scale" in options or "start" in options or method in ("prior", "diffusion"):
-            continue  # what is drawn depends on a text's place in the call
+            continue  # what is drawn depends on the position of a text in the call
         gallery, texts = build_gallery(model_for(method, **options), frames), draw(5, DIM)
         torch.testing.assert_close(gallery.scores(texts)[:1], gallery.scores(texts[:1]), atol=1e-5, rtol=0)
 
@@ -124,7 +124,7 @@ def test_uniform_steps_are_fractions_of_the_whole():
 
 
 @pytest.mark.parametrize("condition", ["video", "both"])
-def test_a_video_condition_gives_every_pair_its_own_path(condition):
+def test_a_video_condition_gives_every_pair_its_own_trajectory(condition):
     """Against a loop over pairs, each with its own network calls."""
     sampler = scrambled(DitsSampler(SamplerConfig(steps=3, condition=condition), NETWORK))
     texts, pooled = draw(4, DIM), draw(4, 5, DIM, seed=2)
@@ -302,7 +302,7 @@ def test_tmass_takes_the_radius_of_the_pair():
         torch.testing.assert_close(alignment.pair_cosines(texts, pooled, frames), expected, atol=1e-5, rtol=0)
 
 
-def test_tmass_supports_on_the_way_to_the_video():
+def test_tmass_support_lies_towards_the_video():
     alignment = scrambled(StochasticText(StochasticConfig(), DIM))
     texts, pooled, frames = draw(4, DIM), draw(4, 4, DIM, seed=2), draw(4, FRAMES, DIM, seed=3)
     (_, sampled), (weight, support) = alignment.training_cosines(texts, pooled, frames)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dits.common.errors import InputError
 from dits.models.pooling import PoolingConfig, XPool, mean_pool
 from dits.scoring.exact import BLOCK, ExactScorer, PreparedVideos
-from dits.scoring.gpu import halves, score_block
+from dits.scoring.gpu import score_block, split_to_float16
 from tests.helpers.plain import xpool_similarity
 
 
@@ -177,7 +177,7 @@ def test_the_gpus_arithmetic_is_the_kernels(heads, frames):
 
 def test_two_numbers_of_float16_are_one_to_22_bits():
     numbers = 2 * torch.rand(10_000, generator=torch.Generator().manual_seed(0)) - 1
-    high, low = halves(numbers)
+    high, low = split_to_float16(numbers)
     assert high.dtype == low.dtype == torch.float16
     error = (high.double() + low.double() / 2048 - numbers.double()).abs()
     assert float(error.max()) <= 2.0**-23
@@ -199,7 +199,7 @@ def test_a_gpu_scores_as_the_cpu_does_and_the_same_in_parts(dtype):
 
 def test_arrays_that_do_not_belong_together_are_refused():
     videos = ExactScorer(random_xpool()).prepare(inputs(1, 4)[2])
-    with pytest.raises(InputError, match="not of these 3 videos"):
+    with pytest.raises(InputError, match="do not belong to these 3 videos"):
         PreparedVideos(videos.frames[:3], videos.inverse_deviations, videos.grams)
     with pytest.raises(InputError, match="float16 or float32"):
         PreparedVideos(videos.frames.double(), videos.inverse_deviations, videos.grams)

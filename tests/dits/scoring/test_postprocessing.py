@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dits.evaluation.metrics import ranks_both_ways, ranks_of, video_to_text_ranks
+from dits.evaluation.metrics import ranks_by_direction, ranks_of, video_to_text_ranks
 from dits.scoring.postprocessing import dual_softmax, query_bank, querybank_norm
 
 
@@ -25,10 +25,10 @@ def test_dual_softmax_equals_the_formula(temperature):
 
 
 def test_dual_softmax_uses_the_other_queries():
-    """The ranking of one query changes with what else is asked."""
-    asked = np.array([[0.50, 0.49]])
-    alone = ranks_of(dual_softmax(asked), np.array([1]))
-    among = ranks_of(dual_softmax(np.vstack([asked, [[0.9, 0.1]]])), np.array([1, 0]))
+    """The ranking of one query depends on the other queries."""
+    query = np.array([[0.50, 0.49]])
+    alone = ranks_of(dual_softmax(query), np.array([1]))
+    among = ranks_of(dual_softmax(np.vstack([query, [[0.9, 0.1]]])), np.array([1, 0]))
     assert (alone[0], among[0]) == (2, 1)
 
 
@@ -92,7 +92,7 @@ def test_a_hub_no_longer_comes_first_for_everything():
 
 def test_both_directions_see_their_queries_in_rows():
     scores, targets = random_scores(12, 5), np.arange(12) % 5
-    ranks = ranks_both_ways(scores, targets, dual_softmax, dual_softmax)
+    ranks = ranks_by_direction(scores, targets, dual_softmax, dual_softmax)
     assert ranks["t2v"].tolist() == ranks_of(dual_softmax(scores), targets).tolist()
     assert ranks["v2t"].tolist() == video_to_text_ranks(dual_softmax(scores.T).T, targets).tolist()
     assert ranks["v2t"].tolist() != video_to_text_ranks(dual_softmax(scores), targets).tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dits.scoring.ranking import ranks_at, top_of
+from dits.scoring.ranking import ranks_at, top_k
 
 
 @pytest.mark.parametrize("k", [1, 5, 50])
@@ -12,7 +12,7 @@ def test_the_best_of_blocks_are_the_best_of_the_whole(cuts, k):
     """With many equal scores, zeros of both signs among them: the lower row comes first."""
     scores = torch.randint(-3, 4, (4, 20), generator=torch.Generator().manual_seed(0)) / 8
     scores[:, 5] = -0.0
-    best, expected = top_of(scores.split(cuts, dim=1), k), scores.sort(dim=1, descending=True, stable=True)
+    best, expected = top_k(scores.split(cuts, dim=1), k), scores.sort(dim=1, descending=True, stable=True)
     assert torch.equal(best.scores, expected.values[:, :k])
     assert torch.equal(best.rows, expected.indices[:, :k])
     assert torch.equal(best.lowest, scores.amin(dim=1))
@@ -23,13 +23,13 @@ def test_the_best_of_blocks_are_the_best_of_the_whole(cuts, k):
 
 def test_scores_keep_every_bit():
     scores = torch.randn(3, 1000, generator=torch.Generator().manual_seed(1)) * torch.logspace(-30, 30, 1000)
-    best = top_of([scores], 1000)
+    best = top_k([scores], 1000)
     assert torch.equal(best.scores, scores.gather(1, best.rows))
     assert torch.equal(best.scores, scores.sort(dim=1, descending=True).values)
 
 
 def test_one_video_has_no_deviation():
-    best = top_of([torch.tensor([[0.25], [-1.0]])], 3)
+    best = top_k([torch.tensor([[0.25], [-1.0]])], 3)
     assert best.rows.tolist() == [[0], [0]]
     assert best.mean.tolist() == [0.25, -1.0]
     assert best.deviation.tolist() == [0.0, 0.0]

@@ -28,7 +28,7 @@ from tests.helpers.index_rows import DIM, row_of, rows
 from tests.helpers.plain import xpool_similarity
 
 CPU = torch.device("cpu")
-MANY = 700  # more than the sample that stands for the gallery
+MANY = 700  # more than the sample that represents the gallery
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def engine_of(snapshot, encoder, models, candidates=None):
 
 
 def ids_near(index, vector, count):
-    ids = dict(zip(*(list(values) for values in index.places()), strict=True))
+    ids = dict(zip(*(list(values) for values in index.row_ids()), strict=True))
     return [ids[place] for place in index.nearest(vector.numpy(), count) if place in ids]
 
 
@@ -97,7 +97,7 @@ def test_an_index_is_searched_like_a_corpus_of_the_same_clips(demo, tmp_path, mo
                 assert [f.weight for f in hit.frames] == pytest.approx([f.weight for f in other.frames], abs=1e-5)
 
 
-def test_where_all_segments_are_candidates_the_ranking_is_the_exact_one(index, tiny_encoder, methods):
+def test_ranking_is_exact_if_all_segments_are_candidates(index, tiny_encoder, methods):
     index.make_vector_index()
     snapshot = open_snapshot(index)
     everything = candidate_search(index, snapshot, CPU, no_notice, exact_up_to=0, count=MANY)
@@ -141,7 +141,7 @@ def test_rows_that_were_added_after_the_vector_index_are_candidates(index):
     assert snapshot.ids.tolist().index(added.id.encode()) in some.rows.tolist()
 
 
-def test_what_is_removed_gone_or_failed_is_no_candidate(index):
+def test_removed_missing_and_failed_videos_are_no_candidates(index):
     index.make_vector_index()
     index.forget([b"/v/3.mp4"])
     index.mark([b"/v/4.mp4"], "ok", "missing")
@@ -153,7 +153,7 @@ def test_what_is_removed_gone_or_failed_is_no_candidate(index):
     assert rows([3])[0].id not in ids_near(index, torch.ones(DIM), 2 * MANY)
 
 
-def test_without_a_vector_index_all_are_scored_and_the_user_is_told(index):
+def test_without_a_vector_index_all_are_scored_with_a_notice(index):
     notices = []
     snapshot = open_snapshot(index)
     assert candidate_search(index, snapshot, CPU, notices.append, exact_up_to=100) is None
@@ -184,8 +184,8 @@ def test_recall_is_what_a_full_sort_says(index, methods, method):
     frames = open_snapshot(index).frames
     model = methods[method]
     texts = torch.randn(6, DIM, generator=torch.Generator().manual_seed(7))
-    kept = torch.arange(0, MANY, 3)
-    candidates = lambda found: Candidates(kept, torch.ones(len(kept), dtype=torch.bool))  # noqa: E731
+    thirds = torch.arange(0, MANY, 3)
+    candidates = lambda aligned: Candidates(thirds, torch.ones(len(thirds), dtype=torch.bool))  # noqa: E731
     measured = recall(LoadedMethod(model, build_gallery(model, frames), None), texts, candidates)
     with torch.no_grad():
         if method == "mean":

@@ -16,11 +16,11 @@ from dits.cli.parser import main
 from dits.common.errors import ClusterError
 from dits.corpora.corpus import FRAMES
 from dits.index.adding.config import AddConfig
-from dits.index.adding.ray import RayWork
+from dits.index.adding.ray import RayBackend
 from dits.index.adding.run import add_videos
-from dits.index.cluster import connected, imported
+from dits.index.cluster import import_ray, ray_connection
 from dits.index.schema import SegmentRow
-from dits.index.snapshot import cut
+from dits.index.snapshot import shard_bounds
 from dits.index.store import VideoIndex
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig, mean_pool
@@ -29,8 +29,8 @@ from dits.scoring.gallery import build_gallery
 from dits.search.engine import SearchEngine
 from dits.search.indexed import indexed_videos
 from dits.search.methods import LoadedMethod
-from dits.search.shard import Answer
-from dits.search.shards import ShardConfig, ShardedSearch, merged
+from dits.search.shard import ShardResult
+from dits.search.shards import ShardConfig, ShardedSearch, merge_results
 from tests.conftest import REPOSITORY
 from tests.helpers.videos import stamp, write_video
 
@@ -51,12 +51,12 @@ def cache(tmp_path_factory):
 
 
 class Machines:
-    """Two nodes of one CPU each, and a way to lose and to get one."""
+    """Two nodes of one CPU each, of which one can be removed and added again."""
 
     def __init__(self):
         from ray.cluster_utils import Cluster
 
-        imported()
+        import_ray()
         node = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=node)
         self._node = node
@@ -91,7 +91,7 @@ def machines(cache):
 
 @pytest.fixture(scope="module")
 def connection(machines):
-    with connected(machines.address) as ray, contextlib.redirect_stdout(open(os.devnull, "w")):
+    with ray_connection(machines.address) as ray, contextlib.redirect_stdout(open(os.devnull, "w")):
         yield ray
 
 
@@ -215,7 +215,7 @@ def test_a_lost_machine_is_said_and_the_query_after_its_return_is_whole(sharded,
     assert str(error.value).startswith(sentence)
     engine = one_machine(index, tiny_encoder, model)
     scores = engine.methods["mean"].gallery.scores(tiny_encoder.encode_text([TEXT]))[0]
-    first, last = cut(ROWS, 2)[1 if sentence.startswith("Shard 1") else 0]  # of the shard that is left
+    first, last = shard_bounds(ROWS, 2)[1 if sentence.startswith("Shard 1") else 0]  # of the shard that is left
     order = first + torch.argsort(scores[first:last], descending=True, stable=True)[:100]
     assert [hit.clip for hit in some.hits] == [engine.corpus.clips[row] for row in order.tolist()]
     assert [hit.score for hit in some.hits] == scores[order].tolist()
@@ -226,7 +226,7 @@ def test_a_lost_machine_is_said_and_the_query_after_its_return_is_whole(sharded,
 
 @pytest.mark.slow
 def test_from_the_command_line(machines, index, tiny_folder, capsys):
-    """A process of its own, which is told where the cluster is."""
+    """A separate process that gets the address of the cluster."""
     search = ["search", TEXT, "--corpus", index.location, "--encoder", f"local-dir:{tiny_folder}", "--method", "mean"]
     command = [sys.executable, "-m", "dits", *search, "--json", "--ray", machines.address]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
@@ -259,16 +259,16 @@ def test_videos_that_the_cluster_reads_and_embeds_give_the_same_rows(
 ):
     indexes = [VideoIndex.create(str(tmp_path_factory.mktemp(name)), tiny_encoder) for name in ("here", "there")]
     config = AddConfig(segment="1s", workers=1)
-    work = RayWork(connection, f"local-dir:{tiny_folder}", tiny_encoder, config)
-    told = []
+    backend = RayBackend(connection, f"local-dir:{tiny_folder}", tiny_encoder, config)
+    reported = []
     here = add_videos(indexes[0], tiny_encoder, [str(folder)], config)
-    there = add_videos(indexes[1], tiny_encoder, [str(folder)], config, told.append, work)
+    there = add_videos(indexes[1], tiny_encoder, [str(folder)], config, reported.append, backend)
     assert there == here
     assert (there.added, there.failed, there.segments) == (3, 1, 16)  # one file takes two jobs
-    assert (told[-1].done, told[-1].files, told[-1].segments) == (4, 4, 16)
+    assert (reported[-1].done, reported[-1].files, reported[-1].segments) == (4, 4, 16)
     columns = [field.name for field in indexes[0]._table.schema]
     assert indexes[1].rows(columns, None).to_pylist() == indexes[0].rows(columns, None).to_pylist()
-    assert add_videos(indexes[1], tiny_encoder, [str(folder)], config, None, work).unchanged == 4
+    assert add_videos(indexes[1], tiny_encoder, [str(folder)], config, None, backend).unchanged == 4
 
 
 @pytest.mark.slow
@@ -276,8 +276,8 @@ def test_a_file_that_ends_its_reader_is_recorded(connection, folder, tmp_path_fa
     """A reader gets no time at all: its process is ended, and the run goes on."""
     index = VideoIndex.create(str(tmp_path_factory.mktemp("slow")), tiny_encoder)
     config = AddConfig(workers=1, seconds=1e-6)
-    work = RayWork(connection, f"local-dir:{tiny_folder}", tiny_encoder, config)
-    assert add_videos(index, tiny_encoder, [str(folder)], config, None, work).failed == 4
+    backend = RayBackend(connection, f"local-dir:{tiny_folder}", tiny_encoder, config)
+    assert add_videos(index, tiny_encoder, [str(folder)], config, None, backend).failed == 4
     assert all("took longer than" in file.reason for file in index.files().values())
 
 
@@ -286,7 +286,7 @@ def test_spreads_of_parts_are_that_of_the_whole():
     scores = torch.randn(1000, generator=generator).double() * 1e-3 + 0.3
     for edges in ([0, 1, 1000], [0, 0, 512, 512, 1000], [0, 999, 1000]):
         parts = [scores[first:last] for first, last in itertools.pairwise(edges)]
-        whole = merged([answer_of(part) for part in parts], 5)
+        whole = merge_results([answer_of(part) for part in parts], 5)
         assert whole.mean == pytest.approx(float(scores.mean()), rel=1e-12)
         assert whole.deviation == pytest.approx(float(scores.std()), rel=1e-9)
         assert (whole.lowest, whole.highest) == (float(scores.min()), float(scores.max()))
@@ -294,6 +294,6 @@ def test_spreads_of_parts_are_that_of_the_whole():
 
 def answer_of(scores):
     if not len(scores):
-        return Answer(0)
+        return ShardResult(0)
     deviation = float(scores.std()) if len(scores) > 1 else 0.0
-    return Answer(len(scores), (), float(scores.mean()), deviation, float(scores.min()), float(scores.max()))
+    return ShardResult(len(scores), (), float(scores.mean()), deviation, float(scores.min()), float(scores.max()))

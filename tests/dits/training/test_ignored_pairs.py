@@ -1,4 +1,4 @@
-"""Which pairs of a batch are no negatives: the definition, and that training on embeddings goes by it."""
+"""Pairs of a batch that are not negatives: the definition, and its use in training on embeddings."""
 
 import math
 
@@ -26,12 +26,12 @@ def test_ignored_pairs_are_those_of_the_definition(ignore):
             expected[i, j] = i != j and (
                 (ignore in ("video", "both") and own) or (ignore in ("caption", "both") and named)
             )
-    marked = IgnoredPairs(captions, video_of, ignore).of(rows)
+    marked = IgnoredPairs(captions, video_of, ignore).mask(rows)
     assert np.array_equal(np.zeros((6, 6), bool) if marked is None else marked.numpy(), expected)
 
 
 def plain_loss(cosines, negatives):
-    """Both directions' mean cross-entropy at CLIP's highest temperature, over each one's own negatives alone."""
+    """Mean cross-entropy of both directions at CLIP's maximum temperature, over the allowed negatives only."""
     losses = []
     for matrix, allowed in ((cosines, negatives), (cosines.T, negatives.T)):
         for i in range(len(matrix)):
@@ -41,8 +41,8 @@ def plain_loss(cosines, negatives):
 
 
 @pytest.mark.parametrize("ignore", ["none", "video", "caption", "both"])
-def test_equal_sentences_are_no_negatives_though_their_embeddings_differ_in_the_last_bits(ignore):
-    """One step with a rate of zero, its loss by hand."""
+def test_equal_captions_are_not_negatives_although_their_embeddings_differ_in_the_last_bits(ignore):
+    """One step with a learning rate of zero; the loss is computed by hand."""
     generator = torch.Generator().manual_seed(1)
     frames, texts = (torch.randn(4, *shape, 16, generator=generator) for shape in ((3,), ()))
     texts = texts + 5  # so that the cosines are near each other

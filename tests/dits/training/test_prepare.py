@@ -1,4 +1,4 @@
-"""Weights prepared for small encoders: trained, chosen on validation, kept, found and refused."""
+"""Weights prepared for small encoders: trained, chosen on validation, cached, found and refused."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def data(tiny_corpus, tiny_encoder):
     return corpus, embeddings, lambda split: pair_data(corpus.split(split), tiny_encoder, embeddings)
 
 
-def test_what_is_reported_is_what_the_kept_weights_do(copied, data, tiny_encoder):
+def test_reported_metrics_are_those_of_the_cached_weights(copied, data, tiny_encoder):
     """Every number of the report, from the files in the cache folder."""
     _, _, pairs = data
     assert set(copied.results) == {"validation", "test"}
@@ -80,12 +80,12 @@ def test_what_is_reported_is_what_the_kept_weights_do(copied, data, tiny_encoder
             assert validate(model, pairs(split)) == metrics
     for name in PREPARED_METHODS:
         header = load_checkpoint(prepared_weights(name, tiny_encoder.id), tiny_encoder, name).header
-        assert copied.results["validation"][name] == {way: header.metric[way] for way in ("t2v", "v2t")}
+        assert copied.results["validation"][name] == {key: header.metric[key] for key in ("t2v", "v2t")}
         assert header.data["selected_on"] == "validation"
 
 
 def test_rate_and_epoch_are_the_best_on_validation(copied, data, tiny_encoder):
-    """X-Pool trained here with both rates, epoch by epoch, leads to the same choice and the same weights."""
+    """Training X-Pool here with both rates leads to the same choice and the same weights."""
     _, _, pairs = data
     model = load_checkpoint(prepared_weights("xpool", tiny_encoder.id), tiny_encoder).model
     runs = [train(model.config, CONFIG.training(rate), pairs("train"), pairs("validation")) for rate in (1e-5, 1e-2)]
@@ -97,8 +97,8 @@ def test_rate_and_epoch_are_the_best_on_validation(copied, data, tiny_encoder):
         torch.testing.assert_close(model.state_dict()[name], value)
 
 
-def test_the_test_split_decides_nothing(copied, data, tiny_encoder, monkeypatch, tmp_path):
-    """With other captions and clips in the test split, the same weights come out, bit for bit."""
+def test_the_test_split_does_not_affect_training(copied, data, tiny_encoder, monkeypatch, tmp_path):
+    """Other captions and clips in the test split lead to the same weights, bit for bit."""
     corpus, embeddings, _ = data
     before = {
         name: load_checkpoint(find_weights(name, tiny_encoder.id), tiny_encoder).model for name in ("xpool", "dits")
@@ -133,11 +133,11 @@ def test_prepared_weights_are_found_by_search_and_evaluation(copied, sources, ca
     assert main(["evaluate", *sources, "--json", "--method", "mean,xpool,dits"]) == 0
     report = json.loads(capsys.readouterr().out)
     for name, directions in copied.results["test"].items():
-        for way, metrics in directions.items():
-            assert {key: report["methods"][name][way][key] for key in metrics} == metrics
+        for direction, metrics in directions.items():
+            assert {key: report["methods"][name][direction][key] for key in metrics} == metrics
 
 
-def test_the_command_reports_and_does_nothing_twice(sources, capsys):
+def test_the_command_reports_and_trains_once(sources, capsys):
     small = ["--epochs", "1", "--batch-size", "4"]
     assert main(["prepare", *sources, *small, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
@@ -154,7 +154,7 @@ def test_the_command_reports_and_does_nothing_twice(sources, capsys):
     assert json.loads(capsys.readouterr().out)["weights"]["dits"]["origin"] == "trained"
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_the_same(prepared, data, tiny_encoder, cache):
+def test_an_interrupted_preparation_resumes_to_the_same_weights(prepared, data, tiny_encoder, cache):
     corpus, embeddings, _ = data
 
     def interrupt(what, done, total):
@@ -175,12 +175,12 @@ def test_an_interrupted_preparation_goes_on_and_ends_the_same(prepared, data, ti
     assert not (cache_root() / "training").joinpath(tiny_encoder.id).exists()
     for name in PREPARED_METHODS:
         path = find_weights(name, tiny_encoder.id)
-        undisturbed = load_checkpoint(prepared[0] / path.relative_to(cache_root()), tiny_encoder).model.state_dict()
+        uninterrupted = load_checkpoint(prepared[0] / path.relative_to(cache_root()), tiny_encoder).model.state_dict()
         for key, value in load_checkpoint(path, tiny_encoder).model.state_dict().items():
-            torch.testing.assert_close(value, undisturbed[key])
+            torch.testing.assert_close(value, uninterrupted[key])
 
 
-def test_damaged_training_states_are_left_behind(data, tiny_encoder, cache):
+def test_damaged_training_states_are_ignored(data, tiny_encoder, cache):
     corpus, embeddings, _ = data
     state = cache_root() / "training" / tiny_encoder.id / "xpool-1e-05" / "state.safetensors"
     state.parent.mkdir(parents=True)
@@ -190,8 +190,8 @@ def test_damaged_training_states_are_left_behind(data, tiny_encoder, cache):
 
 
 @pytest.mark.parametrize("damage", ["cut", "renamed"])
-def test_prepared_weights_that_cannot_be_used_are_made_again(copied, data, tiny_encoder, tiny_corpus, tmp_path, damage):
-    """Cut off, or of another encoder whose folder was renamed: refused, told, and replaced."""
+def test_unusable_prepared_weights_are_trained_again(copied, data, tiny_encoder, tiny_corpus, tmp_path, damage):
+    """Truncated weights, or weights of another encoder in a renamed folder: refused, reported, and replaced."""
     corpus, embeddings, _ = data
     path = find_weights("dits", tiny_encoder.id)
     if damage == "cut":
@@ -215,7 +215,7 @@ def test_prepared_weights_that_cannot_be_used_are_made_again(copied, data, tiny_
     load_method("dits", tiny_encoder, embeddings.frames)
 
 
-def test_an_engine_leaves_out_what_has_no_weights(sources, tiny_corpus, tiny_folder):
+def test_an_engine_leaves_out_methods_without_weights(sources, tiny_corpus, tiny_folder):
     encoder = f"local-dir:{tiny_folder}"
     with pytest.raises(CheckpointError, match="python -m dits prepare"):
         load_engine(str(tiny_corpus), encoder)
@@ -245,7 +245,7 @@ def test_an_engine_says_why_prepared_weights_are_left_out(copied, tiny_corpus, t
     assert engine.missing["dits"].startswith(f"The weights in {path} are damaged")
 
 
-def test_weights_that_are_named_must_be_there(tiny_corpus, tiny_folder, tmp_path):
+def test_a_given_weights_folder_must_contain_the_weights(tiny_corpus, tiny_folder, tmp_path):
     with pytest.raises(CheckpointError, match="weights are missing"):
         load_engine(str(tiny_corpus), f"local-dir:{tiny_folder}", weights=tmp_path, allow_missing=True)
 
@@ -257,20 +257,20 @@ def test_weights_of_one_corpus_serve_another(copied, tiny_encoder, data):
     weights = prepare_weights(other, tiny_encoder, embeddings, config=CONFIG, notice=notices.append)
     assert {entry.origin for entry in weights.values()} == {"prepared"}
     assert notices == [
-        f"The weights for {tiny_encoder.id} were prepared before, on tiny: they serve every corpus, and --force trains "
-        "them anew on another."
+        f"The weights for {tiny_encoder.id} were prepared before, on tiny: they serve every corpus. To train them "
+        "again on another, use --force."
     ]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_corpus_to_search_only_is_one_sentence(data, split):
+def test_a_corpus_without_a_needed_split_is_refused(data, split):
     corpus, _, _ = data
     rest = Corpus("mine", tuple(clip for clip in corpus if clip.split != split))
     with pytest.raises(InputError, match=f"The corpus 'mine' has no {split} split.*--corpus demo"):
         check_trainable(rest)
 
 
-def test_the_command_says_so_before_it_embeds(tiny_corpus, sources, tmp_path, capsys):
+def test_the_command_refuses_such_a_corpus_before_embedding(tiny_corpus, sources, tmp_path, capsys):
     folder = tmp_path / "mine"
     shutil.copytree(tiny_corpus, folder)
     text = (folder / "captions.csv").read_text().replace(",train,", ",test,")
@@ -286,11 +286,11 @@ def test_shipped_weights_are_not_prepared_again():
     encoder = load_encoder(device="cpu")
     assert methods_to_train(encoder) == []
     assert find_weights("dits", encoder.id) == bundled_weights("dits", encoder.id)
-    with pytest.raises(InputError, match="are shipped, and come before"):
+    with pytest.raises(InputError, match="are shipped, and are used before"):
         methods_to_train(encoder, force=True)
 
 
-def test_the_time_is_estimated_from_captions_and_width(data, tiny_encoder):
+def test_the_time_estimate_depends_on_captions_and_width(data, tiny_encoder):
     corpus, _, _ = data
     assert estimated_minutes(corpus, tiny_encoder) == 1
     long = replace(corpus.clips[0], captions=("a text",) * 645 * 400)
@@ -301,12 +301,12 @@ def test_the_time_is_estimated_from_captions_and_width(data, tiny_encoder):
 @pytest.mark.parametrize(
     "settings", [{"epochs": 0}, {"batch_size": 1}, {"xpool_rates": ()}, {"dits_rates": (-1.0,)}, {"seed": -1}]
 )
-def test_refuses_settings_that_make_no_sense(settings):
+def test_refuses_invalid_settings(settings):
     with pytest.raises(InputError):
         PrepareConfig(**settings)
 
 
-def test_widths_that_sixteen_heads_do_not_divide(tmp_path, data, tiny_corpus):
+def test_a_width_not_divisible_by_sixteen_heads(tmp_path, data, tiny_corpus):
     corpus, _, _ = data
     config = {
         "embed_dim": 40,

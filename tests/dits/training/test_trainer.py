@@ -25,7 +25,7 @@ def config(method, **sampler):
 
 
 def pairs(videos=20, seed=0, shift=3.0):
-    """Captions that lie beside their videos, across a gap that is the same for all."""
+    """Embeddings of captions and videos with the same gap for all pairs."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     centres, gap = draw(videos, DIM), shift * F.normalize(torch.ones(DIM), dim=0)
@@ -52,7 +52,7 @@ def test_training_is_deterministic_by_seed():
 
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, stop_after):
-    undisturbed = train(config("dits"), QUICK, pairs(), pairs(seed=1))
+    uninterrupted = train(config("dits"), QUICK, pairs(), pairs(seed=1))
 
     def kill(record):
         if record["epoch"] == stop_after:
@@ -70,8 +70,8 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, stop_after):
         on_epoch=lambda r: resumed_epochs.append(r["epoch"]),
     )
     assert resumed_epochs == list(range(stop_after + 1, 5))
-    assert resumed.history == undisturbed.history
-    for a, b in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+    assert resumed.history == uninterrupted.history
+    for a, b in zip(resumed.model.parameters(), uninterrupted.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_state_is_refused(tmp_path):
         train(config("xpool"), QUICK, pairs(), pairs(seed=1), run=tmp_path)
 
 
-def test_the_best_epoch_is_kept():
+def test_the_best_epoch_is_returned():
     wild = TrainingConfig(epochs=6, batch_size=8, learning_rate=0.3, seed=1)
     result = train(config("dits"), wild, pairs(), pairs(seed=1))
     sums = [sum(record["t2v"][f"R@{k}"] for k in (1, 5, 10)) for record in result.history]
@@ -108,10 +108,10 @@ def test_starts_from_a_trained_pooling():
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
-def test_stops_when_the_loss_is_no_number(tmp_path):
+def test_stops_when_the_loss_is_not_finite(tmp_path):
     broken = pairs()
     broken.texts[5] = float("inf")
-    with pytest.raises(DitsError, match="loss is no number at step"):
+    with pytest.raises(DitsError, match="loss is not finite at step"):
         train(config("xpool"), QUICK, broken, pairs(seed=1), run=tmp_path)
 
 
@@ -120,13 +120,13 @@ def test_mean_pooling_has_nothing_to_train():
         train(config("mean"), QUICK, pairs(), pairs(seed=1))
 
 
-def test_batches_deal_every_caption_once_and_no_video_twice():
+def test_batches_hold_every_caption_once_and_no_video_twice():
     video_of = np.array([0] * 5 + [1] * 5 + [2] * 3 + [3] * 5 + [4] * 4)
-    dealt = list(batches(video_of, batch_size=2, seed=3))
-    everything = np.concatenate(dealt)
+    epoch = list(batches(video_of, batch_size=2, seed=3))
+    everything = np.concatenate(epoch)
     assert len(everything) == len(set(everything.tolist())) == 22
-    for batch in dealt:
-        assert 2 <= len(batch) <= 3  # three where a lone pair joins
+    for batch in epoch:
+        assert 2 <= len(batch) <= 3  # three if a single pair joins
         assert len(set(video_of[batch].tolist())) == len(batch)
 
 

@@ -1,4 +1,4 @@
-"""Which frames come out of a video file, against files whose frames carry their number."""
+"""Frame sampling, tested on files whose frames show their number."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ FILES = {  # what is written, and who reads it
     "one_keyframe.mov": ({"gop": 250}, "decord"),
     "intra.mp4": ({"gop": 1, "options": {"bf": "0"}}, "decord"),
     "closed_gop.mp4": ({"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "open-gop=0"}}, "decord"),
-    # decord 0.6 shows other frames, without a word, where frames are stored after a keyframe and shown before it
+    # decord 0.6 silently returns wrong frames if frames are stored after a keyframe and presented before it
     "open_gop.mp4": ({"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "open-gop=1"}}, "pyav"),
-    # or keyframes follow each other faster than frames are put in order
+    # or if keyframes follow each other faster than frames are reordered
     "fragments.mp4": (
         {
             "gop": 2,
@@ -52,7 +52,7 @@ FILES = {  # what is written, and who reads it
         },
         "pyav",
     ),
-    # or the format does not lend itself to its way of seeking
+    # or if the format does not support its seeks
     "other.mkv": ({}, "pyav"),
     "vp9.webm": ({"codec": "libvpx-vp9", "options": VP9}, "pyav"),
     "mpeg.ts": ({}, "pyav"),
@@ -240,7 +240,7 @@ def test_probe(tmp_path: Path) -> None:
         ("other.mkv", {}),
     ],
 )
-def test_truncated_files_show_what_is_left(
+def test_truncated_files_show_the_remaining_frames(
     name: str, settings: dict[str, dict[str, str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = write_video(tmp_path / name, 120, **settings)
@@ -267,7 +267,7 @@ def test_damage_in_the_middle_does_not_stop_it(tmp_path: Path, capfd: pytest.Cap
 
 
 def test_decords_reports_stay_off_until_its_reader_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its threads decode on after a failure, and what they report then would stand on a user's terminal."""
+    """Its threads continue after a failure, and their log lines would appear on the user's terminal."""
     decord = pytest.importorskip("decord")
     readers: list[weakref.ref[object]] = []
     alive: dict[int, list[object]] = {}
@@ -386,8 +386,8 @@ def test_a_start_past_the_end(tmp_path: Path) -> None:
 # --- Cost ---
 
 
-def test_ends_where_another_library_has_turned_the_decoders_reports_on(tmp_path: Path) -> None:
-    """As older releases of torchvision do: what closed a decoder then waited for it for ever."""
+def test_ends_if_another_library_has_turned_on_the_decoders_log(tmp_path: Path) -> None:
+    """Older releases of torchvision do; closing a decoder then caused a deadlock."""
     options = {"preset": "ultrafast", "x265-params": "open-gop=1"}
     path = write_video(tmp_path / "a.mp4", 90, codec="libx265", gop=12, options=options)
     script = (

@@ -1,4 +1,4 @@
-"""Where videos are cut, and what is read of the pieces."""
+"""How videos are cut into segments, and the frames of the segments."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from dits.video import probe as video_file
 from dits.video import sampling as video_module
 from dits.video.probe import MAX_PIXELS, Video, examine
 from dits.video.sampling import every_frame, probe, sample_frames, sample_spans, thumbnail
-from dits.video.segments import MAX_SCENE_SECONDS, MAX_SPANS, MIN_SCENE_SECONDS, Segmenting, scene_cuts, spans
+from dits.video.segments import MAX_SCENE_SECONDS, MAX_SEGMENTS, MIN_SCENE_SECONDS, Segmenting, scene_cuts, spans
 from tests.helpers.videos import cut, read_stamp, read_stamps, stamp, write_video
 
-# --- Spans are what sample_frames returns of them ---
+# --- sample_spans and sample_frames agree ---
 
 OPEN_GOP = {"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "open-gop=1"}}
 UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 9, 90)).tolist()
@@ -64,11 +64,11 @@ FILES: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_spans_are_what_sampling_each_returns(name: str, tmp_path: Path) -> None:
+def test_sampling_all_segments_equals_sampling_each(name: str, tmp_path: Path) -> None:
     video = examine(FILES[name](tmp_path))
     duration = video.info.duration
-    pieces = [(k * duration / 7, (k + 1) * duration / 7) for k in range(7)]
-    for chosen in (pieces, [pieces[1], pieces[4], (pieces[6][0], np.inf)], pieces[3:4]):
+    segments = [(k * duration / 7, (k + 1) * duration / 7) for k in range(7)]
+    for chosen in (segments, [segments[1], segments[4], (segments[6][0], np.inf)], segments[3:4]):
         sampled = list(sample_spans(video, chosen, 5, size=40))
         for (start, end), span in zip(chosen, sampled, strict=True):
             alone = sample_frames(video.path, 5, size=40, start=start, end=end)
@@ -77,7 +77,7 @@ def test_spans_are_what_sampling_each_returns(name: str, tmp_path: Path) -> None
             assert span.frames.dtype == np.uint8
 
 
-def test_spans_show_the_frames_at_their_midpoints(tmp_path: Path) -> None:
+def test_segments_show_the_frames_at_their_midpoints(tmp_path: Path) -> None:
     video = examine(write_video(tmp_path / "a.mkv", 120))
     sampled = sample_spans(video, [(0.0, 1.0), (1.0, 2.0), (3.5, 99.0)], 4)
     assert [read_stamps(span.frames) for span in sampled] == [
@@ -112,7 +112,7 @@ def test_one_pass_over_the_file(suffix: str, tmp_path: Path, monkeypatch: pytest
     assert len(packets) <= 241  # the last tells the decoder to finish
 
 
-def test_a_span_at_the_end_is_reached_by_a_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_at_the_end_is_reached_by_a_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = examine(write_video(tmp_path / "a.mkv", 600))
     read = []
     decoded = video_module.decoded
@@ -124,7 +124,7 @@ def test_a_span_at_the_end_is_reached_by_a_seek(tmp_path: Path, monkeypatch: pyt
     assert len(read) < 100
 
 
-def test_no_spans_and_bad_ones(tmp_path: Path) -> None:
+def test_no_segments_and_invalid_ones(tmp_path: Path) -> None:
     video = examine(write_video(tmp_path / "a.mp4"))
     assert list(sample_spans(video, [])) == []
     for wrong in ([(0.5, 1.0), (0.0, 0.5)], [(0.0, 0.6), (0.5, 1.0)], [(0.5, 0.5)], [(-1, 1)], [(0, 0.5), (1.0, 2.0)]):
@@ -148,12 +148,12 @@ def test_an_examined_video_can_be_sent_to_a_worker(suffix: str, tmp_path: Path) 
     video = examine(write_video(tmp_path / f"a.{suffix}", 60))
     assert video.info == probe(video.path)
     copy = pickle.loads(pickle.dumps(video))
-    pieces = [(0.0, 1.0), (1.0, 2.0)]
-    for here, there in zip(sample_spans(video, pieces), sample_spans(copy, pieces), strict=True):
+    segments = [(0.0, 1.0), (1.0, 2.0)]
+    for here, there in zip(sample_spans(video, segments), sample_spans(copy, segments), strict=True):
         np.testing.assert_array_equal(here.frames, there.frames)
 
 
-def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
+def test_a_file_that_disappears_is_named(tmp_path: Path) -> None:
     video = examine(write_video(tmp_path / "gone.mp4"))
     Path(video.path).unlink()
     for read in (lambda: list(sample_spans(video, [(0, 0.5), (0.5, 1)])), lambda: scene_cuts(video)):
@@ -171,7 +171,7 @@ def picture(width: int, height: int) -> bytes:
 
 
 def write_pictures(path: Path, *pictures: bytes, size: tuple[int, int]) -> Path:
-    """A video of JPEG pictures, whose header tells the given size, whatever theirs is."""
+    """A video of JPEG images; its header declares the given size, whatever the size of the images."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=30)
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p"
@@ -183,7 +183,7 @@ def write_pictures(path: Path, *pictures: bytes, size: tuple[int, int]) -> Path:
     return path
 
 
-def test_a_header_that_tells_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_declares_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "large.mp4", 2, size=(160, 120))
     monkeypatch.setattr(video_file, "MAX_PIXELS", 160 * 120)
     assert examine(path).info.width == 160
@@ -192,7 +192,7 @@ def test_a_header_that_tells_too_many_pixels_is_refused(tmp_path: Path, monkeypa
         examine(path)
 
 
-def test_more_pixels_than_the_header_tells_are_not_decoded(tmp_path: Path) -> None:
+def test_more_pixels_than_the_header_declares_are_not_decoded(tmp_path: Path) -> None:
     small, bomb = picture(64, 48), picture(9000, 9000)
     assert MAX_PIXELS < 9000 * 9000
     lying = write_pictures(tmp_path / "lying.mkv", bomb, bomb, size=(64, 48))
@@ -210,13 +210,13 @@ def test_a_size_that_changes_is_scaled_to_the_first(tmp_path: Path) -> None:
     assert scene_cuts(examine(path)) == []
 
 
-def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_length_is_refused(tmp_path: Path) -> None:
     video = examine(write_video(tmp_path / "a.mkv", 30))
     ages = replace(video, info=replace(video.info, duration=1e12))
     for text in ("10s", "scenes"):
         with pytest.raises(InputError, match=r"a\.mkv lasts 1000000000000 s by its own account"):
             spans(ages, Segmenting.parse(text))
-    with pytest.raises(InputError, match="choose longer pieces"):
+    with pytest.raises(InputError, match="choose longer segments"):
         spans(video, Segmenting.parse("0.000001s"))
     assert spans(ages, Segmenting.parse("whole")) == [(0.0, 1e12)]
 
@@ -264,18 +264,18 @@ def lasting(video: Video, seconds: float) -> Video:
     return replace(video, info=replace(video.info, duration=seconds))
 
 
-def test_pieces_of_a_length_cover_the_video(tmp_path: Path) -> None:
+def test_segments_of_a_length_cover_the_video(tmp_path: Path) -> None:
     video = examine(write_video(tmp_path / "a.mkv", 5))
     rng = np.random.default_rng(1)
     for duration, length in zip(rng.uniform(0.01, 500, 200), rng.uniform(0.3, 60, 200), strict=True):
-        pieces = spans(lasting(video, duration), Segmenting("length", length))
-        starts, ends = np.array(pieces).T
+        segments = spans(lasting(video, duration), Segmenting("length", length))
+        starts, ends = np.array(segments).T
         assert (starts[0], ends[-1]) == (0, duration)
         np.testing.assert_array_equal(starts[1:], ends[:-1])
         np.testing.assert_allclose((ends - starts)[:-1], length)
         last = ends[-1] - starts[-1]
-        assert last == duration if len(pieces) == 1 else length / 2 - 1e-9 <= last < length * 1.5 + 1e-9
-        assert len(pieces) <= MAX_SPANS
+        assert last == duration if len(segments) == 1 else length / 2 - 1e-9 <= last < length * 1.5 + 1e-9
+        assert len(segments) <= MAX_SEGMENTS
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_pieces_of_a_length_cover_the_video(tmp_path: Path) -> None:
         (14.0, [(0, 14)]),
     ],
 )
-def test_a_short_rest_joins_the_last_piece(
+def test_a_short_rest_joins_the_last_segment(
     duration: float, expected: list[tuple[float, float]], tmp_path: Path
 ) -> None:
     video = lasting(examine(write_video(tmp_path / "a.mkv", 5)), duration)
@@ -297,10 +297,10 @@ def test_a_short_rest_joins_the_last_piece(
 
 
 @pytest.mark.parametrize("text", ["whole", "10s", "scenes"])
-def test_a_picture_that_lasts_no_time_is_one_piece(text: str, tmp_path: Path) -> None:
+def test_an_image_without_duration_is_one_segment(text: str, tmp_path: Path) -> None:
     video = lasting(examine(write_video(tmp_path / "a.mkv", 1)), 0.0)
-    [piece] = spans(video, Segmenting.parse(text))
-    [sampled] = sample_spans(video, [piece], 3)
+    [segment] = spans(video, Segmenting.parse(text))
+    [sampled] = sample_spans(video, [segment], 3)
     assert read_stamps(sampled.frames) == [0, 0, 0]
     assert sampled.times.tolist() == [0, 0, 0]
 
@@ -309,7 +309,7 @@ def test_a_picture_that_lasts_no_time_is_one_piece(text: str, tmp_path: Path) ->
 
 
 def write_scenes(path: Path, *lengths: int, fps: int = 30, rotation: int = 0, **settings: object) -> Path:
-    """Scenes of as many frames, each of another colour, all with slightly moving noise."""
+    """Scenes with these numbers of frames, each with another colour, all with slightly moving noise."""
     colours = [(200, 40, 40), (40, 60, 200), (40, 180, 60), (220, 220, 60)]
     rng = np.random.default_rng(0)
     images = []
@@ -333,10 +333,10 @@ def test_scenes_are_cut_where_they_change(name: str, settings: dict[str, object]
     video = examine(write_scenes(tmp_path / name, 50, 70, 40, **settings))
     times = video.times()
     np.testing.assert_allclose(scene_cuts(video), times[[50, 120]], atol=2e-3)
-    pieces = spans(video, Segmenting.parse("scenes"))
+    segments = spans(video, Segmenting.parse("scenes"))
     edges = [0, times[50], times[120], video.info.duration]
-    np.testing.assert_allclose(pieces, list(pairwise(edges)), atol=2e-3)
-    for colour, span in enumerate(sample_spans(video, pieces, 12, size=32)):  # no span shows a frame of another scene
+    np.testing.assert_allclose(segments, list(pairwise(edges)), atol=2e-3)
+    for colour, span in enumerate(sample_spans(video, segments, 12, size=32)):  # no frames of other scenes
         red, green, blue = span.frames.mean(axis=(1, 2)).T
         assert ((red > 150) == (colour == 0)).all()
         assert ((blue > 150) == (colour == 1)).all()
@@ -346,25 +346,25 @@ def test_scenes_are_cut_where_they_change(name: str, settings: dict[str, object]
 def test_flashes_join_their_neighbours(tmp_path: Path) -> None:
     video = examine(write_scenes(tmp_path / "a.mp4", 45, 6, 45, 12))
     assert len(scene_cuts(video)) == 3
-    pieces = spans(video, Segmenting.parse("scenes"))
-    np.testing.assert_allclose(pieces, [(0, 1.5), (1.5, 3.6)], atol=2e-3)
-    assert min(end - start for start, end in pieces) >= MIN_SCENE_SECONDS
+    segments = spans(video, Segmenting.parse("scenes"))
+    np.testing.assert_allclose(segments, [(0, 1.5), (1.5, 3.6)], atol=2e-3)
+    assert min(end - start for start, end in segments) >= MIN_SCENE_SECONDS
 
 
 def test_long_scenes_are_cut_into_equal_parts(tmp_path: Path) -> None:
     video = examine(write_scenes(tmp_path / "a.mkv", 70, 20, fps=1))  # 70 s and 20 s
-    pieces = spans(video, Segmenting.parse("scenes"))
-    np.testing.assert_allclose(pieces, [(0, 35), (35, 70), (70, 90)], atol=2e-3)
-    assert max(end - start for start, end in pieces) <= MAX_SCENE_SECONDS
+    segments = spans(video, Segmenting.parse("scenes"))
+    np.testing.assert_allclose(segments, [(0, 35), (35, 70), (70, 90)], atol=2e-3)
+    assert max(end - start for start, end in segments) <= MAX_SCENE_SECONDS
 
 
 @pytest.mark.parametrize("name", ["truncated", "damaged", "one frame", "one pixel wide", "very wide"])
 def test_scenes_of_odd_files_cover_them(name: str, tmp_path: Path) -> None:
     video = examine(FILES[name](tmp_path))
-    pieces = spans(video, Segmenting.parse("scenes"))
-    assert pieces[0][0] == 0
-    assert pieces[-1][1] == video.info.duration
-    assert len(list(sample_spans(video, pieces, 2, size=16))) == len(pieces)
+    segments = spans(video, Segmenting.parse("scenes"))
+    assert segments[0][0] == 0
+    assert segments[-1][1] == video.info.duration
+    assert len(list(sample_spans(video, segments, 2, size=16))) == len(segments)
 
 
 def test_without_the_detector_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

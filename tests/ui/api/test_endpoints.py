@@ -1,4 +1,4 @@
-"""The API's endpoints: on the running app against the library and plain formulas, and over one's own videos."""
+"""The API endpoints: on the running app against the library and plain formulas, and over own videos."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from analysis.captions import caption_embeddings
 from ui.api import validation
 from ui.api.endpoints import MAX_PAIRS, MAX_TEXTS, VERSION, Api
-from ui.runtime.error_messages import shown_errors
+from ui.runtime.error_messages import show_errors
 from ui.services.engine_loading import EngineLoader
 from ui.services.library import Library
 from ui.services.sources import Sources
@@ -32,14 +32,14 @@ def unit(vectors):
 
 @pytest.fixture(scope="module")
 def described(engine):
-    """Twelve sentences of five clips of the test split, as the API takes them."""
+    """Twelve captions of five clips of the test split, as the API takes them."""
     clips = [clip for clip in engine.corpus if clip.split == "test"][:5]
     return [{"video_id": clip.id, "caption": caption} for clip in clips for caption in clip.captions][:12]
 
 
 @pytest.fixture(scope="module")
 def means(engine):
-    """The mean of unit frames of every clip (V, d), as the paper's mean pooling has it."""
+    """The mean of the unit frames of every clip (V, d): the paper's mean pooling."""
     return unit(engine.embeddings.frames).mean(dim=1)
 
 
@@ -93,16 +93,16 @@ def test_the_corpus_is_listed_in_pages(served, engine):
     assert set(pages[0]["splits"]) == {"train", "validation", "test"}
 
 
-def test_a_way_is_measured_as_plain_formulas_have_it(served, engine, means):
-    way = served.predict(query=SENTENCE, method="dits", top=3, api_name="/trajectory")
+def test_a_trajectory_is_measured_as_plain_formulas_have_it(served, engine, means):
+    trajectory = served.predict(query=SENTENCE, method="dits", top=3, api_name="/trajectory")
     model, frames = engine.methods["dits"].model, engine.embeddings.frames
     with torch.inference_mode():
         text = engine.encoder.encode_text([SENTENCE])
         points = model.trajectory(text)[:, 0]
         scores = F.cosine_similarity(points[:, None], model.pooled(text, frames)[0][None], dim=-1)
     target = int(scores[-1].argmax())
-    assert way["target"] == engine.corpus.ids[target]
-    assert [step["timestep"] for step in way["steps"]] == list(range(10, -1, -1))
+    assert trajectory["target"] == engine.corpus.ids[target]
+    assert [step["timestep"] for step in trajectory["steps"]] == list(range(10, -1, -1))
     cosines = unit(points) @ unit(means).T
     others = torch.cat([cosines[:, :target], cosines[:, target + 1 :]], dim=1)
     lengths = [0.0, *(unit(points)[1:] - unit(points)[:-1]).norm(dim=-1).tolist()]
@@ -116,23 +116,24 @@ def test_a_way_is_measured_as_plain_formulas_have_it(served, engine, means):
         "rank": 1 + (scores > scores[:, [target]]).sum(dim=1),
     }
     for name, values in expected.items():
-        assert [step[name] for step in way["steps"]] == pytest.approx(list(map(float, values)), abs=1e-5), name
+        measured = [step[name] for step in trajectory["steps"]]
+        assert measured == pytest.approx(list(map(float, values)), abs=1e-5), name
     ranks = 1 + (scores[:, None, :] > scores[:, :, None]).sum(dim=2)
     leading = [video for video in ranks[-1].argsort().tolist() if ranks[:, video].min() <= 3]
-    assert [video["id"] for video in way["videos"]] == [engine.corpus.ids[video] for video in leading]
-    assert [video["ranks"] for video in way["videos"]] == [ranks[:, video].tolist() for video in leading]
-    assert [video["title"] for video in way["videos"]] == [engine.corpus.clips[video].title for video in leading]
+    assert [video["id"] for video in trajectory["videos"]] == [engine.corpus.ids[video] for video in leading]
+    assert [video["ranks"] for video in trajectory["videos"]] == [ranks[:, video].tolist() for video in leading]
+    assert [video["title"] for video in trajectory["videos"]] == [engine.corpus.clips[video].title for video in leading]
 
 
-def test_a_way_has_the_steps_and_the_noise_that_are_asked_for(served):
-    def ways(**settings):
+def test_a_trajectory_has_the_requested_steps_and_noise(served):
+    def cosines(**settings):
         steps = served.predict(query=SENTENCE, method="dits", **settings, api_name="/trajectory")["steps"]
         return [step["cosine_to_start"] for step in steps]
 
-    assert [len(ways(steps=steps)) for steps in (0, 3, 40)] == [1, 4, 41]
-    assert ways(steps=3, noise=0.0) == ways(steps=3)
-    assert ways(steps=3, noise=1.0, seed=5) == ways(steps=3, noise=1.0, seed=5)
-    assert ways(steps=3, noise=1.0, seed=5) != ways(steps=3, noise=1.0, seed=6)
+    assert [len(cosines(steps=steps)) for steps in (0, 3, 40)] == [1, 4, 41]
+    assert cosines(steps=3, noise=0.0) == cosines(steps=3)
+    assert cosines(steps=3, noise=1.0, seed=5) == cosines(steps=3, noise=1.0, seed=5)
+    assert cosines(steps=3, noise=1.0, seed=5) != cosines(steps=3, noise=1.0, seed=6)
 
 
 def test_the_gap_is_measured_as_plain_formulas_have_it(served, engine, means):
@@ -191,16 +192,16 @@ def test_a_small_set_is_evaluated_as_counting_does(served, engine, means, descri
 def test_sentences_are_evaluated_among_a_split(served, engine, described):
     report = served.predict(queries=described[:1], method="dits", split="test", api_name="/evaluate")
     part = engine.corpus.split("test")
-    among = engine.over(part, engine.embeddings.select(part.ids))
+    among = engine.with_corpus(part, engine.embeddings.select(part.ids))
     hits = among.search(described[0]["caption"], "dits", len(part)).hits
     [rank] = [hit.rank for hit in hits if hit.clip.id == described[0]["video_id"]]
-    assert report["ranks"] == {"t2v": [described[0] | {"rank": rank}]}  # the other direction says nothing of one clip
+    assert report["ranks"] == {"t2v": [described[0] | {"rank": rank}]}  # one clip has no other direction
     assert (report["videos"], report["n"], report["intervals"]) == (len(part), {"t2v": 1}, {"t2v": {}})
 
 
 def test_more_scores_than_fit_are_refused(api, described, monkeypatch):
     monkeypatch.setattr("ui.services.analyses.MAX_SCORES", 229 * 12 - 1)
-    with pytest.raises(gr.Error, match="12 sentences among 229 clips are too many here: send fewer"):
+    with pytest.raises(gr.Error, match="12 queries and 229 clips are too many here: send fewer"):
         api_call(api, "evaluate", {"queries": described})()
     assert api.evaluate(described[:11])["queries"] == 11
 
@@ -268,7 +269,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def loader(demo, engine):
-    """What the page has when it is loaded."""
+    """A loader with the engine of the page."""
     loader = EngineLoader("demo", "bundled", None)
     loader.replace(engine)
     return loader
@@ -293,7 +294,7 @@ def api_call(api, endpoint, arguments):
     """A call as Gradio makes it: all arguments in their order, with errors for the page."""
     handler = getattr(api, endpoint)
     values = [arguments.get(name, default) for name, _, default, _ in gr.utils.get_function_params(handler)]
-    return lambda: shown_errors(handler)(*values)
+    return lambda: show_errors(handler)(*values)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def api_call(api, endpoint, arguments):
         ("/corpus", {"limit": 0}, "The limit must be from 1 to 1000"),
     ],
 )
-def test_clients_are_told_that_sentence(served, endpoint, arguments, says):
+def test_clients_get_that_sentence(served, endpoint, arguments, says):
     with pytest.raises(AppError, match=says):
         served.predict(**arguments, api_name=endpoint)
 
@@ -320,11 +321,11 @@ def test_halves_of_characters_are_refused(app_url):
         ("search", [SENTENCE, "\ud800", 1, False]),
         ("evaluate", [[{"video_id": "\ud800", "caption": "b"}], "dits", "all", False]),
     ):
-        assert "A text holds half a character." in posted(app_url, endpoint, values)
+        assert "A text contains half a character (an unpaired surrogate)." in posted(app_url, endpoint, values)
 
 
 def posted(app_url, endpoint, values):
-    """What the app answers to a call without a client, as curl makes it."""
+    """The answer of the app to a call without a client, as curl makes it."""
     address = f"{app_url}gradio_api/call/{endpoint}"
     body = json.dumps({"data": values}).encode()
     sent = urllib.request.Request(address, body, {"Content-Type": "application/json"})
@@ -334,7 +335,7 @@ def posted(app_url, endpoint, values):
         return stream.read().decode()
 
 
-def test_searches_do_not_wait_for_what_takes_long(served, described):
+def test_searches_do_not_wait_for_slow_calls(served, described):
     long = served.submit(queries=described * 12, method="dits", api_name="/evaluate")
     waiting = served.submit(queries=described * 12, method="xpool", api_name="/evaluate")
     assert served.predict(query=SENTENCE, api_name="/search")["results"]
@@ -361,7 +362,7 @@ def test_before_the_corpus_is_loaded_every_endpoint_says_so(tiny_corpus):
             api_call(waiting, name.strip("/"), arguments)()
 
 
-def test_numbers_that_json_has_no_word_for_are_null():
+def test_numbers_that_json_does_not_have_are_null():
     values = {"a": [1, 2.5, math.nan], "b": (math.inf, -math.inf), "c": {"d": "nan", "e": None, "f": True}}
     assert validation.finite(values) == {
         "a": [1, 2.5, None],
@@ -372,4 +373,4 @@ def test_numbers_that_json_has_no_word_for_are_null():
 
 @pytest.mark.parametrize("value", [5, 5.0])
 def test_whole_numbers_may_come_as_fractions(value):
-    assert validation.whole(value, "It", 1, 5) == 5
+    assert validation.integer(value, "It", 1, 5) == 5

@@ -1,4 +1,4 @@
-"""The example queries keep what they promise."""
+"""The example queries rank as described."""
 
 from collections import Counter
 
@@ -12,23 +12,23 @@ EXAMPLES = [example for kind, examples in KINDS.items() if kind not in (GAINS, L
 
 
 def test_the_right_clip_comes_first_for_every_example(engine):
-    """Under the method that the app starts with."""
+    """With the default method of the app."""
     found = {example.query: engine.search(example.query, "dits", 1).hits[0].clip.id for example in EXAMPLES}
     assert found == {example.query: example.clip for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("kind", [GAINS, LOSES])
-def test_methods_differ_on_the_clip_that_a_telling_example_asks_for(engine, kind):
+def test_methods_differ_on_the_target_of_a_telling_example(engine, kind):
     for example in KINDS[kind]:
-        places = {name: place_of(engine, example, name) for name in engine.methods}
-        others = [place for name, place in places.items() if name != "dits"]
+        ranks = {name: rank_of(engine, example, name) for name in engine.methods}
+        others = [rank for name, rank in ranks.items() if name != "dits"]
         sign = 1 if kind == GAINS else -1  # a gain is a lower number
-        assert all(sign * places["dits"] <= sign * other for other in others), (example, places)
-        assert any(sign * places["dits"] < sign * other for other in others), (example, places)
+        assert all(sign * ranks["dits"] <= sign * other for other in others), (example, ranks)
+        assert any(sign * ranks["dits"] < sign * other for other in others), (example, ranks)
 
 
-def test_telling_examples_ask_for_clips_that_the_weights_were_chosen_on(demo):
-    """The validation split: the test split's clips are kept for what is measured."""
+def test_targets_of_telling_examples_are_from_the_validation_split(demo):
+    """The weights were selected on it; the clips of the test split are for measurements."""
     splits = {clip.id: clip.split for clip in demo}
     assert {splits[example.clip] for example in TELLING} == {"validation"}
 
@@ -45,8 +45,8 @@ def test_no_example_is_a_caption_word_for_word(demo):
     assert not captions & {example.query for example in (*TELLING, *EXAMPLES)}
 
 
-def place_of(engine, example, method):
-    """Where a method places the clip that an example asks for, by the scores of all clips."""
+def rank_of(engine, example, method):
+    """The rank of an example's target clip under a method, by the scores of all clips."""
     texts = engine.encoder.encode_text([example.query])
     scores = engine.methods[method].gallery.scores(texts)[0]
     return 1 + int((scores > scores[engine.embeddings.ids.index(example.clip)]).sum())

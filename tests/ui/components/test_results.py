@@ -1,4 +1,4 @@
-"""HTML made of results: what it says, and that nothing in it is taken for markup."""
+"""The HTML of results: its contents, and that all text in it is escaped."""
 
 import re
 from dataclasses import replace
@@ -32,21 +32,21 @@ def test_cards_carry_rank_score_meaning_and_best_moment():
     page = results_html(RESULT)
     assert 'src="/clip/corpus/a"' in page
     assert "cosine <b>0.400</b>" in page
-    assert "2.0 sd above the corpus" in page
+    assert "2.0 sd above the mean" in page
     assert 'data-moment="5.500"' in page
     assert page.count('class="marked"') == 6  # three frames on each of two strips
 
 
-def test_cards_show_the_other_methods_places():
+def test_cards_show_the_ranks_of_the_other_methods():
     text = re.sub(r"<[^>]+>", "", results_html(RESULT))
     assert "X-Pool 4 ▼3 · Mean pooling 1 =" in text
     assert "X-Pool 1 ▲1 · Mean pooling 9 ▼7" in text
 
 
-def test_even_weights_mark_no_frame():
+def test_uniform_weights_mark_no_frame():
     even = replace(RESULT, hits=(hit(1, "a", {"dits": 1}, [1 / 12] * 12),))
     assert 'class="marked"' not in results_html(even)
-    assert "All frames count the same" in results_html(even)
+    assert "All frames have the same weight" in results_html(even)
 
 
 def test_corpora_without_strips_show_no_broken_pictures(tmp_path):
@@ -77,7 +77,7 @@ def test_names_cannot_break_out_of_a_url():
     assert CORPUS_MEDIA.video(clip) == "/clip/corpus/..%2Fa%20%22b%22%20%231%3F%2F%ED%B3%BF"
 
 
-def test_no_page_tells_a_path_of_the_machine():
+def test_no_page_contains_a_path_of_the_machine():
     assert "/clips/" not in results_html(RESULT) + comparison_html({"dits": RESULT, "xpool": RESULT}, "dits")
 
 

@@ -1,4 +1,4 @@
-"""What takes long runs in threads that give way."""
+"""Background threads of low priority."""
 
 import contextvars
 import json
@@ -26,18 +26,18 @@ def priority():
 @pytest.mark.parametrize("niceness", [0, 4, 12])
 def test_a_handler_runs_at_a_lower_priority_than_what_waits_for_it(niceness):
     code = (
-        "from ui.runtime.background import Aside; from tests.ui.runtime.test_background import priority;"
-        "print(priority(), Aside(1)(priority)())"
+        "from ui.runtime.background import BackgroundThreads; from tests.ui.runtime.test_background import priority;"
+        "print(priority(), BackgroundThreads(1)(priority)())"
     )
     run = subprocess.run(
         ["nice", f"-n{niceness}", sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    own, aside = map(int, run.stdout.split())
-    assert aside == min(own + 10, 19)
+    own, background = map(int, run.stdout.split())
+    assert background == min(own + 10, 19)
 
 
 @linux
-def test_threads_that_a_handler_starts_inherit_it():
+def test_threads_of_a_handler_inherit_its_priority():
     found = []
 
     def start():
@@ -49,11 +49,11 @@ def test_threads_that_a_handler_starts_inherit_it():
     assert found[0] == BackgroundThreads(1)(priority)()
 
 
-def test_a_handler_leaves_half_of_the_cores_alone_whatever_others_say():
-    aside = BackgroundThreads(1)
-    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+def test_a_handler_uses_half_of_the_cores_regardless_of_other_threads():
+    background = BackgroundThreads(1)
+    assert background(torch.get_num_threads)() == max(1, CORES // 2)
     compute_on(CORES)
-    assert aside(torch.get_num_threads)() == max(1, CORES // 2)
+    assert background(torch.get_num_threads)() == max(1, CORES // 2)
     assert torch.get_num_threads() == CORES
 
 
@@ -73,13 +73,13 @@ def test_a_handler_sees_the_session_that_called_it():
 
 def test_no_more_than_allowed_run_at_once():
     running, most, lock = [0], [0], threading.Lock()
-    together = threading.Barrier(2)
+    both_running = threading.Barrier(2)
 
     def count():
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        together.wait(timeout=30)
+        both_running.wait(timeout=30)
         with lock:
             running[0] -= 1
 
@@ -92,7 +92,7 @@ def test_no_more_than_allowed_run_at_once():
     assert most[0] == 2
 
 
-def test_what_is_expected_to_fail_is_a_message_on_the_page():
+def test_expected_errors_are_messages_on_the_page():
     def refuse():
         raise InputError("There is no clip <b>.")
 

@@ -1,4 +1,4 @@
-"""A GPU that is lent for a call (ZeroGPU): what runs there, and what happens where none is lent."""
+"""ZeroGPU: computation on an allocated GPU, and on the CPU if none is allocated."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from ui.runtime import gpu
 EMBED = """
 import json, os, sys, torch
 torch.set_num_threads(1)  # as the platform forks this process
-from ui.runtime.gpu import DEVICE, LENT, LentGpu
+from ui.runtime.gpu import DEVICE, ZERO_GPU, ZeroGpu
 from dits.encoders.openclip import load_encoder
 
-lent = LentGpu()
+gpu = ZeroGpu()
 own = load_encoder(sys.argv[1], device=DEVICE)
-served = lent.serve(own)
+served = gpu.serve(own)
 pixels = torch.randint(0, 256, (2, 12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 made = [served.encode_pixels(pixels) for _ in range(2)]
 text = torch.equal(served.encode_text(["a dog"]), own.encode_text(["a dog"]))
 print(json.dumps({
-    "lent": LENT, "device": str(served.device), "process": os.getpid(), "text": text,
-    "at once": served.segments_at_once,
+    "lent": ZERO_GPU, "device": str(served.device), "process": os.getpid(), "text": text,
+    "at once": served.segment_batch_size,
     "same": [float((one - own.encode_pixels(pixels)).abs().max()) for one in made],
 }))
 """
@@ -33,7 +33,7 @@ print(json.dumps({
 
 @pytest.fixture
 def embed(tiny_folder, tmp_path):
-    """What a process found that embeds frames twice where GPUs are lent, and what the platform noted."""
+    """Run a process that embeds frames twice on ZeroGPU; return its results, the platform's log, and stderr."""
 
     def run(**environment):
         log = tmp_path / "lent"
@@ -61,26 +61,26 @@ def test_frames_are_embedded_in_the_process_that_has_the_gpu(embed):
     assert found["same"] == pytest.approx([0, 0], abs=1e-5)
     processes = {process for process, _ in noted}
     assert len(noted) == 2
-    assert len(processes) == 1  # kept between calls, with the model in it
+    assert len(processes) == 1  # reused between calls, with the model in it
     assert str(found["process"]) not in processes
     assert all(0 < int(seconds) <= 60 for _, seconds in noted)
 
 
-def test_where_no_gpu_is_lent_the_cpu_embeds_and_does_not_ask_again_at_once(embed):
-    found, noted, said = embed(REFUSED="You have exceeded your GPU quota.")
+def test_the_cpu_embeds_if_no_gpu_is_allocated_without_an_immediate_retry(embed):
+    found, noted, stderr = embed(REFUSED="You have exceeded your GPU quota.")
     assert found["same"] == pytest.approx([0, 0], abs=1e-5)
     assert [process for process, _ in noted] == ["refused"]
-    assert "You have exceeded your GPU quota." in said
+    assert "You have exceeded your GPU quota." in stderr
 
 
-def test_elsewhere_a_function_is_just_called():
-    assert gpu.LENT is False
+def test_without_zero_gpu_a_function_is_unchanged():
+    assert gpu.ZERO_GPU is False
     assert gpu.DEVICE is None
     assert gpu.on_gpu(len, 20) is len
 
 
-def test_a_lent_encoder_is_like_the_one_that_it_stands_for(tiny_encoder):
+def test_a_served_encoder_behaves_like_the_original(tiny_encoder):
     pixels = torch.randint(0, 256, (1, 12, 3, 32, 32), dtype=torch.uint8)
-    served = gpu.LentGpu().serve(tiny_encoder)
+    served = gpu.ZeroGpu().serve(tiny_encoder)
     torch.testing.assert_close(served.encode_pixels(pixels), tiny_encoder.encode_pixels(pixels))
     assert (served.id, served.dim, served.device) == (tiny_encoder.id, tiny_encoder.dim, tiny_encoder.device)

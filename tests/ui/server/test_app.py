@@ -51,7 +51,7 @@ def test_bad_input_is_one_sentence(served, arguments, says):
 
 
 @pytest.mark.parametrize("arguments", [{"query": 5}, {"query": None}, {"query": QUERY, "top": "many"}, {"query": []}])
-def test_values_of_the_wrong_kind_are_one_sentence(served, arguments):
+def test_values_of_the_wrong_type_are_one_sentence(served, arguments):
     with pytest.raises(AppError, match=r"must be a (text|whole number)"):
         served.predict(**arguments, api_name="/search")
 
@@ -62,7 +62,7 @@ def test_a_taken_port_is_one_sentence(app_url):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr == (
-        f"app.py: The port {port} is taken: end what listens there, or name another one with --port.\n"
+        f"app.py: The port {port} is taken: stop the program that uses it, or choose another port with --port.\n"
     )
 
 
@@ -82,7 +82,7 @@ def test_method_names_are_not_rendered_as_html(served):
     assert "<b>" not in str(error.value)
 
 
-def test_long_query_is_cut_with_a_notice(served):
+def test_long_query_is_truncated_with_a_notice(served):
     found = served.predict(query="a dog " * 1700, api_name="/search")
     assert "longer than the encoder reads" in found["notice"]
 

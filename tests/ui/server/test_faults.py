@@ -1,4 +1,4 @@
-"""The running app where something breaks under it: files that vanish, a full disk, killed processes, signals to end."""
+"""Faults in the environment of the app: missing files, a full disk, killed processes, signals, a full memory."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from gradio_client.exceptions import AppError
 import ui.server.ports
 from dits.common.errors import CheckpointError, DitsError, InputError, MemoryFullError
 from dits.common.files import cache_root
-from dits.common.memory import in_parts
+from dits.common.memory import compute_in_batches
 from dits.corpora.demo import demo_folder
 from dits.encoders.openclip import load_encoder
 from dits.index.store import VideoIndex
@@ -34,16 +34,16 @@ from tests.conftest import REPOSITORY, first_answer, serve
 from tests.helpers.own_videos import answer, asked, running, wait_for, write_clips
 from ui.runtime.process_folder import ProcessFolder
 from ui.server.ports import free_port, start_errors
-from ui.services.media import NOTHING
+from ui.services.media import NOT_FOUND
 
 QUERY = "a dog riding a skateboard"
-ASKED = 5
+REQUESTS = 5
 DISK = 96_000_000  # bytes: the demo's clips are a quarter of that
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
-    """A small disk where one can be mounted, else a folder; (its path, whether it is one)."""
+    """(path, whether it is a small disk): a small disk if it can be mounted, else a folder."""
     mounted = tmp_path_factory.mktemp("disk")
     words = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(mounted)]
     small = shutil.which("mount") is not None and subprocess.run(words, capture_output=True).returncode == 0
@@ -54,7 +54,7 @@ def disk(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(demo, engine, disk, tmp_path_factory):
-    """An app with a cache, temporary files, weights and an index of its own: what tests break of it, they mend."""
+    """An app with separate cache, temporary files, weights and index; each test repairs the damage that it causes."""
     at, _ = disk
     cache, weights, temporary = at / "cache", tmp_path_factory.mktemp("weights"), at / "tmp"
     temporary.mkdir()
@@ -64,7 +64,7 @@ def app(demo, engine, disk, tmp_path_factory):
     environment = {"DITS_CACHE": str(cache), "TMPDIR": str(temporary)}
     said = (tmp_path_factory.mktemp("said") / "stderr").open("w+")
     arguments = ("--no-warm", "--weights", str(weights), "--index", str(at / "index"))
-    process, url = serve(*arguments, environment=environment, said=said)
+    process, url = serve(*arguments, environment=environment, stderr=said)
     try:
         first_answer(url)
         yield SimpleNamespace(
@@ -79,18 +79,18 @@ def app(demo, engine, disk, tmp_path_factory):
 
 
 def event(app, name, *data):
-    """An event of the page, as a browser sends it: (whether it went well, its output)."""
+    """Send an event of the page like a browser; return whether it succeeded, and its output."""
     return asked(app.url, app.events[name], list(data), app.session)
 
 
 def searched(app):
-    """What every method finds."""
+    """The search results of every method."""
     methods = ("dits", "xpool", "mean")
     return {name: app.client.predict(QUERY, name, 5, api_name="/search")["results"] for name in methods}
 
 
 def add(app, clips):
-    """Adds a folder of clips on the page, and what the page says once that has ended."""
+    """Add a folder of clips on the page; return the page's message at the end of the run."""
     well, output = event(app, "add", str(clips), None, "every 10 seconds", 10)
     assert well, output
     return outcome(app)
@@ -102,7 +102,7 @@ def outcome(app):
     return str(output["data"][0])
 
 
-# --- Files that vanish ---
+# --- Missing files ---
 
 
 def test_weights_deleted_while_the_app_runs(app, tiny_corpus, tiny_folder, tmp_path):
@@ -129,7 +129,7 @@ def test_a_cache_emptied_while_the_app_runs(app, demo):
     clips = {clip.id: clip.path for clip in demo}
     found = [result["id"] for result in before["dits"][:2]]
     wanted = [f"{app.url}{kind}/corpus/{name}" for name in found for kind in ("clip", "thumbnail")] * 2
-    with ThreadPoolExecutor(8) as pool:  # as a page asks for what it shows
+    with ThreadPoolExecutor(8) as pool:  # like a browser
         answers = list(pool.map(answer, wanted))
     assert [status for status, _, _ in answers] == [200] * 8
     for name in found:
@@ -141,16 +141,16 @@ def test_a_cache_emptied_while_the_app_runs(app, demo):
         assert abs(again - first).mean() < 4  # of 255
     assert app.client.predict(QUERY, api_name="/trajectory")["steps"]
     assert app.client.predict("test", "mean", "mean", api_name="/gap")["pairs"] > 0
-    assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, NOTHING.encode())
+    assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, NOT_FOUND.encode())
 
 
-def test_a_clip_that_is_gone_and_cannot_be_made_again_is_a_sentence(app):
+def test_a_missing_clip_that_cannot_be_rebuilt_is_a_sentence(app):
     [clip] = app.client.predict(QUERY, "dits", 1, api_name="/search")["results"]
     shutil.rmtree(app.cache)
     app.cache.write_text("a file")
     try:
         for kind in ("clip", "thumbnail"):
-            assert answer(f"{app.url}{kind}/corpus/{clip['id']}")[::2] == (404, NOTHING.encode())
+            assert answer(f"{app.url}{kind}/corpus/{clip['id']}")[::2] == (404, NOT_FOUND.encode())
         assert searched(app)["dits"][0] == clip
         assert app.client.predict(QUERY, "mean", api_name="/trajectory")["steps"]
     finally:
@@ -162,12 +162,12 @@ def test_a_clip_that_is_gone_and_cannot_be_made_again_is_a_sentence(app):
 
 
 def test_a_full_disk(app, disk, tmp_path):
-    """Of the cache, of uploads and of one's own index at once."""
+    """The cache, the uploads and the index are on the full disk."""
     if not disk[1]:
         pytest.skip("no disk may be mounted here")
     clips = write_clips(tmp_path / "clips")
     fill = app.disk / "fill"
-    filled(fill)
+    fill_disk(fill)
     try:
         assert searched(app)["dits"]
         assert app.client.predict("validation", "mean", "mean", api_name="/gap")["pairs"] > 0
@@ -183,8 +183,8 @@ def test_a_full_disk(app, disk, tmp_path):
     event(app, "remove", str(clips))
 
 
-def filled(path):
-    """Writes a file until there is no room for another byte."""
+def fill_disk(path):
+    """Write a file until there is no space for another byte."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with suppress(OSError):
@@ -192,12 +192,12 @@ def filled(path):
                     file.write(bytes(size))
 
 
-# --- Processes that are killed ---
+# --- Killed processes ---
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the app's processes where Linux lists them")
-def test_workers_that_are_killed(app, tmp_path):
-    """All that decode are killed for as long as the run lasts: it ends, says so, and begins anew when it is told to."""
+@pytest.mark.skipif(sys.platform != "linux", reason="lists the app's processes in /proc")
+def test_killed_workers(app, tmp_path):
+    """All workers are killed during a run: the run ends with a message, and another run succeeds."""
     clips = write_clips(tmp_path / "clips", seconds=2)
     ended = threading.Event()
     killed = []
@@ -208,7 +208,7 @@ def test_workers_that_are_killed(app, tmp_path):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
-            time.sleep(0.01)  # what would be waited for is the next process's start
+            time.sleep(0.01)  # the next worker has to start first
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -225,7 +225,7 @@ def test_workers_that_are_killed(app, tmp_path):
 
 
 def below(pid):
-    """The processes that a process has started, and those that they have."""
+    """The descendants of a process."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
@@ -236,18 +236,18 @@ def below(pid):
     return found - {pid}
 
 
-# --- The end ---
+# --- Shutdown ---
 
 
-def test_a_signal_to_end_lets_answers_out_first(app, tmp_path):
-    """The last test of this app. Meanwhile a page is open, and videos are being added."""
+def test_a_signal_lets_running_requests_finish(app, tmp_path):
+    """The last test of this app. A page is open, and videos are being added."""
     clips = write_clips(tmp_path / "clips", seconds=30)
     event(app, "add", str(clips), None, "another length", 0.25)
     with open_page(app.url) as beats:
         assert next(beats) == "data: ALIVE"
-        with ThreadPoolExecutor(ASKED) as pool:  # they are answered one after the other
-            asked_for = [submitted(app.url, seed) for seed in range(ASKED)]
-            answers = [pool.submit(fetched, app.url, name) for name in asked_for]
+        with ThreadPoolExecutor(REQUESTS) as pool:  # they are answered one after the other
+            names = [submit(app.url, seed) for seed in range(REQUESTS)]
+            answers = [pool.submit(fetch, app.url, name) for name in names]
             wait_for(answers[0].done)
             began = time.monotonic()
             app.process.send_signal(signal.SIGTERM)
@@ -255,7 +255,7 @@ def test_a_signal_to_end_lets_answers_out_first(app, tmp_path):
             answered = [answer.result() for answer in answers]
         assert app.process.wait(timeout=30) == 0
     assert time.monotonic() - began < 20
-    assert [kind for kind, _ in answered] == ["event: complete"] * ASKED
+    assert [kind for kind, _ in answered] == ["event: complete"] * REQUESTS
     assert all(json.loads(data.removeprefix("data: "))[0]["query"] == QUERY for _, data in answered)
     assert [path for path in app.temporary.rglob("*") if "dits-" in path.name and any(path.iterdir())] == []
     app.said.seek(0)
@@ -264,14 +264,14 @@ def test_a_signal_to_end_lets_answers_out_first(app, tmp_path):
     assert index.counts()["segments"] < 360
 
 
-def submitted(url, seed):
-    """The name of an answer that takes a while."""
+def submit(url, seed):
+    """Send a slow request; return the name of its answer."""
     data = [QUERY, "dits", 30, 0.5, seed, 8, False]
     return httpx.post(f"{url}gradio_api/call/trajectory", json={"data": data}).json()["event_id"]
 
 
-def fetched(url, name):
-    """That answer, once it is there: its kind, and what it says."""
+def fetch(url, name):
+    """Wait for that answer; return its kind and data."""
     said = httpx.get(f"{url}gradio_api/call/trajectory/{name}", timeout=60).text
     kind, data = [line for line in said.splitlines() if line and "heartbeat" not in line and line != "data: null"]
     return kind, data
@@ -279,16 +279,16 @@ def fetched(url, name):
 
 @contextmanager
 def open_page(url):
-    """What the app sends to a page for as long as it is open."""
+    """The heartbeat messages of an open page."""
     with httpx.stream("GET", f"{url}gradio_api/heartbeat/somebody", timeout=60) as stream:
         yield stream.iter_lines()
 
 
 def refuses(url):
-    """Whether nothing new can be asked, in a sentence or because nobody listens any more."""
+    """Whether the app rejects requests, with a message or because it no longer listens."""
     with suppress(httpx.HTTPError):
         sent = httpx.post(f"{url}gradio_api/call/search", json={"data": ["a cat", "dits", 1, False]})
-        return sent.status_code == 503 and "is being ended" in sent.json()["detail"]
+        return sent.status_code == 503 and "is shutting down" in sent.json()["detail"]
     return True
 
 
@@ -296,7 +296,7 @@ def test_control_c_while_weights_are_prepared(tiny_corpus, tiny_folder, tmp_path
     cache = tmp_path / "cache"
     with (tmp_path / "stderr").open("w+") as said:
         arguments = ("--corpus", str(tiny_corpus), "--encoder", f"local-dir:{tiny_folder}")
-        process, url = serve(*arguments, environment={"DITS_CACHE": str(cache), "TMPDIR": str(tmp_path)}, said=said)
+        process, url = serve(*arguments, environment={"DITS_CACHE": str(cache), "TMPDIR": str(tmp_path)}, stderr=said)
         try:
             first_answer(url, "mean")
             [prepare] = [
@@ -313,10 +313,10 @@ def test_control_c_while_weights_are_prepared(tiny_corpus, tiny_folder, tmp_path
     assert [path for path in cache.rglob(".writing-*")] == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a process is told to end differently there")
-def test_a_second_signal_ends_at_once():
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+def test_a_second_signal_ends_the_process_immediately():
     script = (
-        "import time\nfrom ui.runtime.shutdown import listen_for_the_end\nlisten_for_the_end()\n"
+        "import time\nfrom ui.runtime.shutdown import listen_for_shutdown\nlisten_for_shutdown()\n"
         "try:\n    print('up', flush=True)\n    time.sleep(600)\n"
         "except KeyboardInterrupt:\n    print('first', flush=True)\n    time.sleep(600)\n"
     )
@@ -341,7 +341,7 @@ def taken():
 
 
 def test_a_port_that_is_taken_is_a_sentence(taken):
-    with pytest.raises(InputError, match=f"The port {taken} is taken: end what listens there"):
+    with pytest.raises(InputError, match=f"The port {taken} is taken: stop the program that uses it"):
         free_port(None, taken)
     with pytest.raises(InputError, match=f"The port {taken} is taken"):
         free_port("0.0.0.0", taken)
@@ -365,7 +365,7 @@ def test_without_a_port_the_next_free_one_is_chosen(taken, monkeypatch):
         (None, 70000, "must be from 1 to 65535"),
     ],
 )
-def test_where_nothing_can_be_served_is_a_sentence(host, port, says):
+def test_an_address_that_cannot_be_served_is_a_sentence(host, port, says):
     with pytest.raises(InputError, match=says):
         free_port(host, port)
 
@@ -379,7 +379,7 @@ def test_where_nothing_can_be_served_is_a_sentence(host, port, says):
         ),
     ],
 )
-def test_what_gradio_says_where_it_cannot_start_is_a_sentence(raised):
+def test_start_errors_of_gradio_are_a_sentence(raised):
     with pytest.raises(DitsError, match=r"start again|Start again"), start_errors(7860):
         raise raised
 
@@ -388,7 +388,7 @@ def test_what_gradio_says_where_it_cannot_start_is_a_sentence(raised):
 
 
 class Full:
-    """A model whose GPU has room for so many things at once. `first` is called before it computes at all."""
+    """A model whose GPU has memory for `room` items. `first` is called once, before the first computation."""
 
     def __init__(self, encode, room, first=lambda batch: None):
         self.encode, self.room, self.refused, self.first = encode, room, 0, first
@@ -402,27 +402,27 @@ class Full:
         return self.encode(batch, *more, **named)
 
 
-def test_a_gpu_without_memory_is_said_to_the_visitor_and_the_next_one_is_answered(tiny_corpus, tiny_folder):
+def test_a_full_gpu_is_an_error_message_and_the_next_query_is_answered(tiny_corpus, tiny_folder):
     with running(corpus=str(tiny_corpus), encoder=f"local-dir:{tiny_folder}") as app:
         client, encoder = Client(app.url, verbose=False), app.sources.engine().encoder
         before = client.predict("a plain colour", "mean", 3, api_name="/search")["results"]
-        model, whole = encoder._model, encoder._model.encode_text
+        model, whole = encoder.module, encoder.module.encode_text
         model.encode_text = Full(whole, 0)
         for name, arguments in {"/search": ("a plain colour", "mean", 3), "/embed": (["a plain colour"],)}.items():
             with pytest.raises(AppError, match="The GPU has no memory left for this: try again"):
                 client.predict(*arguments, api_name=name)
-        waiting = app.sources.engine()._answers._waiting
+        waiting = app.sources.engine()._batcher._waiting
         model.encode_text = full = Full(whole, 1, lambda batch: wait_for(lambda: len(batch) + len(waiting) == 4))
         clients = [Client(app.url, verbose=False) for _ in range(4)]
         asking = [one.submit("a plain colour", "mean", 3, api_name="/search") for one in clients]
         assert [one.result()["results"] for one in asking] == [before] * 4
-        assert full.refused > 0  # those that waited for the first were asked together, and then fewer at once
+        assert full.refused > 0  # the waiting queries were one batch, which was then split
         model.encode_text = whole
         assert client.predict("a plain colour", "mean", 3, api_name="/search")["results"] == before
 
 
-def test_frames_are_embedded_fewer_at_once_where_memory_is_short(tiny_folder, monkeypatch):
-    monkeypatch.setattr("dits.encoders.openclip._IMAGES_AT_ONCE_ON_CPU", 16)
+def test_frames_are_embedded_in_smaller_batches_if_memory_is_short(tiny_folder, monkeypatch):
+    monkeypatch.setattr("dits.encoders.openclip._CPU_IMAGE_BATCH", 16)
     encoder = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
     pixels = torch.randint(0, 256, (3, 12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = encoder.encode_pixels(pixels)
@@ -439,7 +439,7 @@ def test_frames_are_embedded_fewer_at_once_where_memory_is_short(tiny_folder, mo
 def test_in_parts_computes_all_in_order(room):
     compute = Full(lambda items: items * 2, room)
     items = torch.arange(13)
-    assert torch.equal(in_parts(compute, items, 32), items * 2)
+    assert torch.equal(compute_in_batches(compute, items, 32), items * 2)
     assert (compute.refused > 0) == (room < 13)
 
 
@@ -447,17 +447,17 @@ def test_in_parts_computes_all_in_order(room):
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_clock_that_is_set_deletes_no_uploads_early(days, tmp_path, monkeypatch):
-    scratch = ProcessFolder(tmp_path)
+def test_a_changed_clock_deletes_no_uploads_early(days, tmp_path, monkeypatch):
+    process_folder = ProcessFolder(tmp_path)
     clock = SimpleNamespace(day=time.time(), passed=1000.0)
     monkeypatch.setattr(time, "time", lambda: clock.day)
     monkeypatch.setattr(time, "monotonic", lambda: clock.passed)
-    before, after, coming = (scratch.uploads / name for name in ("before.mp4", "after.mp4", "coming.mp4"))
+    before, after, coming = (process_folder.uploads / name for name in ("before.mp4", "after.mp4", "coming.mp4"))
 
     def left(passed):
         clock.passed = passed
-        scratch.forget_uploads(600)
-        return {path.name for path in scratch.uploads.iterdir()}
+        process_folder.forget_uploads(600)
+        return {path.name for path in process_folder.uploads.iterdir()}
 
     before.write_text("a video")
     coming.write_text("a part")
@@ -471,4 +471,4 @@ def test_a_clock_that_is_set_deletes_no_uploads_early(days, tmp_path, monkeypatc
     assert left(1600.5) == {"after.mp4", "coming.mp4"}
     assert left(1602.0) == {"coming.mp4"}
     assert left(2201.0) == set()
-    scratch.close()
+    process_folder.close()

@@ -1,4 +1,4 @@
-"""One's own videos over HTTP: what the routes serve and refuse, and the hosted page, whose visitors are strangers."""
+"""Own videos over HTTP: served and rejected addresses, and the libraries of visitors of a hosted app."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from gradio_client.exceptions import AppError
 from dits.common.errors import InputError, StorageError
 from dits.search.loading import load_engine
 from tests.helpers.own_videos import answer, called, request, running, uploaded, wait_for, write_clips
-from ui.runtime.error_messages import shown_errors
+from ui.runtime.error_messages import show_errors
 from ui.services.media import content_type
 from ui.services.visitors import Limits, VisitorLibraries
 from ui.tabs.videos import VideosTab
@@ -28,7 +28,7 @@ def arguments(tiny_corpus, tiny_folder):
 
 @pytest.fixture(scope="module")
 def local(arguments, tmp_path_factory):
-    """An app of one's own with three clips in parts of a second."""
+    """A local app with three clips in segments of one second."""
     folder = tmp_path_factory.mktemp("own")
     with running(**arguments, index=str(folder / "index")) as app:
         app.clips, app.library = write_clips(folder / "clips", 2), app.sources.libraries.find(None)
@@ -65,7 +65,7 @@ def uploads(tmp_path):
 
 
 def add(tab, uploads, session="me", paths=""):
-    shown_errors(tab.add)(paths, uploads, *CUT, request(session))
+    show_errors(tab.add)(paths, uploads, *CUT, request(session))
     return list(tab.follow(request(session)))[-1]
 
 
@@ -76,7 +76,7 @@ def files_below(folder):
 # The routes
 
 
-def test_a_clip_is_served_in_parts_as_what_it_is(local):
+def test_a_clip_is_served_in_ranges_with_its_type(local):
     segment = local.library.engine().embeddings.ids[0]
     whole = local.library.file(segment).read_bytes()
     address = f"{local.url}clip/{local.library.token}/{segment}"
@@ -121,7 +121,7 @@ def test_nothing_else_is_served(local, kind, path):
     assert answer(f"{local.url}gradio_api/file={local.clips / 'red.mp4'}")[0] in (403, 404)
 
 
-def test_the_api_searches_in_ones_own_videos_when_it_is_asked_to(local):
+def test_the_api_searches_own_videos_on_request(local):
     client = Client(local.url, verbose=False)
     found = client.predict("a red picture", "mean", 3, True, api_name="/search")["results"]
     expected = local.library.engine().search("a red picture", "mean", 3).hits
@@ -143,17 +143,17 @@ def test_the_api_searches_in_ones_own_videos_when_it_is_asked_to(local):
         ("a.js", None),
     ],
 )
-def test_what_is_no_video_by_its_name_is_nothing_that_a_browser_shows(tmp_path, name, kind):
+def test_files_without_a_video_suffix_have_no_displayable_type(tmp_path, name, kind):
     assert content_type(tmp_path / name) == (kind or "application/octet-stream")
 
 
-def test_an_index_can_stand_in_the_place_of_a_corpus(local, tiny_folder):
+def test_an_index_as_the_corpus(local, tiny_folder):
     with running(corpus=local.library.location, encoder=f"local-dir:{tiny_folder}") as app:
         found = Client(app.url, verbose=False).predict("a red picture", "mean", 3, api_name="/search")["results"]
         assert {result["id"] for result in found} <= set(local.library.engine().embeddings.ids)
         assert answer(app.url.rstrip("/") + found[0]["video"].partition("#")[0], Range="bytes=0-9")[0] == 206
         main = app.sources.main
-        assert (app.sources.libraries.find(None), app.sources.choosable) == (main, False)
+        assert (app.sources.libraries.find(None), app.sources.has_corpus) == (main, False)
         main.remove([str(local.clips / "red.mp4")])
         assert len(app.sources.engine().corpus) == 4
         main.add([str(local.clips / "red.mp4")], "1s")
@@ -164,7 +164,7 @@ def test_an_index_can_stand_in_the_place_of_a_corpus(local, tiny_folder):
 # The hosted page
 
 
-def test_a_visitor_has_a_library_of_ones_own(tab, visitors, uploads):
+def test_each_visitor_has_a_separate_library(tab, visitors, uploads):
     assert "Done: 2 videos added" in add(tab, uploads[:2])[0]
     assert "Done: 1 video added" in add(tab, uploads[2:], "other")[0]
     mine, other = visitors.find("me"), visitors.find("other")
@@ -179,21 +179,21 @@ def test_a_visitor_has_a_library_of_ones_own(tab, visitors, uploads):
         add(tab, uploads, "third")
 
 
-def test_looking_at_the_page_makes_no_library(tab, visitors):
+def test_opening_the_page_creates_no_library(tab, visitors):
     assert list(tab.follow(request()))[-1][2].count("No videos yet")
     assert visitors.find("me") is None
     for ask in (tab.update, tab.stop):
         with pytest.raises(gr.Error, match="no videos of yours yet"):
-            shown_errors(ask)(request())
+            show_errors(ask)(request())
     with pytest.raises(InputError, match="Open the page"):
         visitors.of(None)
 
 
-def test_uploads_are_moved_and_paths_are_not_told(tab, uploads, visitors):
+def test_uploads_are_moved_and_paths_are_not_revealed(tab, uploads, visitors):
     shutil.copy(uploads[0], uploads[0] + ".mp4")
     held = add(tab, [uploads[0], uploads[0] + ".mp4"])[2]
     assert not os.path.exists(uploads[0])
-    assert "1 file the same as another" in held
+    assert "1 file identical to another file" in held
     assert str(visitors.folder) not in held
     assert "blue.mp4" in held
 
@@ -203,7 +203,7 @@ def test_no_folder_of_the_server_can_be_named(tab, visitors, path):
     with pytest.raises(gr.Error, match="cannot be named here"):
         add(tab, None, paths=path)
     with pytest.raises(gr.Error, match="cannot be named here"):
-        shown_errors(tab.remove)(path, request())
+        show_errors(tab.remove)(path, request())
     assert visitors.find("me") is None
 
 
@@ -228,10 +228,10 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tab, uploads, vis
 def test_a_video_that_lasts_too_long_is_listed_with_the_reason(tab, tmp_path):
     long = [str(path) for path in sorted(write_clips(tmp_path / "long", seconds=4).iterdir())]
     held = add(tab, long[:1])[2]
-    assert "It lasts 4 s, longer than the 3 s that are allowed" in held
+    assert "It lasts 4 s, longer than the maximum of 3 s" in held
 
 
-def test_whoever_leaves_leaves_nothing(tab, visitors, uploads, base):
+def test_leaving_deletes_all_files(tab, visitors, uploads, base):
     add(tab, uploads)
     library = visitors.find("me")
     library.analyst().landmarks("mean")
@@ -242,9 +242,9 @@ def test_whoever_leaves_leaves_nothing(tab, visitors, uploads, base):
     wait_for(lambda: not files_below(visitors.folder))
 
 
-def test_leaving_ends_what_is_under_way(tab, visitors, tmp_path):
+def test_leaving_stops_the_run(tab, visitors, tmp_path):
     long = [str(path) for path in sorted(write_clips(tmp_path / "long", seconds=2).iterdir())]
-    shown_errors(tab.add)("", long, "another length", 0.1, request())
+    show_errors(tab.add)("", long, "another length", 0.1, request())
     library = visitors.find("me")
     wait_for(lambda: library.runs.progress is not None)
     tab.leave(request())
@@ -253,27 +253,27 @@ def test_leaving_ends_what_is_under_way(tab, visitors, tmp_path):
         library.add([str(tmp_path)], "whole")
 
 
-def test_videos_that_nobody_uses_are_deleted(base, tmp_path, uploads):
+def test_unused_videos_are_deleted(base, tmp_path, uploads):
     visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
     add(VideosTab(visitors), uploads[:1])
     wait_for(lambda: not visitors._libraries and not files_below(visitors.folder), 20)
 
 
-def test_a_disk_that_was_full_for_a_time_does_not_end_the_deleting(base, tmp_path, uploads, monkeypatch):
-    asked = []
+def test_deletion_continues_after_a_full_disk(base, tmp_path, uploads, monkeypatch):
+    calls = []
 
     def forget_uploads(seconds):
-        asked.append(seconds)
+        calls.append(seconds)
         raise StorageError("No space is left.")
 
     visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
-    monkeypatch.setattr(visitors.scratch, "forget_uploads", forget_uploads)
-    wait_for(lambda: asked)
+    monkeypatch.setattr(visitors.process_folder, "forget_uploads", forget_uploads)
+    wait_for(lambda: calls)
     add(VideosTab(visitors), uploads[:1])
     wait_for(lambda: not visitors._libraries and not files_below(visitors.folder))
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(base, tmp_path, uploads):
+def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_are_not(base, tmp_path, uploads):
     root = tmp_path / "visitors"
     living = VisitorLibraries(lambda: base, LIMITS, root)
     add(VideosTab(living), uploads[:1])
@@ -287,7 +287,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
     assert not living.folder.exists()
 
 
-def test_the_hosted_page_has_no_box_for_paths_and_takes_none(hosted):
+def test_the_hosted_page_has_no_path_field_and_rejects_paths(hosted):
     names = {block.elem_id: block for block in hosted.blocks.blocks.values() if getattr(block, "elem_id", None)}
     assert not names["own-paths"].visible
     private = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
@@ -298,7 +298,7 @@ def test_the_hosted_page_has_no_box_for_paths_and_takes_none(hosted):
     assert hosted.sources.libraries.find("intruder") is None
 
 
-def test_more_than_a_visitor_may_upload_is_not_even_taken(hosted):
+def test_an_upload_above_the_limit_is_rejected(hosted):
     limit = hosted.sources.libraries.limits.megabytes * 1_000_000
     assert hosted.blocks.max_file_size == limit
     hosted.blocks.max_file_size = 1000
@@ -309,7 +309,7 @@ def test_more_than_a_visitor_may_upload_is_not_even_taken(hosted):
     assert sent.status_code == 413
 
 
-def test_a_visitor_uploads_and_nobody_else_finds_it(hosted, tmp_path):
+def test_an_upload_is_visible_only_to_its_visitor(hosted, tmp_path):
     libraries, clips = hosted.sources.libraries, write_clips(tmp_path / "clips")
     for session, name in (("mine", "red.mp4"), ("other", "blue.mp4")):
         well, output = called(hosted, "add", ["", [uploaded(hosted, clips / name)], *CUT], session)

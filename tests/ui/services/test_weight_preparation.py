@@ -1,4 +1,4 @@
-"""What the page's events do for an encoder without weights, on real engines, without a server."""
+"""The page's events with an encoder without weights, on real engines, without a server."""
 
 import shutil
 import threading
@@ -23,18 +23,18 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def handlers_over(tmp_path):
-    """Makes handlers over a corpus and an encoder, with a place for the videos of visitors."""
+    """Create handlers over a corpus and an encoder, with libraries of visitors."""
 
-    def made(corpus, encoder):
+    def create(corpus, encoder):
         loader = EngineLoader(str(corpus), encoder, None)
         return Handlers(loader, Sources(loader, VisitorLibraries(loader.engine, Limits(), tmp_path / "visitors")))
 
-    return made
+    return create
 
 
 @pytest.fixture
 def handlers(tiny_folder, handlers_over):
-    """Makes handlers over a loaded engine."""
+    """Create handlers over a loaded engine."""
 
     def loaded(corpus, encoder=tiny_folder):
         handlers = handlers_over(corpus, f"local-dir:{encoder}")
@@ -48,7 +48,7 @@ def preparing_threads():
     return [thread for thread in threading.enumerate() if thread.name == "weights-preparer"]
 
 
-def test_whoever_presses_the_button_it_starts_once(handlers, tiny_corpus):
+def test_preparation_starts_once_for_all_visitors(handlers, tiny_corpus):
     visitors = handlers(tiny_corpus)
     with pytest.raises(gr.Error, match="'dits' has no weights"):
         visitors.show("some colour", "dits", 3)
@@ -65,10 +65,10 @@ def test_whoever_presses_the_button_it_starts_once(handlers, tiny_corpus):
         assert (panel.visible, offer, button.visible) == (False, "", False)
     assert "ranked by DITS" in visitors.show("some colour", "dits", 3)[0]
     visitors.preparer.start()
-    assert preparing_threads() == []  # nothing is missing any more
+    assert preparing_threads() == []  # no weights are missing now
 
 
-def test_weights_made_by_the_command_are_there_when_the_page_loads(handlers, tiny_corpus, tiny_folder):
+def test_weights_of_the_command_are_used_by_the_page(handlers, tiny_corpus, tiny_folder):
     prepare(f"local-dir:{tiny_folder}", str(tiny_corpus))
     loaded = handlers(tiny_corpus)
     status, radio = list(loaded.load("dits"))[-1]
@@ -77,7 +77,7 @@ def test_weights_made_by_the_command_are_there_when_the_page_loads(handlers, tin
     assert "ranked by DITS" in loaded.show("some colour", "dits", 3)[0]
 
 
-def test_a_corpus_that_nothing_can_be_trained_on_is_searched_without_a_button(handlers, tiny_corpus, tmp_path):
+def test_a_corpus_without_training_data_is_searched_without_a_button(handlers, tiny_corpus, tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(tiny_corpus, folder)
     text = (folder / "captions.csv").read_text().replace(",train,", ",test,").replace(",validation,", ",test,")
@@ -90,12 +90,12 @@ def test_a_corpus_that_nothing_can_be_trained_on_is_searched_without_a_button(ha
     assert "ranked by Mean pooling" in loaded.show("some colour", "mean", 3)[0]
 
 
-def test_weights_of_another_encoder_are_named_and_replaced(handlers, tiny_corpus, tiny_folder, tiny_encoder, tmp_path):
-    """A folder of weights that was renamed for another encoder: refused in a sentence on the page, then made anew."""
+def test_weights_of_another_encoder_are_replaced(handlers, tiny_corpus, tiny_folder, tiny_encoder, tmp_path):
+    """A folder of weights renamed for another encoder: rejected with a message on the page, then trained again."""
     write_open_clip_folder(tmp_path / "other", seed=3)
     prepare(f"local-dir:{tmp_path / 'other'}", str(tiny_corpus))
-    (made,) = (tmp_path / "cache" / "weights").iterdir()
-    made.rename(find_weights("dits", tiny_encoder.id).parent)
+    (folder,) = (tmp_path / "cache" / "weights").iterdir()
+    folder.rename(find_weights("dits", tiny_encoder.id).parent)
     loaded = handlers(tiny_corpus)
     offer = list(loaded.follow())[-1][3]
     assert offer.count("were trained for the encoder other-") == 2
@@ -104,19 +104,19 @@ def test_weights_of_another_encoder_are_named_and_replaced(handlers, tiny_corpus
     assert "DITS weights" in status
 
 
-def test_a_preparation_that_fails_says_why_and_can_be_tried_again(handlers, tiny_corpus, tmp_path):
+def test_a_failed_preparation_shows_its_reason_and_can_be_repeated(handlers, tiny_corpus, tmp_path):
     loaded = handlers(tiny_corpus)
-    in_the_way = tmp_path / "cache" / "weights"
-    in_the_way.write_text("a file")
+    blocking = tmp_path / "cache" / "weights"
+    blocking.write_text("a file")
     *_, offer, button = list(loaded.prepare())[-1]
     assert 'class="problem"' in offer
     assert "is not a folder" in offer
     assert button.visible is True
-    in_the_way.unlink()
+    blocking.unlink()
     assert "DITS weights" in list(loaded.prepare())[-1][0]
 
 
-def test_nothing_is_prepared_before_the_engine_is_there(handlers_over, tiny_corpus, tmp_path):
+def test_nothing_is_prepared_before_the_engine_is_loaded(handlers_over, tiny_corpus, tmp_path):
     handlers = handlers_over(tiny_corpus, f"local-dir:{tmp_path}")
     with pytest.raises(gr.Error, match="Not ready yet"):
         list(handlers.prepare())
@@ -126,7 +126,7 @@ def test_nothing_is_prepared_before_the_engine_is_there(handlers_over, tiny_corp
     assert preparing_threads() == []
 
 
-def test_a_hub_out_of_reach_is_said_on_the_page_with_what_to_do(handlers_over, tiny_corpus, tmp_path, monkeypatch):
+def test_an_unreachable_hub_is_reported_on_the_page_with_advice(handlers_over, tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     handlers = handlers_over(tiny_corpus, "ViT-B-32/openai")

@@ -1,4 +1,4 @@
-"""What the analysis tabs answer, without a browser: their handlers on the demo corpus."""
+"""The handlers of the analysis tabs on the demo corpus, without a browser."""
 
 import threading
 from types import SimpleNamespace
@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from dits.common.errors import DitsError, InputError
 from tests.helpers.drawn import floats, panels, traces
 from tests.helpers.plain import xpool_similarity
-from ui.components.panels import MAX_CHOSEN, choosing
+from ui.components.panels import MAX_CHOSEN, read_choice
 from ui.runtime.cache import Cache
-from ui.runtime.error_messages import shown_errors
-from ui.services.analyses import Analyst, Analysts
+from ui.runtime.error_messages import show_errors
+from ui.services.analyses import Analyst
+from ui.services.sources import Sources
 from ui.tabs.gap import GapTab
 from ui.tabs.trajectory import TrajectoryTab
 
 QUERY = "a dog runs on the beach"
-WAY = {"method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
-SHOWN = WAY | {"view": "Linear", "three": False}
+SETTINGS = {"method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
+SHOWN = SETTINGS | {"view": "Linear", "three": False}
 GAP = {"split": "validation", "first": "dits", "second": "shift", "side": "mean", "view": "Linear", "three": False}
 
 
@@ -41,16 +42,16 @@ def gap(analyst):
 
 
 def chosen(*points, name="map-linear"):
-    """What a browser sends when points are chosen."""
+    """The event that a browser sends when points are chosen."""
     return gr.EventData(None, {"name": name, "points": list(points)})
 
 
-# A sentence's way
+# Trajectory
 
 
 @pytest.mark.parametrize("method", ["dits", "dits-l2", "shift"])
-def test_the_way_on_the_map_is_the_samplers(trajectory, analyst, engine, method):
-    """Along the gap axis, against an own projection of an own run of the model."""
+def test_the_trajectory_on_the_map_is_the_samplers(trajectory, analyst, engine, method):
+    """Along the gap axis, against a separate projection of a separate run of the model."""
     numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"method": method})
     with torch.inference_mode():
         points = analyst.model(method).trajectory(engine.encoder.encode_text([QUERY]))[:, 0]
@@ -59,24 +60,24 @@ def test_the_way_on_the_map_is_the_samplers(trajectory, analyst, engine, method)
     texts = F.normalize(captions, dim=-1)
     axis = F.normalize(videos.mean(dim=0) - texts.mean(dim=0), dim=0)
     expected = ((F.normalize(points, dim=-1) - torch.cat([texts, videos]).mean(dim=0)) @ axis).numpy()
-    way = traces(panels(drawn)["map-linear"])["the way followed"]
-    offset = np.array(floats(way["x"])[: len(points)]) - expected
-    assert np.ptp(offset) < 1e-3  # where the axis has its zero is the map's affair
+    path = traces(panels(drawn)["map-linear"])["trajectory of the query"]
+    offset = np.array(floats(path["x"])[: len(points)]) - expected
+    assert np.ptp(offset) < 1e-3  # the map chooses the zero of the axis
     assert f"{len(points) - 1} step" in numbers
 
 
 @pytest.mark.parametrize("method", ["dits", "dits-l2"])
-def test_the_way_alone_fits_its_own_axes(trajectory, method):
+def test_the_trajectory_alone_fits_its_own_axes(trajectory, method):
     drawn = panels(trajectory.show(QUERY, **SHOWN | {"method": method})[1])
-    alone, whole = drawn["way-linear"], drawn["map-linear"]
+    alone, whole = drawn["trajectory-linear"], drawn["map-linear"]
     for axis in "xy":
-        way = np.array(floats(traces(whole)["the way followed"][axis])[:-1])
+        path = np.array(floats(traces(whole)["trajectory of the query"][axis])[:-1])
         low, high = alone["figure"]["layout"][f"{axis}axis"]["range"]
-        assert low < way.min() <= way.max() < high
+        assert low < path.min() <= path.max() < high
     assert "times as large" in alone["note"]
 
 
-def test_the_clip_that_is_followed_is_ringed_and_is_the_one_that_search_finds_first(trajectory, engine):
+def test_the_clip_followed_is_ringed_and_ranks_first_in_search(trajectory, engine):
     figure = panels(trajectory.show(QUERY, **SHOWN)[1])["map-linear"]
     [[kind, index, *_]] = traces(figure)["the clip followed"]["customdata"]
     first = engine.search(QUERY, "dits", 1).hits[0].clip
@@ -86,14 +87,14 @@ def test_the_clip_that_is_followed_is_ringed_and_is_the_one_that_search_finds_fi
 def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
     numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"beside": True})
     beside = traces(panels(drawn)["map-linear"])["diffusion"]
-    ways = {point[1] for point in beside["customdata"]}
-    assert len(ways) == 3
+    paths = {point[1] for point in beside["customdata"]}
+    assert len(paths) == 3
     starts = {tuple(floats(beside[axis])[at] for axis in "xy") for at in (0, 12, 24)}
     assert len(starts) == 3
     assert "Diffusion from 3 Gaussian starts" in numbers
 
 
-def test_without_weights_of_diffusion_the_choice_is_closed_and_says_why(engine, monkeypatch):
+def test_without_diffusion_weights_the_checkbox_is_disabled_with_a_reason(engine, monkeypatch):
     monkeypatch.setattr(Analyst, "_methods", lambda self: {"dits": "DITS", "mean": "Mean pooling"})
     tab = TrajectoryTab(lambda source: other)
     other = Analyst(engine)
@@ -105,9 +106,9 @@ def test_without_weights_of_diffusion_the_choice_is_closed_and_says_why(engine, 
 
 
 @pytest.mark.parametrize("method", ["mean", "xpool"])
-def test_a_method_without_steps_leaves_the_sentence_where_it_is(trajectory, method):
+def test_a_method_without_steps_does_not_move_the_query(trajectory, method):
     numbers, drawn, _ = trajectory.show(QUERY, **SHOWN | {"method": method})
-    assert "leaves the sentence where it is" in numbers
+    assert "does not move the query" in numbers
     assert list(panels(drawn)) == ["map-linear"]
 
 
@@ -118,14 +119,14 @@ def test_any_number_of_steps_is_drawn(trajectory, steps):
     assert "map-linear" in panels(drawn)
 
 
-def test_noise_and_its_seed_move_the_way(trajectory):
-    def way(**more):
+def test_noise_and_its_seed_move_the_trajectory(trajectory):
+    def coordinates(**more):
         figure = panels(trajectory.show(QUERY, **SHOWN | more)[1])["map-linear"]
-        return tuple(floats(traces(figure)["the way followed"]["x"])[:-1])
+        return tuple(floats(traces(figure)["trajectory of the query"]["x"])[:-1])
 
-    ways = [way(), way(noise=1), way(noise=1, seed=1), way(noise=1)]
-    assert len(set(ways)) == 3
-    assert ways[1] == ways[3]
+    runs = [coordinates(), coordinates(noise=1), coordinates(noise=1, seed=1), coordinates(noise=1)]
+    assert len(set(runs)) == 3
+    assert runs[1] == runs[3]
 
 
 @pytest.mark.parametrize(
@@ -141,36 +142,36 @@ def test_noise_and_its_seed_move_the_way(trajectory):
         ({"method": "../dits"}, "no method"),
         ({"view": "t-SNE"}, "no map 't-SNE'"),
         ({"view": {}}, "no map"),
-        ({"steps": -1}, "T' is a whole number from 0 to 40"),
-        ({"steps": 41}, "T' is a whole number from 0 to 40"),
-        ({"steps": 2.5}, "T' is a whole number"),
-        ({"steps": None}, "T' is a whole number"),
-        ({"steps": "10"}, "T' is a whole number"),
-        ({"steps": True}, "T' is a whole number"),
-        ({"noise": float("nan")}, "noise is a number from 0 to 1"),
-        ({"noise": float("inf")}, "noise is a number from 0 to 1"),
-        ({"noise": -0.1}, "noise is a number from 0 to 1"),
-        ({"noise": None}, "noise is a number from 0 to 1"),
-        ({"seed": None}, "seed is a whole number"),
-        ({"seed": -1}, "seed is a whole number"),
-        ({"seed": 2**32}, "seed is a whole number"),
-        ({"seed": float("nan")}, "seed is a whole number"),
-        ({"seed": 0.5}, "seed is a whole number"),
+        ({"steps": -1}, "T' must be a whole number from 0 to 40"),
+        ({"steps": 41}, "T' must be a whole number from 0 to 40"),
+        ({"steps": 2.5}, "T' must be a whole number"),
+        ({"steps": None}, "T' must be a whole number"),
+        ({"steps": "10"}, "T' must be a whole number"),
+        ({"steps": True}, "T' must be a whole number"),
+        ({"noise": float("nan")}, "noise must be a number from 0 to 1"),
+        ({"noise": float("inf")}, "noise must be a number from 0 to 1"),
+        ({"noise": -0.1}, "noise must be a number from 0 to 1"),
+        ({"noise": None}, "noise must be a number from 0 to 1"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 2**32}, "seed must be a whole number"),
+        ({"seed": float("nan")}, "seed must be a whole number"),
+        ({"seed": 0.5}, "seed must be a whole number"),
     ],
 )
-def test_bad_settings_of_a_way_are_one_sentence(trajectory, more, says):
+def test_bad_settings_of_a_trajectory_are_one_sentence(trajectory, more, says):
     with pytest.raises(gr.Error, match=says):
-        shown_errors(trajectory.show)(*({"query": QUERY} | SHOWN | more).values())
+        show_errors(trajectory.show)(*({"query": QUERY} | SHOWN | more).values())
 
 
-def test_markup_in_a_sentence_is_text(trajectory):
+def test_markup_in_a_query_is_text(trajectory):
     numbers, drawn, _ = trajectory.show("<img src=x onerror=alert(1)> dog", **SHOWN)
-    way = traces(panels(drawn)["map-linear"])["the way followed"]
-    assert "<img src=x" not in numbers + "".join(way["hovertext"])
-    assert "&lt;img src=x" in way["hovertext"][0]
+    path = traces(panels(drawn)["map-linear"])["trajectory of the query"]
+    assert "<img src=x" not in numbers + "".join(path["hovertext"])
+    assert "&lt;img src=x" in path["hovertext"][0]
 
 
-def test_the_sentence_searched_for_is_taken_over_until_another_one_is(trajectory):
+def test_a_new_query_of_the_search_tab_replaces_the_query(trajectory):
     seen, fresh, own, methods, _ = trajectory.opened(None, "", "a cat", "", None)
     assert (own, fresh, methods.value) == ("a cat", False, "dits")
     assert trajectory.opened(seen, "numbers", "a cat", "my own", "shift")[1:3] == (True, "my own")
@@ -191,7 +192,7 @@ def test_only_dits_has_steps_and_noise_to_choose(trajectory):
 
 
 def test_a_chosen_clip_is_listed_with_its_true_neighbours(trajectory, engine):
-    html = trajectory.chosen(QUERY, **WAY, event=chosen(["video", 5, None]))
+    html = trajectory.chosen(QUERY, **SETTINGS, event=chosen(["video", 5, None]))
     videos = F.normalize(F.normalize(engine.embeddings.frames, dim=-1).mean(dim=1), dim=-1)
     cosines, order = (videos @ videos[5]).sort(descending=True)
     nearest = html.split("Nearest clips")[1].split("</ol>")[0].split("<li>")[1:]
@@ -201,11 +202,11 @@ def test_a_chosen_clip_is_listed_with_its_true_neighbours(trajectory, engine):
         assert f"{cosine:.3f}" in row
 
 
-def test_a_point_of_the_way_followed_is_listed_with_its_clip(trajectory, analyst, engine):
-    """The first way after those of the landmarks; what is nearest is nearest to that very step."""
+def test_a_point_of_the_trajectory_is_listed_with_its_clip(trajectory, analyst, engine):
+    """The first path after those of the landmarks; the neighbours are those of the chosen step."""
     new = len(analyst.landmarks("dits-l2").labels.paths)
-    last = trajectory.chosen(QUERY, **WAY | {"method": "dits-l2"}, event=chosen(["path", new, 10]))
-    first = trajectory.chosen(QUERY, **WAY | {"method": "dits-l2"}, event=chosen(["path", new, 0]))
+    last = trajectory.chosen(QUERY, **SETTINGS | {"method": "dits-l2"}, event=chosen(["path", new, 10]))
+    first = trajectory.chosen(QUERY, **SETTINGS | {"method": "dits-l2"}, event=chosen(["path", new, 0]))
     assert f"{QUERY} (dits-l2), step v₀" in last
     assert f"{QUERY} (dits-l2), step t" in first
     assert last.split("nearest to")[1] != first.split("nearest to")[1]
@@ -218,7 +219,7 @@ def test_many_chosen_points_are_cut_and_counted(gap):
     assert html.count("<video") <= MAX_CHOSEN
 
 
-def test_a_way_on_the_second_map_is_the_second_methods(gap, analyst):
+def test_a_trajectory_on_the_second_map_belongs_to_the_second_method(gap, analyst):
     def texts(name):
         return gap.chosen("validation", "dits", "dits-l2", chosen(["path", 0, 10], name=name)).split("nearest to")[1]
 
@@ -263,8 +264,8 @@ def test_a_way_on_the_second_map_is_the_second_methods(gap, analyst):
 def test_hostile_choices_are_one_sentence(trajectory, gap, points):
     event = gr.EventData(None, {"points": points})
     for choose in (
-        lambda: shown_errors(trajectory.chosen)(QUERY, *WAY.values(), event),
-        lambda: shown_errors(gap.chosen)("validation", "dits", "shift", event),
+        lambda: show_errors(trajectory.chosen)(QUERY, *SETTINGS.values(), event),
+        lambda: show_errors(gap.chosen)("validation", "dits", "shift", event),
     ):
         with pytest.raises(gr.Error) as caught:
             choose()
@@ -274,7 +275,7 @@ def test_hostile_choices_are_one_sentence(trajectory, gap, points):
 @pytest.mark.parametrize("data", [None, {}, [], "points", 7, {"points": {}}])
 def test_an_event_without_points_is_one_sentence(data):
     with pytest.raises(InputError, match="Click a point"):
-        choosing(gr.EventData(None, data))
+        read_choice(gr.EventData(None, data))
 
 
 # The gap
@@ -305,7 +306,7 @@ def test_the_gap_tab_shows_both_methods_in_table_and_figures(gap):
     assert none == ""
 
 
-def test_one_method_beside_itself_is_shown_once(gap):
+def test_one_method_compared_with_itself_is_shown_once(gap):
     numbers, _, maps, _ = gap.show(**GAP | {"second": "dits"})
     assert list(panels(maps)) == ["map-linear-dits"]
     assert numbers.count("<th scope='col'>DITS</th>") == 1
@@ -327,7 +328,7 @@ def test_one_method_beside_itself_is_shown_once(gap):
 )
 def test_bad_choices_of_the_gap_are_one_sentence(gap, more, says):
     with pytest.raises(gr.Error, match=says):
-        shown_errors(gap.show)(*(GAP | more).values())
+        show_errors(gap.show)(*(GAP | more).values())
 
 
 def test_what_was_chosen_stays_chosen(gap):
@@ -337,36 +338,36 @@ def test_what_was_chosen_stays_chosen(gap):
     assert (again[1], *(part.value for part in again[2:])) == (True, "train", "mean", "shift")
 
 
-# Kept results
+# Cached results
 
 
-def test_a_page_is_made_once(engine, monkeypatch):
+def test_a_page_is_computed_once(engine, monkeypatch):
     calls = []
     monkeypatch.setattr("ui.tabs.gap._measures", lambda *_: calls.append("measures") or ("numbers", "[]"))
     monkeypatch.setattr("ui.tabs.gap._maps", lambda *_: calls.append("maps") or "[]")
-    monkeypatch.setattr("ui.tabs.trajectory._page", lambda *_: calls.append("way") or ("numbers", "[]"))
+    monkeypatch.setattr("ui.tabs.trajectory._page", lambda *_: calls.append("trajectory") or ("numbers", "[]"))
     analyst = Analyst(engine)
     gap, trajectory = GapTab(lambda source: analyst), TrajectoryTab(lambda source: analyst)
     for _ in range(2):
         gap.show(**GAP)
         trajectory.show(QUERY, **SHOWN)
-    assert calls == ["measures", "maps", "way"]
-    gap.show(**GAP | {"view": "PCA"})  # the measures are those of before
+    assert calls == ["measures", "maps", "trajectory"]
+    gap.show(**GAP | {"view": "PCA"})  # the measures are cached
     trajectory.show(QUERY, **SHOWN | {"noise": 1})
-    assert calls == ["measures", "maps", "way", "maps", "way"]
+    assert calls == ["measures", "maps", "trajectory", "maps", "trajectory"]
 
 
-def test_a_sentence_is_encoded_once(engine, monkeypatch):
+def test_a_query_is_encoded_once(engine, monkeypatch):
     texts = []
     encode = engine.encoder.encode_text
-    monkeypatch.setattr(engine.encoder, "encode_text", lambda some: texts.append(some) or encode(some))
+    monkeypatch.setattr(engine.encoder, "encode_text", lambda batch: texts.append(batch) or encode(batch))
     analyst = Analyst(engine)
     first = analyst.query_flow(QUERY, "dits", 10, 0.0, 0)
     assert analyst.query_flow(QUERY, "dits", 10, 0.0, 0) is first
     assert texts == [[QUERY]]
 
 
-def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
+def test_warming_computes_the_default_page(engine, monkeypatch):
     done, calls = threading.Event(), []
     monkeypatch.setattr("ui.tabs.gap._measures", lambda *asked: calls.append(asked[1:]) or ("numbers", "[]"))
     monkeypatch.setattr("ui.tabs.gap._maps", lambda *asked: calls.append(asked[1:]) or done.set() or "[]")
@@ -379,7 +380,7 @@ def test_warming_makes_what_the_tab_shows_first(engine, monkeypatch):
     assert calls == [("test", "dits", "dits-l2", "mean"), ("test", "dits", "dits-l2", "Linear", False)]
 
 
-def test_warming_before_the_engine_is_loaded_says_nothing():
+def test_warming_before_the_engine_is_loaded_raises_nothing():
     def absent(source):
         raise DitsError("Not ready yet")
 
@@ -391,17 +392,17 @@ def test_warming_before_the_engine_is_loaded_says_nothing():
 
 def test_a_replaced_engine_has_a_new_analyst(engine):
     loader = SimpleNamespace(engine=lambda: loader.now, now=engine)
-    analysts = Analysts(loader)
-    first = analysts()
-    assert analysts() is first
+    sources = Sources(loader, None)
+    first = sources.analyst()
+    assert sources.analyst() is first
     loader.now = engine.with_prepared()
     assert loader.now is not engine
-    assert analysts() is not first
-    assert analysts().engine is loader.now
+    assert sources.analyst() is not first
+    assert sources.analyst().engine is loader.now
 
 
-def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
-    kept, calls, values = Cache(), [], []
+def test_concurrent_threads_compute_a_value_once():
+    cache, calls, values = Cache(), [], []
     asking, all_ask = [], threading.Event()
 
     def make():
@@ -413,43 +414,43 @@ def test_a_value_is_made_once_for_threads_that_ask_at_the_same_time():
         asking.append(1)
         if len(asking) == 8:
             all_ask.set()
-        values.append(kept("key", make))
+        values.append(cache("key", make))
 
     _run(ask for _ in range(8))
     assert len(calls) == 1
     assert len(set(map(id, values))) == 1
 
 
-def test_who_asks_for_one_value_does_not_wait_for_another():
-    kept, release = Cache(), threading.Event()
-    slow = threading.Thread(target=kept, args=("slow", lambda: release.wait(30)))
+def test_one_value_does_not_wait_for_another():
+    cache, release = Cache(), threading.Event()
+    slow = threading.Thread(target=cache, args=("slow", lambda: release.wait(30)))
     slow.start()
     try:
-        assert kept("quick", lambda: 1) == 1
+        assert cache("quick", lambda: 1) == 1
     finally:
         release.set()
         slow.join()
 
 
-def test_one_value_may_be_made_of_another():
-    kept = Cache()
-    assert kept("sum", lambda: kept("part", lambda: 1) + kept("part", lambda: 2)) == 2
+def test_one_value_may_be_computed_from_another():
+    cache = Cache()
+    assert cache("sum", lambda: cache("part", lambda: 1) + cache("part", lambda: 2)) == 2
 
 
-def test_a_failure_is_not_kept():
-    kept = Cache()
+def test_a_failure_is_not_cached():
+    cache = Cache()
     with pytest.raises(InputError):
-        kept("key", lambda: _fail())
-    assert len(kept) == 0
-    assert kept("key", lambda: 1) == 1
+        cache("key", lambda: _fail())
+    assert len(cache) == 0
+    assert cache("key", lambda: 1) == 1
 
 
-def test_the_values_asked_for_last_stay():
-    kept, made = Cache(2), []
+def test_the_values_used_last_stay():
+    cache, computed = Cache(2), []
     for key in "abacab":
-        kept(key, lambda key=key: made.append(key) or key)
-    assert made == ["a", "b", "c", "b"]
-    assert len(kept) == 2
+        cache(key, lambda key=key: computed.append(key) or key)
+    assert computed == ["a", "b", "c", "b"]
+    assert len(cache) == 2
 
 
 def _fail():
@@ -464,17 +465,17 @@ def _run(targets):
         thread.join()
 
 
-def test_the_linear_view_stands_beside_any_other(trajectory, gap):
+def test_the_linear_view_is_added_to_other_views(trajectory, gap):
     _, figures, _ = trajectory.show(QUERY, **SHOWN | {"view": "PCA"})
     assert [name for name in panels(figures) if name.startswith("map")] == ["map-pca", "map-linear"]
     _, _, maps, _ = gap.show(**GAP | {"view": "PCA"})
     assert list(panels(maps)) == ["map-pca-dits", "map-pca-shift", "map-linear-dits", "map-linear-shift"]
 
 
-def test_a_way_that_begins_at_noise_is_shown_from_the_sentence_on(trajectory):
+def test_a_trajectory_from_noise_is_shown_from_the_query_on(trajectory):
     numbers, _, _ = trajectory.show(QUERY, **SHOWN | {"method": "diffusion"})
-    cells = numbers.split("cosine to the sentence")[1].split("</tr>")[0].split('<td class="number">')[1:]
+    cells = numbers.split("cosine to the query")[1].split("</tr>")[0].split('<td class="number">')[1:]
     cosines = [float(cell.split("<")[0]) for cell in cells]
-    assert len(cosines) == 12  # the sentence, the noise that is drawn, and ten steps
+    assert len(cosines) == 12  # the query, the noise, and ten steps
     assert cosines[0] == 1
     assert cosines[1] < 0.9

@@ -1,4 +1,4 @@
-"""One's own videos on the page: what the tab's handlers do, and what the other tabs show of them."""
+"""Own videos on the page: the handlers of the tab, and the other tabs over own videos."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.helpers.drawn import floats, panels, traces
 from tests.helpers.own_videos import request, wait_for, write_clips
 from ui.api.endpoints import Api
 from ui.components.results import comparison_html, results_html
-from ui.runtime.error_messages import shown_errors
+from ui.runtime.error_messages import show_errors
 from ui.services.analyses import Analyst
 from ui.services.library import Library
 from ui.services.sources import Sources
@@ -35,7 +35,7 @@ from ui.tabs.trajectory import TrajectoryTab
 from ui.tabs.videos import VideosTab
 
 CUT = ("every 10 seconds", 10)
-WAY = {"query": "a red picture", "method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
+SETTINGS = {"query": "a red picture", "method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def clips(tmp_path):
 
 
 def add(tab, paths, cut=CUT, uploads=None):
-    """Adds as the page does, and follows until that is done: what the page shows then."""
-    shown_errors(tab.add)(str(paths), uploads, *cut, request())
+    """Add like the page, wait until the run is done, and return what the page shows."""
+    show_errors(tab.add)(str(paths), uploads, *cut, request())
     return list(tab.follow(request()))[-1]
 
 
@@ -84,35 +84,35 @@ def test_a_folder_is_added_and_searched(tab, library, clips, tiny_folder):
 def test_the_api_searches_lists_follows_and_evaluates_them(tab, library, clips, base):
     add(tab, clips / "red.mp4")
     api = Api(Sources(SimpleNamespace(engine=lambda: base), OwnLibrary(library)))
-    listed, way = api.corpus(own=True), api.trajectory("red", "mean", own=True)
+    listed, trajectory = api.corpus(own=True), api.trajectory("red", "mean", own=True)
     [clip] = listed["clips"]
-    assert (clip["title"], clip["captions"], way["target"]) == ("red.mp4", [], clip["id"])
+    assert (clip["title"], clip["captions"], trajectory["target"]) == ("red.mp4", [], clip["id"])
     found = api.search("red", "mean", 5, True)
     assert [result["id"] for result in found["results"]] == [clip["id"]]
     report = api.evaluate([{"video_id": clip["id"], "caption": "red"}], "mean", "all", True)
     assert report["metrics"]["t2v"]["R@1"] == 100
-    assert [step["cosine_to_distractor"] for step in way["steps"]] == [None]  # there is no other clip
-    answers = json.dumps([listed, way, found, report])
+    assert [step["cosine_to_distractor"] for step in trajectory["steps"]] == [None]  # there is no other clip
+    answers = json.dumps([listed, trajectory, found, report])
     assert clip["video"] in answers
     assert str(clips) not in answers
     assert all(result["id"] != clip["id"] for result in api.search("red", "mean", 5)["results"])
 
 
-def test_progress_is_told_and_the_page_searches_meanwhile(tab, library, clips, base):
-    shown_errors(tab.add)(str(clips), None, *CUT, request())
+def test_progress_is_shown_and_the_page_searches_meanwhile(tab, library, clips, base):
+    show_errors(tab.add)(str(clips), None, *CUT, request())
     steps = tab.follow(request())
     first = next(steps)
     assert "<progress" in first[0]
     assert first[1].visible  # the stop button
     assert base.search("some colour", "mean", 1).hits
     with pytest.raises(gr.Error, match="being added already"):
-        shown_errors(tab.add)(str(clips), None, *CUT, request())
+        show_errors(tab.add)(str(clips), None, *CUT, request())
     assert "Done: 3 videos" in list(steps)[-1][0]
 
 
 def test_a_run_that_is_stopped_keeps_what_it_stored_and_is_gone_on_with(tab, library, tmp_path):
     long = write_clips(tmp_path / "long", seconds=12)
-    shown_errors(tab.add)(str(long), None, "another length", 0.25, request())
+    show_errors(tab.add)(str(long), None, "another length", 0.25, request())
     wait_for(lambda: library.runs.progress is not None)
     tab.stop(request())
     last = list(tab.follow(request()))[-1]
@@ -134,28 +134,28 @@ def test_another_run_waits_for_its_turn_and_can_be_stopped_there(base, tmp_path,
     assert library.status() is None
 
 
-def test_what_fails_is_listed_with_its_reason_as_text(tab, clips):
+def test_failed_files_are_listed_with_their_escaped_reasons(tab, clips):
     (clips / "<img src=x onerror=alert(1)>.mp4").write_text("no video")
     shutil.copy(clips / "red.mp4", clips / "red too.mp4")
     held = add(tab, clips)[2]
     assert "1 file could not be read" in held
     assert "&lt;img src=x" in held
     assert "<img" not in held
-    assert "1 file the same as another" in held
+    assert "1 file identical to another file" in held
     (clips / "green.mp4").unlink()
     tab.update(request())
-    assert "1 file gone from the disk" in list(tab.follow(request()))[-1][2]
+    assert "1 file missing from the disk" in list(tab.follow(request()))[-1][2]
 
 
 def test_removing_forgets_what_was_added(tab, library, clips):
     add(tab, f"{clips / 'red.mp4'}\n\n '{clips / 'blue.mp4'}' ")
     assert titles(library) == {"red.mp4", "blue.mp4"}
-    shown_errors(tab.remove)(str(clips / "red.mp4"), request())
+    show_errors(tab.remove)(str(clips / "red.mp4"), request())
     assert titles(library) == {"blue.mp4"}
     assert (clips / "red.mp4").exists()
     with pytest.raises(gr.Error, match="Nothing was added from"):
-        shown_errors(tab.remove)(str(clips / "red.mp4"), request())
-    shown_errors(tab.remove)(str(clips), request())
+        show_errors(tab.remove)(str(clips / "red.mp4"), request())
+    show_errors(tab.remove)(str(clips), request())
     with pytest.raises(InputError, match="no videos of yours yet"):
         library.engine()
     assert not list(tab.follow(request()))[-1][5].visible
@@ -172,12 +172,12 @@ def test_dropped_files_are_kept_where_gradio_does_not_delete_them(tab, library, 
     shutil.rmtree(clips)
     shutil.rmtree(again)
     tab.update(request())
-    assert "0 gone" in list(tab.follow(request()))[-1][0]
+    assert "0 missing" in list(tab.follow(request()))[-1][0]
     assert titles(library) == {"red.mp4", "red (2).mp4"}
     assert sorted(os.listdir(kept)) == ["red (2).mp4", "red.mp4"]
     tab.remove(str(kept / "red.mp4"), request())
     assert os.listdir(kept) == ["red (2).mp4"]
-    with pytest.raises(gr.Error, match=r"red\.mp4 is not here any more"):
+    with pytest.raises(gr.Error, match=r"The upload red\.mp4 is missing"):
         add(tab, "", uploads=[str(again / "red.mp4")])
 
 
@@ -188,7 +188,7 @@ def test_dropped_files_are_kept_where_gradio_does_not_delete_them(tab, library, 
         (" \n ", CUT, "Nothing to add"),
         ("/nowhere/<b>at all</b>", CUT, "no file or folder /nowhere/&lt;b&gt;"),
         ("/tmp\0", CUT, "NUL"),
-        ("/\ud800", CUT, "is no path"),
+        ("/\ud800", CUT, "is not a valid path"),
         ("x" * 200_000, CUT, "too long"),
         ("y" * 5_000, CUT, "no file or folder"),
         (None, CUT, "must be a text"),
@@ -204,7 +204,7 @@ def test_dropped_files_are_kept_where_gradio_does_not_delete_them(tab, library, 
 )
 def test_what_cannot_be_added_is_one_sentence(tab, library, paths, cut, says):
     with pytest.raises(gr.Error, match=says):
-        shown_errors(tab.add)(paths, None, *cut, request())
+        show_errors(tab.add)(paths, None, *cut, request())
     assert library.status() is None
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_added_is_one_sentence(tab, library, paths, cut, says):
 def test_what_cannot_be_removed_is_one_sentence(tab, clips, path):
     add(tab, clips / "red.mp4")
     with pytest.raises(gr.Error):
-        shown_errors(tab.remove)(path, request())
+        show_errors(tab.remove)(path, request())
 
 
 def test_an_index_that_is_damaged_is_one_sentence(tab, library, clips, base):
@@ -224,7 +224,7 @@ def test_an_index_that_is_damaged_is_one_sentence(tab, library, clips, base):
     assert 'class="problem"' in list(fresh.follow(request()))[-1][0]
 
 
-def test_a_new_engine_of_the_page_gives_its_methods_to_ones_own_videos(base, clips, tmp_path):
+def test_a_new_engine_of_the_page_gives_its_methods_to_own_videos(base, clips, tmp_path):
     now = [base]
     library = Library(str(tmp_path / "index"), lambda: now[0], threading.Lock(), AddConfig(workers=1))
     add(VideosTab(OwnLibrary(library)), clips)
@@ -255,29 +255,29 @@ def trajectory(own):
     return TrajectoryTab(lambda source: own.analyst())
 
 
-def test_the_way_leads_over_ones_own_clips_to_the_one_that_search_finds(trajectory, own, engine):
-    numbers, drawn, _ = trajectory.show(**WAY, view="Linear", three=False)
+def test_the_trajectory_leads_over_own_clips_to_the_first_search_result(trajectory, own, engine):
+    numbers, drawn, _ = trajectory.show(**SETTINGS, view="Linear", three=False)
     figure = traces(panels(drawn)["map-linear"])
-    first = own.engine().search(WAY["query"], "dits", 1).hits[0].clip
+    first = own.engine().search(SETTINGS["query"], "dits", 1).hits[0].clip
     assert f"<q>{first.title}</q>" in numbers
-    assert "circles on the map are those of the demo clips" in numbers
+    assert "circles on the map are captions of the demo clips" in numbers
     [[kind, index, *_]] = figure["the clip followed"]["customdata"]
     assert (kind, own.engine().corpus.clips[index].id) == ("video", first.id)
     assert len(figure["video"]["customdata"]) == 6
     assert numbers.count(f"/thumbnail/{own.token}/") == 3 * 11
     with torch.inference_mode():
-        points = engine.methods["dits"].model.trajectory(engine.encoder.encode_text([WAY["query"]]))[:, 0]
+        points = engine.methods["dits"].model.trajectory(engine.encoder.encode_text([SETTINGS["query"]]))[:, 0]
     captions = F.normalize(engine.encoder.encode_text([clip.captions[0] for clip in engine.corpus]), dim=-1)
     videos = F.normalize(F.normalize(own.engine().embeddings.frames.float(), dim=-1).mean(dim=1), dim=-1)
     axis = F.normalize(videos.mean(dim=0) - captions.mean(dim=0), dim=0)
     expected = (F.normalize(points, dim=-1) @ axis).numpy()
-    offset = np.array(floats(figure["the way followed"]["x"])[: len(points)]) - expected
-    assert np.ptp(offset) < 1e-3  # where the axis has its zero is the map's affair
+    offset = np.array(floats(figure["trajectory of the query"]["x"])[: len(points)]) - expected
+    assert np.ptp(offset) < 1e-3  # the map chooses the zero of the axis
 
 
 @pytest.mark.parametrize("point", [["video", 4, None], ["path", 0, 3], ["text", 7, 0]])
-def test_chosen_points_show_ones_own_clips(trajectory, own, point):
-    html = trajectory.chosen(**WAY, event=gr.EventData(None, {"name": "map-linear", "points": [point]}))
+def test_chosen_points_show_own_clips(trajectory, own, point):
+    html = trajectory.chosen(**SETTINGS, event=gr.EventData(None, {"name": "map-linear", "points": [point]}))
     assert html.count(f'src="/clip/{own.token}/') == (point[0] != "text")
     assert ".mp4" in html.split("Nearest clips")[1]
 
@@ -299,22 +299,23 @@ def test_the_gap_says_that_it_needs_pairs(own):
     assert (figures, maps, none) == ("[]", "[]", "")
 
 
-def test_of_many_clips_those_that_are_found_are_looked_at(own, monkeypatch):
-    """With room for five of six: the first two of each method are among them, and the way leads to the same clip."""
+def test_of_many_clips_those_in_the_results_are_drawn(own, monkeypatch):
+    """With room for five of six: the first two of each method are there, and the trajectory leads to the same clip."""
     monkeypatch.setattr("ui.services.analyses.MAX_LANDMARKS", 5)
     monkeypatch.setattr("ui.services.analyses.MAX_RESULTS", 1)
     analyst = Analyst(own.engine(), own.media)
-    part = analyst.over(WAY["query"])
+    part = analyst.for_query(SETTINGS["query"])
     assert len(part.engine.corpus) == 5
-    assert analyst.over(WAY["query"]) is part
-    found = {hit.clip.id for result in own.engine().search_all(WAY["query"], 1).values() for hit in result.hits}
+    assert analyst.for_query(SETTINGS["query"]) is part
+    found = {hit.clip.id for result in own.engine().search_all(SETTINGS["query"], 1).values() for hit in result.hits}
     assert found <= set(part.engine.corpus.ids)
-    flow = part.query_flow(WAY["query"], "dits")
-    assert part.engine.corpus.clips[flow.video_of[0]].id == own.engine().search(WAY["query"], "dits", 1).hits[0].clip.id
+    flow = part.query_flow(SETTINGS["query"], "dits")
+    first = own.engine().search(SETTINGS["query"], "dits", 1).hits[0]
+    assert part.engine.corpus.clips[flow.video_of[0]].id == first.clip.id
 
 
 def test_cards_play_their_part_with_a_picture(own):
-    results = own.engine().search_all(WAY["query"], 6)
+    results = own.engine().search_all(SETTINGS["query"], 6)
     page = results_html(results["dits"], own.media) + comparison_html(results, "dits", media=own.media)
     for hit in results["dits"].hits:
         address = f"/clip/{own.token}/{hit.clip.id}#t={hit.clip.start:.3f},{hit.clip.end:.3f}"

@@ -40,7 +40,7 @@ def shards(tmp_path):
     return tmp_path / "pairs", pairs
 
 
-def test_what_is_written_is_read(shards):
+def test_written_pairs_are_read_back(shards):
     folder, pairs = shards
     assert list(read_shards(folder)) == pairs
 
@@ -120,12 +120,12 @@ def test_refuses_a_shard_outside_its_folder(shards):
         list(read_shards(shards[0]))
 
 
-def test_says_how_to_make_pairs_where_there_are_none(tmp_path):
+def test_missing_pairs_raise_how_to_make_them(tmp_path):
     with pytest.raises(PairsError, match="python -m dits pairs --out"):
         list(read_shards(tmp_path))
 
 
-def test_pictures_are_kept_small_and_transparent():
+def test_pictures_are_resized_and_stay_transparent():
     opaque = open_picture(encode_picture(Image.new("RGB", (1600, 900))), "a")
     assert opaque.size == (569, 320)
     clear = open_picture(encode_picture(Image.new("RGBA", (40, 30), (255, 0, 0, 0))), "b")

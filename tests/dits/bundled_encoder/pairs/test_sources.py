@@ -67,8 +67,8 @@ def _jpeg():
 
 
 def test_stamps_carry_their_first_line_and_category(root):
-    found = list(stamps(root, "stamps 1"))
-    pairs = {pair.texts[0]: pair for pair in found if not isinstance(pair, PairsError)}
+    gathered = list(stamps(root, "stamps 1"))
+    pairs = {pair.texts[0]: pair for pair in gathered if not isinstance(pair, PairsError)}
     assert set(pairs) == {"a crow", "a small boat!"}
     crow = pairs["a crow"]
     assert (crow.texts, crow.group) == (("a crow", "a crow, birds"), "animals/birds")
@@ -77,7 +77,7 @@ def test_stamps_carry_their_first_line_and_category(root):
     assert (boat.width, boat.height) == (320, 240)
     assert boat.getpixel((10, 10)) == (0, 0, 0, 255)
     assert boat.getpixel((310, 10))[3] == 0
-    assert [str(error) for error in found if isinstance(error, PairsError)] == [
+    assert [str(error) for error in gathered if isinstance(error, PairsError)] == [
         f"{root}/usr/share/tuxpaint/stamps/vehicles/ship/torn.svg cannot be drawn: replace it, or leave it out."
     ]
 
@@ -95,7 +95,7 @@ def test_clipart_has_titles_and_keywords_and_no_icon_themes(root):
     assert open_picture(pairs["torn.svg"].pictures[0], "torn").size == (20, 20)
 
 
-def test_words_are_the_files_names(root):
+def test_words_come_from_file_names(root):
     (pair,) = words(root, "words 1")
     assert (pair.texts, pair.group) == (("fire fighter", "fire fighter, jobs"), "jobs")
 
@@ -158,7 +158,7 @@ def _strike(names):
 def test_a_font_without_colour_bitmaps_is_refused(tmp_path):
     path = tmp_path / "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
     put(path, "no font")
-    with pytest.raises(PairsError, match=r"is not Noto's font of colour bitmaps: install font 1 again"):
+    with pytest.raises(PairsError, match=r"is not Noto's colour bitmap font: install font 1 again"):
         list(emoji(tmp_path, "font 1"))
 
 
@@ -166,11 +166,11 @@ def test_releases_come_from_the_packages(root):
     assert debian_release("pysiogame", root) == "pysiogame 1:2.0-1"
     with pytest.raises(PairsError, match=r"Debian package wordnet is missing .* apt-get install wordnet.*--root"):
         debian_release("wordnet", root)
-    with pytest.raises(PairsError, match=r"package no-such-package is missing: pip install -r requirements-encoder"):
+    with pytest.raises(PairsError, match=r"package no-such-package is missing: pip install -r requirements-pairs"):
         python_release("no-such-package")
 
 
-def test_captioned_pictures_must_be_those_that_were_captioned(tmp_path, monkeypatch):
+def test_pictures_must_be_the_captioned_ones(tmp_path, monkeypatch):
     put(tmp_path / "usr/share/doc/gnome-backgrounds/changelog.Debian.gz", gzip.compress(b"gnome (43-1) x\n"))
     put(tmp_path / "usr/share/hill.jpg", _jpeg())
     put(tmp_path / "wallpapers.csv", "package,file,sha256\ngnome-backgrounds,usr/share/hill.jpg,0123\n")
@@ -180,7 +180,7 @@ def test_captioned_pictures_must_be_those_that_were_captioned(tmp_path, monkeypa
         list(SOURCES["wallpapers"].gather(tmp_path))
 
 
-def test_prepares_shards_without_what_shows_a_held_out_clip(root, tmp_path, demo):
+def test_prepares_shards_without_pictures_of_a_held_out_clip(root, tmp_path, demo):
     """A stamp replaced by a frame of a test clip is left out; the others stay, counted with package and licence."""
     from dits.video.sampling import sample_frames
 

@@ -35,7 +35,7 @@ def datasets(demo, tmp_path_factory):
 
 
 def copied(source, target):
-    """A copy to spoil: links to videos stay links."""
+    """A copy that a test may damage; links to videos remain links."""
     return shutil.copytree(source, target, symlinks=True)
 
 
@@ -50,7 +50,7 @@ def by_id(corpus):
 # --- MSR-VTT ---
 
 
-def test_msrvtt_takes_twenty_captions_in_training_and_the_csv_in_test(demo, datasets):
+def test_msrvtt_has_twenty_captions_in_training_and_those_of_the_csv_in_test(demo, datasets):
     loaded = load_dataset("msrvtt", datasets["msrvtt"])
     clips = by_id(loaded.corpus)
     assert counts(loaded.corpus) == {"train": 6, "validation": 1, "test": 5}
@@ -65,7 +65,7 @@ def test_msrvtt_takes_twenty_captions_in_training_and_the_csv_in_test(demo, data
     assert clips["video7"].path.samefile(smallest[7].path)
 
 
-def test_msrvtt_says_what_is_missing_left_out_and_repeated(datasets):
+def test_msrvtt_reports_missing_left_out_and_repeated_content(datasets):
     loaded = load_dataset("msrvtt", datasets["msrvtt"])
     assert loaded.missing == {"train": ("video15",), "validation": (), "test": ("video14",)}
     assert [path.name for path in loaded.unused] == ["video99.mp4"]
@@ -78,7 +78,7 @@ def test_msrvtt_says_what_is_missing_left_out_and_repeated(datasets):
     assert clips["video7"].captions == clips["video10"].captions
 
 
-def test_msrvtt_holds_the_smallest_hashes_out_and_can_keep_all(datasets):
+def test_msrvtt_holds_out_the_smallest_hashes_or_none(datasets):
     loaded = load_dataset("msrvtt", datasets["msrvtt"])
     held = min(MSRVTT_TRAIN, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     assert [clip.id for clip in loaded.corpus if clip.split == "validation"] == [held]
@@ -110,7 +110,7 @@ def test_lsmdc_keeps_every_row_or_the_last(datasets):
     assert every.keys() == last.keys()
 
 
-def test_lsmdc_strips_the_quote_and_leaves_the_unreadable_clip_out(datasets):
+def test_lsmdc_strips_the_quote_and_leaves_out_the_unreadable_clip(datasets):
     loaded = load_dataset("lsmdc", datasets["lsmdc"])
     clips = by_id(loaded.corpus)
     assert clips[LSMDC_TRAIN[1]].captions == ('He says "go", and leaves.',)
@@ -120,14 +120,14 @@ def test_lsmdc_strips_the_quote_and_leaves_the_unreadable_clip_out(datasets):
     assert counts(loaded.corpus) == {"train": 4, "validation": 2, "test": 4}
 
 
-def test_lsmdc_looks_in_the_movies_folder_and_beside_it(datasets):
+def test_lsmdc_searches_the_movie_folder_and_its_parent(datasets):
     clips = by_id(load_dataset("lsmdc", datasets["lsmdc"]).corpus)
     assert movie_of(UNREADABLE) == "1012_Unbreakable"
     assert clips[LSMDC_TEST[0]].path == datasets["lsmdc"] / "3001_21_JUMP_STREET" / f"{LSMDC_TEST[0]}.avi"
     assert clips[LSMDC_TEST[3]].path == datasets["lsmdc"] / f"{LSMDC_TEST[3]}.mp4"
 
 
-def test_a_closing_quote_goes_with_the_opening_one(datasets, tmp_path):
+def test_a_closing_quote_is_removed_with_the_opening_one(datasets, tmp_path):
     root = copied(datasets["lsmdc"], tmp_path / "lsmdc")
     test_file = root / "LSMDC16_challenge_1000_publictect.csv"
     lines = test_file.read_text().splitlines()
@@ -140,7 +140,7 @@ def test_a_closing_quote_goes_with_the_opening_one(datasets, tmp_path):
 # --- DiDeMo ---
 
 
-def test_didemo_joins_descriptions_in_the_files_order(datasets):
+def test_didemo_joins_descriptions_in_file_order(datasets):
     loaded = load_dataset("didemo", datasets["didemo-json"])
     clips = by_id(loaded.corpus)
     items = json.loads((datasets["didemo-json"] / "train_data.json").read_text())
@@ -152,7 +152,7 @@ def test_didemo_joins_descriptions_in_the_files_order(datasets):
     assert {(clip.start, clip.end) for clip in clips.values()} == {(0.0, 31.0)}
 
 
-def test_didemo_finds_the_named_file_or_one_made_from_it(datasets):
+def test_didemo_finds_the_named_or_the_converted_file(datasets):
     loaded = load_dataset("didemo-json", datasets["didemo-json"])
     files = {clip.id: clip.path.name for clip in loaded.corpus}
     assert files == {
@@ -175,13 +175,13 @@ def test_didemo_reads_printed_tensors(demo, datasets):
     assert printed_number("tensor([[2.5]], dtype=float)", "") == 2.5
 
 
-def test_didemo_lists_choose_among_the_described_videos(datasets, tmp_path):
+def test_didemo_lists_select_described_videos(datasets, tmp_path):
     root = copied(datasets["didemo-json"], tmp_path / "didemo")
     (root / "test_list.txt").write_text(f"{DIDEMO['test'][0]}\nnever_described.mp4\n")
     loaded = load_dataset("didemo", root)
     assert [clip.id for clip in loaded.corpus if clip.split == "test"] == [DIDEMO["test"][0]]
     said = " ".join(loaded.notices)
-    assert "test_list.txt does not name, 2" in said
+    assert "Not used: 2 videos of test_data.json that are not in test_list.txt." in said
     assert "videos without a caption (1, the first is never_described.mp4)" in said
 
 
@@ -196,7 +196,7 @@ def test_didemo_prefers_the_official_files(datasets, tmp_path):
 # --- VATEX and Charades ---
 
 
-def test_vatex_has_ten_captions_a_video_and_its_own_validation_split(datasets):
+def test_vatex_has_ten_captions_per_video_and_its_own_validation_split(datasets):
     loaded = load_dataset("vatex", datasets["vatex"])
     assert counts(loaded.corpus) == {"train": 3, "validation": 1, "test": 1}
     assert {len(clip.captions) for clip in loaded.corpus} == {10}
@@ -229,10 +229,10 @@ def test_charades_takes_the_script_from_folders_as_distributed(datasets):
     assert counts(load_dataset("charades-all", datasets["charades"]).corpus) == {"train": 4, "test": 2}
 
 
-# --- One's own videos ---
+# --- The user's own videos ---
 
 
-def test_own_videos_have_captions_parts_groups_and_splits(datasets):
+def test_own_videos_have_captions_segments_groups_and_splits(datasets):
     loaded = load_table(datasets["own"])
     clips = by_id(loaded.corpus)
     assert clips["holiday/day 1/sea.mp4"].captions == ("the sea, at noon", "waves")
@@ -246,7 +246,7 @@ def test_own_videos_have_captions_parts_groups_and_splits(datasets):
     assert loaded.corpus.name == "videos"
 
 
-def test_a_table_may_lie_elsewhere_and_name_whole_paths(datasets, tmp_path):
+def test_a_table_may_be_in_another_folder_and_contain_absolute_paths(datasets, tmp_path):
     table = tmp_path / "elsewhere.csv"
     table.write_text(f"video,caption\nparty,they dance\n{datasets['own'].parent / 'dog.mp4'},a dog\n")
     loaded = load_table(table, datasets["own"].parent)
@@ -255,7 +255,7 @@ def test_a_table_may_lie_elsewhere_and_name_whole_paths(datasets, tmp_path):
     assert loaded.corpus.clips[0].path.name == "party.mp4"
 
 
-def test_only_the_part_of_a_clip_is_embedded(tmp_path, tiny_encoder, monkeypatch):
+def test_only_the_segment_of_a_clip_is_embedded(tmp_path, tiny_encoder, monkeypatch):
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     shades = [np.full((48, 64, 3), value, np.uint8) for value in (30, 220) for _ in range(30)]
     write_video(tmp_path / "two.mp4", shades, size=(64, 48))
@@ -274,7 +274,7 @@ def test_only_the_part_of_a_clip_is_embedded(tmp_path, tiny_encoder, monkeypatch
     assert ids[1:] == other.ids[1:]
 
 
-# --- What all share ---
+# --- All benchmarks ---
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_every_found_video_decodes_and_no_test_video_is_trained_on(datasets, nam
         assert all(caption == " ".join(caption.split()) != "" for caption in clip.captions)
 
 
-def test_annotations_may_lie_apart_from_the_videos(datasets, tmp_path):
+def test_annotations_may_be_in_another_folder_than_the_videos(datasets, tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "root" / "videos").mkdir(parents=True)
     for path in datasets["msrvtt"].iterdir():
@@ -301,7 +301,7 @@ def test_annotations_may_lie_apart_from_the_videos(datasets, tmp_path):
     assert load_dataset("msrvtt", tmp_path / "root").corpus == apart
 
 
-def test_a_split_without_videos_says_so_where_it_is_asked_for(datasets, tmp_path):
+def test_opening_a_split_without_videos_is_an_error(datasets, tmp_path):
     root = copied(datasets["lsmdc"], tmp_path / "lsmdc")
     shutil.rmtree(root / "1004_Juno")
     said = []
@@ -328,7 +328,7 @@ def test_a_video_in_two_splits_is_not_trained_on(datasets, tmp_path):
     assert by_id(loaded.corpus)[VATEX["tst"][0]].split == "test"
     assert loaded.corpus.split("train").ids == VATEX["trn"]
     assert (
-        f"two splits from the earlier one, of train, validation and test (1, the first is {VATEX['tst'][0]})"
+        f"two splits, from the earlier one of train, validation and test (1, the first is {VATEX['tst'][0]})"
         in " ".join(loaded.notices)
     )
 
@@ -346,7 +346,7 @@ def test_names_never_lead_out_of_the_folder(tmp_path):
     assert videos.unused() == []
 
 
-def test_folders_and_tables_are_named_as_the_user_sees_them(datasets, tmp_path, monkeypatch):
+def test_folders_and_tables_are_named_as_the_user_gave_them(datasets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").symlink_to(datasets["vatex"])  # no name of a corpus here
     assert open_corpus("vatex:demo").clips[0].path.parent == tmp_path / "demo"

@@ -1,4 +1,4 @@
-"""Every method on a benchmark's files: trained, evaluated and, from video, trained jointly, by the command line."""
+"""Every method on the files of a benchmark, by command: training, evaluation, and joint training from video."""
 
 import json
 
@@ -20,7 +20,7 @@ def datasets(demo, tmp_path_factory):
 
 @pytest.fixture
 def sources(datasets, tiny_folder, tmp_path_factory, monkeypatch):
-    """Flags for MSR-VTT's fixture under a small encoder, embedded once for all tests."""
+    """Flags for the MSR-VTT fixture and a small encoder; embedded once for all tests."""
     cache = tmp_path_factory.getbasetemp() / "methods-cache"
     monkeypatch.setenv("DITS_CACHE", str(cache))
     return ["--corpus", f"msrvtt:{datasets['msrvtt']}", "--encoder", f"local-dir:{tiny_folder}"]
@@ -55,7 +55,7 @@ def test_a_benchmark_without_a_validation_split_trains_when_test_selects(
 
 
 def test_diffusion_is_pretrained_then_fine_tuned(sources, tmp_path):
-    """The two stages of section 3.2, each a command."""
+    """The two stages of section 3.2, one command each."""
     xpool, first, second = (tmp_path / f"{name}.safetensors" for name in ("xpool", "first", "second"))
     assert main(["train", "xpool", *sources, *QUICK, "--out", str(xpool)]) == 0
     stage = ["train", "diffusion", *sources, *QUICK, *NETWORK]
@@ -78,4 +78,4 @@ def test_a_method_trains_from_video(method, sources, tmp_path, capsys):
 
 def test_the_mean_shift_is_no_training_from_video(sources, tmp_path, capsys):
     assert main(["train", "shift", *sources, "--joint", "--out", str(tmp_path / "x")]) == 2
-    assert "arithmetic" in capsys.readouterr().err
+    assert "computed, not trained" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Annotation files that cannot be used: one sentence each, that names the file and what is wrong in it."""
+"""Unusable annotation files: each error is one sentence with the file and the problem."""
 
 import json
 import pickle
@@ -22,7 +22,7 @@ def datasets(demo, tmp_path_factory):
 
 @pytest.fixture
 def spoil(datasets, tmp_path):
-    """Copies a dataset and puts other content into one of its files."""
+    """Copies a dataset and replaces the content of one of its files."""
 
     def copy_with(dataset, file, content):
         root = shutil.copytree(datasets[dataset], tmp_path / dataset, symlinks=True)
@@ -47,7 +47,7 @@ def edited(change):
 
 
 def replaced(old, new):
-    """A change to a text, which must hold `old`."""
+    """A change to a text, which must contain `old`."""
 
     def edit(text):
         assert old in text
@@ -57,13 +57,13 @@ def replaced(old, new):
 
 
 def npy_header(shape):
-    """An .npy file whose header promises more than it holds."""
+    """An .npy file whose header declares more than the file contains."""
     header = f"{{'descr': '<U25', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
 def names_array(change):
-    """VATEX's names in an array of NumPy, changed."""
+    """VATEX's names in a changed NumPy array."""
 
     def edit(data):
         from io import BytesIO
@@ -94,8 +94,9 @@ LSMDC_TEST_FILE = "LSMDC16_challenge_1000_publictect.csv"
         ("lsmdc", LSMDC_TEST_FILE, "a\tb\tc\n", "line 1: 3 fields where 6 are expected"),
         ("lsmdc", LSMDC_TEST_FILE, "clip,0,1,0,1,A sentence.\n", "line 1: 1 fields where 6"),
         ("didemo-json", "val_data.json", edited(lambda v: v[1].pop("description")), "item 2 has no 'description'"),
-        ("didemo-csv", "didemo_val_label.csv", replaced("tensor([[31]])", "tensor([])"), "'tensor([])' is no number"),
-        ("didemo-csv", "didemo_val_label.csv", replaced("tensor([[31]])", "tensor([[0 31]])"), "is no number"),
+        ("didemo-csv", "didemo_val_label.csv", replaced("tensor([[31]])", "tensor([])"),
+         "'tensor([])' is not a number"),
+        ("didemo-csv", "didemo_val_label.csv", replaced("tensor([[31]])", "tensor([[0 31]])"), "is not a number"),
         ("didemo-csv", "didemo_val_label.csv", replaced("tensor([[31]])", "tensor([[-1]])"), "ends before it starts"),
         # encodings
         ("msrvtt", "MSRVTT_JSFUSION_test.csv", lambda text: text.encode("utf-16"), "is not UTF-8 text: save it"),
@@ -104,46 +105,48 @@ LSMDC_TEST_FILE = "LSMDC16_challenge_1000_publictect.csv"
         ("vatex-lists", "train_list.txt", b"\xe9\n", "is not UTF-8 text: save it as UTF-8"),
         # JSON
         ("msrvtt", "MSRVTT_data.json", lambda text: text[:1000], "MSRVTT_data.json is not JSON (unterm"),
-        ("msrvtt", "MSRVTT_data.json", "[" * 100_000, "is not JSON (it nests too deep)"),
+        ("msrvtt", "MSRVTT_data.json", "[" * 100_000, "is not JSON (it is nested too deeply)"),
         ("msrvtt", "MSRVTT_data.json", "9" * 10_000, "is not JSON (exceeds the limit"),
-        ("msrvtt", "MSRVTT_data.json", "[]", "holds no object of JSON"),
-        ("didemo-json", "train_data.json", "{}", "holds no list of JSON"),
+        ("msrvtt", "MSRVTT_data.json", "[]", "holds no JSON object"),
+        ("didemo-json", "train_data.json", "{}", "holds no JSON list"),
         ("vatex", "ref_captions.json", '{"a": ["x"], "a": ["y"]}', "names 'a' twice"),
-        # captions that are no texts
-        ("msrvtt", "MSRVTT_data.json", edited(lambda v: v["sentences"][0].update(caption=5)), "is no text but 5"),
-        ("didemo-json", "val_data.json", edited(lambda v: v[0].update(description=None)), "is no text but null"),
-        ("vatex", "ref_captions.json", edited(lambda v: v.update({VATEX["trn"][0]: ["a", 1.5]})), "is no text but 1.5"),
-        ("vatex", "ref_captions.json", edited(lambda v: v.update({VATEX["trn"][0]: "a"})), "are no list"),
-        # ids that are no file names
-        ("msrvtt", "MSRVTT_JSFUSION_test.csv", replaced("video8", "../video8"), "'../video8' is no plain file name"),
-        ("msrvtt", "MSRVTT_train.9k.csv", replaced("video3", "/etc/passwd"), "'/etc/passwd' is no plain file name"),
-        ("lsmdc", LSMDC_TEST_FILE, replaced("3001", "..\\3001"), "is no plain file name, without folders"),
-        ("didemo-json", "test_data.json", edited(lambda v: v[0].update(video="..")), "'..' is no plain file name"),
-        ("vatex", "trn_names.npy", names_array(lambda names: np.append(names, "a/b")), "'a/b' is no plain file name"),
-        ("vatex", "trn_names.npy", names_array(lambda names: np.append(names, "a\nb")), r"'a\nb' is no plain"),
-        ("charades", "Charades/Charades_v1_test.csv", replaced("MNB5H", "x" * 300), "is no plain file name"),
+        # captions that are not text
+        ("msrvtt", "MSRVTT_data.json", edited(lambda v: v["sentences"][0].update(caption=5)), "is not text but 5"),
+        ("didemo-json", "val_data.json", edited(lambda v: v[0].update(description=None)), "is not text but null"),
+        ("vatex", "ref_captions.json", edited(lambda v: v.update({VATEX["trn"][0]: ["a", 1.5]})),
+         "is not text but 1.5"),
+        ("vatex", "ref_captions.json", edited(lambda v: v.update({VATEX["trn"][0]: "a"})), "are not a list"),
+        # ids that are not file names
+        ("msrvtt", "MSRVTT_JSFUSION_test.csv", replaced("video8", "../video8"), "'../video8' is not a plain file name"),
+        ("msrvtt", "MSRVTT_train.9k.csv", replaced("video3", "/etc/passwd"), "'/etc/passwd' is not a plain file name"),
+        ("lsmdc", LSMDC_TEST_FILE, replaced("3001", "..\\3001"), "is not a plain file name without folders"),
+        ("didemo-json", "test_data.json", edited(lambda v: v[0].update(video="..")), "'..' is not a plain file name"),
+        ("vatex", "trn_names.npy", names_array(lambda names: np.append(names, "a/b")),
+         "'a/b' is not a plain file name"),
+        ("vatex", "trn_names.npy", names_array(lambda names: np.append(names, "a\nb")), r"'a\nb' is not a plain"),
+        ("charades", "Charades/Charades_v1_test.csv", replaced("MNB5H", "x" * 300), "is not a plain file name"),
         # arrays
         ("vatex", "trn_names.npy", names_array(lambda names: names.astype(object)), "holds pickled objects"),
         ("vatex", "trn_names.npy", names_array(lambda names: np.arange(3)), "no list of texts but an array of int64"),
         ("vatex", "trn_names.npy", names_array(lambda names: names[None]), "with 2 dimensions"),
         ("vatex", "trn_names.npy", names_array(lambda names: np.array([b"\xff"])), "names are not UTF-8"),
-        ("vatex", "trn_names.npy", names_array(lambda names: np.array(["\ud800"])), "is no plain file name"),
+        ("vatex", "trn_names.npy", names_array(lambda names: np.array(["\ud800"])), "is not a plain file name"),
         ("vatex", "trn_names.npy", names_array(lambda names: np.array([2**31 - 1], np.uint32).view("U1")), "not UTF-8"),
-        ("vatex", "trn_names.npy", lambda data: data[:-8], "no array of NumPy, or a damaged one"),
-        ("vatex", "trn_names.npy", npy_header("(10**15,)"), "no array of NumPy, or a damaged one"),
-        ("vatex", "trn_names.npy", npy_header("(1000000000000000,)"), "no array of NumPy, or a damaged one"),
-        ("vatex", "trn_names.npy", pickle.dumps(["a"]), "no array of NumPy, or a damaged one"),
-        ("vatex", "trn_names.npy", b"", "no array of NumPy, or a damaged one"),
+        ("vatex", "trn_names.npy", lambda data: data[:-8], "not a NumPy array, or is damaged"),
+        ("vatex", "trn_names.npy", npy_header("(10**15,)"), "not a NumPy array, or is damaged"),
+        ("vatex", "trn_names.npy", npy_header("(1000000000000000,)"), "not a NumPy array, or is damaged"),
+        ("vatex", "trn_names.npy", pickle.dumps(["a"]), "not a NumPy array, or is damaged"),
+        ("vatex", "trn_names.npy", b"", "not a NumPy array, or is damaged"),
     ],
 )  # fmt: skip
-def test_refuses_what_cannot_be_used(spoil, dataset, file, content, says):
+def test_refuses_unusable_files(spoil, dataset, file, content, says):
     root = spoil(dataset, file, content)
     with pytest.raises(DitsError, match=re.escape(says)) as error:
         load_dataset(dataset.removesuffix("-lists"), root)
     assert "\n" not in str(error.value)
 
 
-def test_the_advice_on_pickled_names_gives_names_that_are_read(spoil, monkeypatch):
+def test_the_advice_on_pickled_names_gives_readable_names(spoil, monkeypatch):
     root = spoil("vatex", "trn_names.npy", names_array(lambda names: names.astype(object)))
     with pytest.raises(CorpusError) as error:
         load_dataset("vatex", root)
@@ -197,7 +200,7 @@ def test_empty_captions_are_left_out_and_refused_where_strict(spoil):
         load_dataset("vatex", root, strict=True)
 
 
-def test_half_characters_do_not_reach_the_encoder(spoil):
+def test_lone_surrogates_do_not_reach_the_encoder(spoil):
     change = edited(lambda v: v.update({VATEX["trn"][0]: ["half \ud83d a pair"]}))
     loaded = load_dataset("vatex", spoil("vatex", "ref_captions.json", change))
     assert loaded.corpus.clips[0].captions == ("half ? a pair",)
@@ -228,21 +231,21 @@ def test_unknown_names_are_refused(tmp_path):
         ("video\na.mp4\n", "no column 'caption'"),
         ("video,caption\na.mp4,\n", "row 2: the column 'caption' is empty"),
         ("video,caption\na.mp4\n", "row 2: the column 'caption' is empty"),
-        ("video,caption\na.mp4,a dog, running\n", "row 2: more cells than columns: quote a text that has a comma"),
+        ("video,caption\na.mp4,a dog, running\n", "row 2: more cells than columns: quote texts that contain a comma"),
         ("video,caption\n", "holds no videos"),
         ("video,caption\n../a.mp4,x\n", "row 2: the path '../a.mp4' leads out of"),
         ("video,caption\nb/../../a.mp4,x\n", "leads out of"),
         ("video,caption\n/etc/passwd,x\n", "'/etc/passwd' leads out of"),
         ("video,caption\n..\\a.mp4,x\n", "leads out of"),
         ("video,caption\n.,x\n", "leads out of"),
-        ("video,caption\na\x07.mp4,x\n", "is no plain file name"),
+        ("video,caption\na\x07.mp4,x\n", "is not a plain file name"),
         ("video,caption,split\na.mp4,x,dev\n", "row 2: there is no split 'dev': choose one of train"),
         ("video,caption,split\na.mp4,x,train\na.mp4,y,test\n", "row 3: the rows of a.mp4 disagree"),
-        ("video,caption,split,group\na.mp4,x,train,g\nb.mp4,y,test,g\n", "row 3: the group g stands in two splits"),
-        ("video,caption,split,start\na.mp4,x,train,0\na.mp4,y,test,5\n", "the group a.mp4 stands in two splits"),
-        ("video,caption,start\na.mp4,x,soon\n", "row 2, column start: 'soon' is no number of seconds"),
-        ("video,caption,start\na.mp4,x,-1\n", "'-1' is no number of seconds"),
-        ("video,caption,end\na.mp4,x,nan\n", "'nan' is no number of seconds"),
+        ("video,caption,split,group\na.mp4,x,train,g\nb.mp4,y,test,g\n", "row 3: the group g is in two splits"),
+        ("video,caption,split,start\na.mp4,x,train,0\na.mp4,y,test,5\n", "the group a.mp4 is in two splits"),
+        ("video,caption,start\na.mp4,x,soon\n", "row 2, column start: 'soon' is not a number of seconds"),
+        ("video,caption,start\na.mp4,x,-1\n", "'-1' is not a number of seconds"),
+        ("video,caption,end\na.mp4,x,nan\n", "'nan' is not a number of seconds"),
         ("video,caption,start,end\na.mp4,x,5,5\n", "row 2: the clip ends before it starts"),
         ("video,caption\nlost.mp4,x\n", "None of the 1 test videos of the table own.csv is in"),
         (b"video,caption\na.mp4,\xff\n", "is not UTF-8 text"),

@@ -56,7 +56,7 @@ class Drifting:
     def __init__(self, encoder):
         self._encoder = encoder
         self.device, self.transform = encoder.device, encoder.transform
-        self.segments_at_once = encoder.segments_at_once
+        self.segment_batch_size = encoder.segment_batch_size
 
     def encode_pixels(self, pixels):
         embeddings = self._encoder.encode_pixels(pixels)
@@ -68,12 +68,12 @@ def test_a_precision_that_moves_embeddings_too_far_is_given_up(tiny_encoder):
     made = [frames for frames, _ in embed(segments(tiny_encoder, 2))]
     expected = [frames for frames, _ in SegmentEncoder(tiny_encoder)(segments(tiny_encoder, 2))]
     np.testing.assert_array_equal(made, expected)
-    assert embed.notices == ["In bf16 embeddings differ too much here: they are computed in fp32."]
+    assert embed.notices == ["Embeddings in bf16 differ too much from fp32: they are computed in fp32."]
 
 
 def test_embeddings_that_are_no_numbers_are_refused(tiny_encoder, monkeypatch):
     monkeypatch.setattr(tiny_encoder, "encode_pixels", lambda pixels: torch.full((1, FRAMES, 32), torch.inf))
-    with pytest.raises(VideoError, match="no finite embedding"):
+    with pytest.raises(VideoError, match="embedding of a segment is not finite"):
         list(SegmentEncoder(tiny_encoder)(segments(tiny_encoder, 1)))
 
 

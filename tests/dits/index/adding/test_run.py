@@ -1,4 +1,4 @@
-"""Adding videos to an index: what is stored, passed over, replaced, marked and recorded."""
+"""Adding videos to an index: what is stored, skipped, replaced, marked and recorded."""
 
 import os
 import shutil
@@ -191,7 +191,7 @@ class FailsMidway:
     def __init__(self, encoder, name):
         self.embed, self.name = SegmentEncoder(encoder), name
 
-    def do(self, jobs, refused, tick):
+    def process(self, jobs, refused, tick):
         for job in jobs:
             result = read_file(job)
             yield job, result, self.embed(result.segments)
@@ -208,8 +208,8 @@ def test_of_a_file_that_fails_midway_nothing_stays_and_a_copy_takes_its_place(in
     long = write_video(tmp_path / "videos" / "a.mp4", [stamp(n, 64, 48) for n in range(60)], fps=5, size=(64, 48))
     shutil.copy(long, tmp_path / "videos" / "b.mp4")
     by_seconds = AddConfig(segment="1s", workers=1)  # twelve segments, more than a job reads
-    work = FailsMidway(tiny_encoder, b"a.mp4")
-    report = add_videos(index, tiny_encoder, [str(tmp_path / "videos")], by_seconds, work=work)
+    backend = FailsMidway(tiny_encoder, b"a.mp4")
+    report = add_videos(index, tiny_encoder, [str(tmp_path / "videos")], by_seconds, backend=backend)
     assert (report.added, report.failed, report.duplicates) == (1, 1, 0)
     assert (paths(index), paths(index, "failed")) == (["b.mp4"], ["a.mp4"])
     assert index.counts()["segments"] == 12
@@ -261,13 +261,13 @@ def test_a_video_that_is_longer_than_allowed_is_recorded_with_its_length(index, 
     assert (report.added, report.failed) == (2, 1)
     [failed] = [file for file in index.files().values() if file.status == "failed"]
     assert os.path.basename(failed.path) == b"a.mp4"
-    assert "It lasts 4 s, longer than the 3.5 s that are allowed" in failed.reason
+    assert "It lasts 4 s, longer than the maximum of 3.5 s" in failed.reason
     with pytest.raises(InputError, match="0 or more"):
         AddConfig(longest=-1.0)
 
 
 def test_progress_that_raises_ends_the_run_soon_and_what_was_stored_stays(index, tmp_path, tiny_encoder):
-    write_video(tmp_path / "a.mp4", [stamp(n, 64, 48) for n in range(100)], fps=5, size=(64, 48))  # 80 pieces
+    write_video(tmp_path / "a.mp4", [stamp(n, 64, 48) for n in range(100)], fps=5, size=(64, 48))  # 80 segments
 
     def stop(progress):
         if progress.segments >= 8:
@@ -282,19 +282,19 @@ def test_progress_that_raises_ends_the_run_soon_and_what_was_stored_stays(index,
 
 
 def test_progress_is_told_while_nothing_comes():
-    told, go_on = [], threading.Event()
+    calls, go_on = [], threading.Event()
 
     def slow():
         go_on.wait(10)
         yield 1
 
     def tick():
-        told.append(1)
-        if len(told) == 2:
+        calls.append(1)
+        if len(calls) == 2:
             go_on.set()
 
-    assert list(Prefetcher(lambda ended: slow(), 1, tick)) == [1]
-    assert len(told) >= 2
+    assert list(Prefetcher(lambda closed: slow(), 1, tick)) == [1]
+    assert len(calls) >= 2
 
 
 def test_a_path_that_is_not_there_is_said_before_anything_is_done(index, tiny_encoder, tmp_path):

@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, against one."""
+"""Several processes, started by torchrun, compared with one."""
 
 import os
 import subprocess
@@ -27,13 +27,13 @@ def torchrun(processes, *arguments):
 
 @pytest.fixture(scope="module")
 def encoder(tiny_folder):
-    """An encoder of this module's own, for training changes it."""
+    """An encoder for this module only, as training changes it."""
     return load_encoder(f"local-dir:{tiny_folder}", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def whole(encoder):
-    """Loss and gradients of the batch in one process, at once."""
+    """Loss and gradients of the batch in one process, without chunks."""
     return loss_and_gradients(joint_model(encoder, ALONE), encoder, 0)
 
 
@@ -44,7 +44,7 @@ def assert_same(results, expected):
 
 
 def test_the_loss_is_that_of_the_definition(encoder, whole):
-    """Embeddings by the encoder's own methods, the loss by the model's, with the same draws."""
+    """Embeddings from the encoder's methods, the loss from the model's, with the same random draws."""
     model, batch = joint_model(encoder, ALONE), batch_of(encoder, ALONE)
     with torch.inference_mode():
         texts, frames = encoder.module.encode_text(batch.tokens), encoder.encode_pixels(batch.pixels)
@@ -55,12 +55,12 @@ def test_the_loss_is_that_of_the_definition(encoder, whole):
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
 def test_gradients_in_chunks_are_those_of_the_whole_batch(encoder, whole, micro_batch):
-    """With dropout and noise, and a last chunk that is smaller."""
+    """With dropout and noise, and a smaller last chunk."""
     assert_same(loss_and_gradients(joint_model(encoder, ALONE), encoder, micro_batch), whole)
 
 
 def test_every_parameter_has_a_gradient(whole):
-    """But an attention key's bias, which softmax cancels."""
+    """Except the bias of an attention key, which softmax cancels."""
     still = {name for name, value in whole.items() if not value.abs().any()}
     assert still <= {"head.pooling.key.bias"}
 
@@ -98,6 +98,6 @@ def test_without_torchrun_a_process_is_alone():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_said():
+def test_a_missing_gpu_is_reported():
     with pytest.raises(InputError, match="no CUDA device"), joined_world("cuda"):
         pass

@@ -1,4 +1,4 @@
-"""Training from video: what is written and how it loads, resumption after a kill, and what is refused."""
+"""Training from video: the written files and loading them, resuming after a kill, and refused settings."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def encoder(tiny_folder):
-    """An encoder of the test's own, for training changes it."""
+    """A fresh encoder for each test, as training changes it."""
     return load_encoder(f"local-dir:{tiny_folder}", device="cpu")
 
 
@@ -79,7 +79,7 @@ def step_of(state):
 
 
 @pytest.mark.parametrize(("method", "extra"), [("dits", SAMPLER), ("mean", [])])
-def test_what_is_trained_loads_everywhere_and_measures_the_same(
+def test_trained_weights_load_everywhere_and_give_the_same_metrics(
     method, extra, sources, tiny_corpus, tiny_encoder, tmp_path, capsys
 ):
     out = tmp_path / "out"
@@ -114,7 +114,7 @@ def test_the_weights_are_refused_with_the_encoder_that_training_started_from(sou
     [
         (["--joint", "--half", "--out", "out"], "--half is for training on cached embeddings"),
         (["--joint", "--out", "weights.safetensors"], "--out is a folder"),
-        (["--micro-batch", "2", "--out", "x.safetensors"], "--micro-batch: only training from video knows this"),
+        (["--micro-batch", "2", "--out", "x.safetensors"], "--micro-batch: only joint training uses this"),
         (["--joint", "--precision", "fp8", "--out", "out"], "There is no precision 'fp8': choose one of fp32, bf16"),
         (["--joint", "--workers", "-1", "--out", "out"], "The workers must be 0 or more, not -1"),
         (["--joint", "--device", "tpu", "--out", "out"], "There is no device 'tpu'"),
@@ -147,8 +147,8 @@ def test_training_lowers_the_loss_and_changes_both_towers(encoder, data, tmp_pat
     assert {"visual", "transformer", "token_embedding", "text_projection"} <= changed
 
 
-def test_clip_has_its_own_rate_and_its_temperature_belongs_to_it(encoder):
-    """X-Pool's two groups, decay on everything; CLIP4Clip's leave vectors out of it."""
+def test_clip_with_its_temperature_has_its_own_learning_rate(encoder):
+    """X-Pool's two groups, with decay on all parameters; CLIP4Clip's groups have no decay on vectors."""
     clip = list(encoder.module.parameters())
     for decay_vectors in (True, False):
         groups = parameter_groups([(clip, 1e-6), ([torch.nn.Parameter(torch.zeros(2, 2))], 1e-5)], 0.2, decay_vectors)
@@ -159,12 +159,12 @@ def test_clip_has_its_own_rate_and_its_temperature_belongs_to_it(encoder):
         assert sum(len(group["params"]) for group in groups) == len(clip) + 1
 
 
-def test_a_frozen_rate_leaves_clip_and_temperature_as_they_were(encoder, data, tmp_path):
+def test_a_learning_rate_of_zero_keeps_clip_and_temperature(encoder, data, tmp_path):
     before = encoder.fingerprint()
     temperature = encoder.module.logit_scale.clone()
     result = train_jointly(XPOOL, replace(QUICK, clip_learning_rate=0.0), encoder, data, tmp_path)
     assert torch.equal(encoder.fingerprint(), before)
-    assert torch.equal(result.model.logit_scale, temperature)  # CLIP's own, where training starts
+    assert torch.equal(result.model.logit_scale, temperature)  # training starts from CLIP's own
 
 
 def test_batch_norms_keep_their_statistics():
@@ -193,16 +193,16 @@ def test_batches_are_full_and_hold_every_caption_once(distinct):
 
 def test_the_plan_ends_every_epoch_with_an_evaluation():
     video_of = np.repeat(np.arange(10), 2)
-    plan, evaluated, ends = plan_steps(video_of, replace(QUICK, epochs=3, evaluations=2))
+    plan, evaluate_after, ends = plan_steps(video_of, replace(QUICK, epochs=3, evaluations=2))
     assert len(plan) == ends[-1]
-    assert set(ends) <= evaluated
-    assert len(evaluated) == 6
-    short, evaluated, _ = plan_steps(video_of, replace(QUICK, epochs=3, max_steps=4))
+    assert set(ends) <= evaluate_after
+    assert len(evaluate_after) == 6
+    short, evaluate_after, _ = plan_steps(video_of, replace(QUICK, epochs=3, max_steps=4))
     assert all(np.array_equal(a, b) for a, b in zip(short, plan, strict=False))
-    assert len(short) == max(step for step in evaluated if step <= 4) == 4
+    assert len(short) == max(step for step in evaluate_after if step <= 4) == 4
 
 
-def test_seeds_differ_wherever_their_numbers_do():
+def test_derived_seeds_differ_if_their_numbers_do():
     seeds = {derived_seed(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
 
@@ -218,7 +218,7 @@ def command_line(sources, out):
 def test_an_interrupted_run_resumes_bit_for_bit(encoder, data, tiny_folder, tmp_path):
     """In this process, after its first evaluation, with every kind of randomness on."""
     config = replace(QUICK, epochs=3, frame_sampling="random", evaluations=1, save_every=1, micro_batch=3)
-    train_jointly(XPOOL, config, encoder, data, tmp_path / "undisturbed")
+    train_jointly(XPOOL, config, encoder, data, tmp_path / "uninterrupted")
 
     def interrupt(line):
         raise KeyboardInterrupt
@@ -230,15 +230,15 @@ def test_an_interrupted_run_resumes_bit_for_bit(encoder, data, tiny_folder, tmp_
         if report is interrupt:
             assert step_of(tmp_path / "stopped" / "state.safetensors") == 2
     for name in ("state", "best"):
-        ours, theirs = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("stopped", "undisturbed"))
+        ours, theirs = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("stopped", "uninterrupted"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(sources, tmp_path):
-    """A process of its own, killed wherever it is, perhaps within a write, when some of its 16 steps are done."""
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert main(command_line(sources, undisturbed)) == 0
+    """A separate process, killed at any point after some of its 16 steps, perhaps during a write."""
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert main(command_line(sources, uninterrupted)) == 0
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # bits depend on it
     process = subprocess.Popen(
         [sys.executable, "-m", "dits", *command_line(sources, killed)], cwd=REPOSITORY, env=environment,
@@ -259,10 +259,10 @@ def test_a_killed_run_resumes_bit_for_bit(sources, tmp_path):
         "encoder/open_clip_model.safetensors",
         "dits.safetensors",
     ):
-        ours, theirs = load_file(killed / name), load_file(undisturbed / name)
+        ours, theirs = load_file(killed / name), load_file(uninterrupted / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
-    assert header_of(killed / "dits.safetensors")["metric"] == header_of(undisturbed / "dits.safetensors")["metric"]
+    assert header_of(killed / "dits.safetensors")["metric"] == header_of(uninterrupted / "dits.safetensors")["metric"]
     records = [json.loads(line)["step"] for line in (killed / "run" / "records.jsonl").read_text().splitlines()]
     assert records == sorted(records)
     assert len(records) == 8 + 1  # an evaluation every other step, and the loss of every tenth
@@ -281,9 +281,9 @@ def test_a_damaged_state_is_refused(encoder, data, tmp_path):
         train_jointly(XPOOL, QUICK, encoder, data, tmp_path)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(encoder, data, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(encoder, data, tmp_path):
     wild = replace(QUICK, epochs=5, learning_rate=1e30, clip_learning_rate=1e30, warmup=0.0, save_every=1)
-    with pytest.raises(DitsError, match=r"The (loss|gradient) is no number at step \d+") as error:
+    with pytest.raises(DitsError, match=r"The (loss|gradient) is not finite at step \d+") as error:
         train_jointly(XPOOL, wild, encoder, data, tmp_path)
     failed = int(str(error.value).split("at step ")[1].split(":")[0])
     assert failed > 1
@@ -328,7 +328,7 @@ def test_an_undecodable_video_is_left_out_on_request(torn_corpus, tiny_folder, t
 
 
 def test_videos_that_crash_or_hang_their_decoder_are_left_out_on_request(tiny_corpus, encoder, tmp_path):
-    """The one ends every process that opens it, the other keeps it; training goes on with the rest."""
+    """One file ends every process that opens it, the other blocks it; training continues with the rest."""
     corpus = open_corpus(str(tiny_corpus))
     hostile = {"clip0": DeadlyPath(), "clip4": EndlessPath()}
     clips = tuple(replace(clip, path=hostile.get(clip.id, clip.path)) for clip in corpus)
@@ -346,7 +346,7 @@ def test_videos_that_crash_or_hang_their_decoder_are_left_out_on_request(tiny_co
 # --- Records ---
 
 
-def test_records_of_steps_that_will_be_repeated_are_dropped(tmp_path):
+def test_records_of_repeated_steps_are_dropped(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 5, "loss": 1.0}\n{"step": 7, "lo')
     log = RunLog(path, step=4)
@@ -369,14 +369,14 @@ def test_tensorboard_has_the_records(encoder, data, tmp_path):
     assert [event.step for event in events.Scalars("pairs_a_second")] == [10]
 
 
-def test_a_missing_tensorboard_is_said_before_training(sources, tmp_path, monkeypatch, capsys):
+def test_a_missing_tensorboard_is_reported_before_training(sources, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arguments = ["--out", str(tmp_path / "out"), "--log-dir", str(tmp_path / "logs")]
     assert main(["train", "xpool", *FLAGS, *sources, *arguments]) == 2
     assert "pip install tensorboard" in capsys.readouterr().err
 
 
-# --- Encoders of every kind, written and loaded ---
+# --- Writing and loading encoders ---
 
 
 @pytest.mark.parametrize("kind", ["quick_gelu", "custom_text", "bundled"])
@@ -409,7 +409,7 @@ def test_a_written_encoder_is_the_same_encoder(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
 def test_the_papers_backbones_train(name, tiny_corpus, tmp_path):
-    """Random weights in their shapes: one step, written and loaded again."""
+    """Random weights of their shapes: one step, then written and loaded."""
     torch.manual_seed(0)
     save_file(open_clip.create_model(name, force_quick_gelu=True).state_dict(), tmp_path / "clip.safetensors")
     encoder = load_encoder(f"{name}/{tmp_path / 'clip.safetensors'}", device="cpu")
@@ -445,7 +445,7 @@ def test_two_processes_train_as_one(sources, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_world_that_does_not_divide_the_batch_says_so_once(sources, tmp_path):
+def test_a_number_of_processes_that_does_not_divide_the_batch_is_reported_once(sources, tmp_path):
     done = torchrun(3, "-m", "dits", "train", "xpool", *FLAGS, *sources, "--device", "cpu", "--out", tmp_path / "out")
     assert done.returncode != 0
     assert done.stderr.count("A batch of 4 pairs cannot be shared by 3 processes") == 1
