@@ -7,6 +7,7 @@ import yaml
 
 import dits
 from tests.helpers.documents import REPOSITORY, blocks_of
+from ui.tabs.about import about_html
 
 CHANGES = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -35,6 +36,11 @@ def test_the_readme_cites_the_same_paper(citation):
     authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
     assert (fields["title"], fields["author"].split(" and ")) == (paper["title"], authors)
     assert int(fields["year"]) == paper["year"]
+
+
+def test_the_about_tab_shows_the_entry_of_the_readme():
+    (entry,) = [block.text for block in blocks_of(REPOSITORY / "README.md") if block.language == "bibtex"]
+    assert entry.strip() in about_html()
 
 
 def test_one_version_everywhere(citation):

@@ -75,9 +75,8 @@ def citation(readme: Path) -> str:
         _, _, rest = readme.read_text(encoding="utf-8").partition("\n## Citation\n")
     except OSError:
         return ""
-    _, at, entry = rest.partition("    @")
-    lines = (at + entry).split("\n\n")[0].splitlines()
-    return "\n".join(line.removeprefix("    ") for line in lines)
+    _, _, entry = rest.partition("```bibtex\n")
+    return entry.partition("\n```")[0]
 
 
 def _counts() -> dict[str, Any]:
