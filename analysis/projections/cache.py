@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from analysis.projections.projection import KINDS, Cloud, Map, project
+from analysis.projections.umap_layout import UmapSettings
 from dits.common.errors import InputError
 from dits.common.files import atomic_path, optional_cache_write, parse_json, sha256_of_json
 
@@ -24,8 +25,8 @@ def cached_map(
     dimensions: int = 2,
     *,
     seed: int = 0,
-    neighbours: int = 15,
-    min_distance: float = 0.1,
+    neighbours: int = UmapSettings.neighbours,
+    min_distance: float = UmapSettings.min_distance,
 ) -> Map:
     """`project` with a cache: the map is read from the folder, or computed and, if possible, written there.
 

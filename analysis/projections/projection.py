@@ -127,7 +127,13 @@ class Nearest:
 
 
 def project(
-    cloud: Cloud, kind: str, dimensions: int = 2, *, seed: int = 0, neighbours: int = 15, min_distance: float = 0.1
+    cloud: Cloud,
+    kind: str,
+    dimensions: int = 2,
+    *,
+    seed: int = 0,
+    neighbours: int = UmapSettings.neighbours,
+    min_distance: float = UmapSettings.min_distance,
 ) -> Map:
     """A map of the cloud.
 

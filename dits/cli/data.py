@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dits.cli.arguments import add_command, check_target, show_progress
 from dits.common.errors import InputError, require
-from dits.corpora.decode_check import SECONDS
+from dits.video.workers import SECONDS_PER_FILE
 
 if TYPE_CHECKING:
     from dits.cli.arguments import Commands
@@ -33,7 +33,9 @@ def add(commands: "Commands") -> None:
     check.add_argument("--root", type=Path, metavar="DIR", help="folder of the videos")
     check.add_argument("--annotations", type=Path, metavar="DIR", help="folder of the annotations (default: --root)")
     check.add_argument("--decode", action="store_true", help="decode two frames of every video")
-    check.add_argument("--seconds", type=int, default=SECONDS, help="time limit per video (default: %(default)s)")
+    check.add_argument(
+        "--seconds", type=int, default=SECONDS_PER_FILE, help="time limit per video (default: %(default)s)"
+    )
     check.add_argument("--workers", type=int, help="number of decoding processes (default: one per core, at most 8)")
     check.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list of all problems to this file")
     check.add_argument("--json", action="store_true", help="print JSON")

@@ -13,7 +13,7 @@ from dits.corpora.corpus import FRAMES, Clip
 from dits.encoders.transforms import FrameTransform
 from dits.video.sampling import sample_frames
 
-_SECONDS_PER_CLIP = 300  # a file that takes longer never ends
+_SECONDS_PER_CLIP = 300  # a file that takes longer never ends; `decode_check` finds such files one by one
 _MAX_WORKERS = 8
 _CLIPS_PER_WORKER = 64  # starting a worker takes about as long as reading this many clips
 

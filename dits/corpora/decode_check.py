@@ -7,17 +7,14 @@ from dits.common.errors import DitsError
 from dits.common.processes import default_workers
 from dits.corpora.corpus import Clip, Progress
 from dits.video.sampling import sample_frames
-from dits.video.workers import WorkerFailure, map_in_workers
-
-SECONDS = 60
-"""The default time limit of a file. An intact file takes less than a second."""
+from dits.video.workers import SECONDS_PER_FILE, WorkerFailure, failure_reason, map_in_workers
 
 
 def undecodable(
     clips: Sequence[Clip],
     progress: Progress | None = None,
     workers: int | None = None,
-    seconds: float = SECONDS,
+    seconds: float = SECONDS_PER_FILE,
     frames: int = 2,
     size: int = 64,
 ) -> dict[str, str]:
@@ -49,9 +46,3 @@ def _decode_error(clip: Clip, frames: int, size: int) -> str | None:
     except Exception as error:  # decoders raise errors of many classes
         return f"{clip.path.name} cannot be decoded ({type(error).__name__}: {error})."
     return None
-
-
-def failure_reason(failure: WorkerFailure, seconds: float) -> str:
-    """The reason why a worker failed on a clip, given the clip's time limit."""
-    reason = f"it took longer than {seconds:g} seconds" if failure.timed_out else "it ends the process that decodes it"
-    return f"{reason}; get it again, or convert it to mp4."

@@ -24,6 +24,9 @@ _POLL_SECONDS = 0.25
 
 _START_FAILURE = "A worker process does not start, or was killed: free memory, or use fewer workers, and try again."
 
+SECONDS_PER_FILE = 60
+"""The default time limit of a file. An intact file takes less than a second."""
+
 MAX_BYTES = 2**33
 """The memory limit of a worker on Linux; at most half of the machine's memory.
 PyTorch and its threads use 1 GB. Decoders keep up to 16 frames; the largest frames, 8192 x 8192, have 0.1 to 0.2 GB
@@ -35,6 +38,12 @@ class WorkerFailure:
     """Replaces a result: the worker died, or was killed because it took too long."""
 
     timed_out: bool
+
+
+def failure_reason(failure: WorkerFailure, seconds: float) -> str:
+    """The reason why a worker failed on a file, given the file's time limit."""
+    reason = f"it took longer than {seconds:g} seconds" if failure.timed_out else "it ends the process that decodes it"
+    return f"{reason}; get it again, or convert it to mp4."
 
 
 def map_in_workers(

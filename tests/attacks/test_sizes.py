@@ -22,7 +22,7 @@ from tests.attacks.test_paths import CUT
 from tests.attacks.test_sessions import number_of
 from tests.helpers.own_videos import uploaded, wait_for
 from tests.helpers.videos import stamp, write_video
-from ui.server.middleware import MAX_BYTES
+from ui.server.middleware import MAX_BODY_BYTES
 from ui.server.uploads import Uploads
 from ui.services.visitors import Limits
 
@@ -36,7 +36,7 @@ def test_bodies_that_are_too_large(app_url):
         for _ in range(30):
             yield b" " * 100_000
 
-    assert MAX_BYTES < 3_000_000
+    assert MAX_BODY_BYTES < 3_000_000
     for target in POSTED:
         announced = send(app_url, f"/gradio_api/{target}", "POST", b"", Content_Length="3000000", **JSON)
         assert (announced.status, announced.sentence[:36]) == (413, "The request is too large: at most 2 "), target

@@ -46,7 +46,7 @@ ADDRESSES = {
 }
 """Regular expressions of the served paths, by method; HEAD and OPTIONS are treated as GET and POST."""
 
-MAX_BYTES = 2_000_000
+MAX_BODY_BYTES = 2_000_000
 """Maximum size of a request body, except for uploads."""
 
 UPLOAD = "/gradio_api/upload"
@@ -214,7 +214,7 @@ def _is_cross_site(request: Request) -> bool:
 
 
 def _limited(request: Request, receive: Receive) -> Receive:
-    """Wrap `receive` so that a body of more than MAX_BYTES raises HTTPException."""
+    """Wrap `receive` so that a body of more than MAX_BODY_BYTES raises HTTPException."""
     received = 0
 
     async def limited() -> Message:
@@ -230,8 +230,10 @@ def _limited(request: Request, receive: Receive) -> Receive:
 
 
 def _require_small(size: int) -> None:
-    if size > MAX_BYTES:
-        raise HTTPException(413, f"The request is too large: at most {MAX_BYTES // 1_000_000} MB, except for uploads.")
+    if size > MAX_BODY_BYTES:
+        raise HTTPException(
+            413, f"The request is too large: at most {MAX_BODY_BYTES // 1_000_000} MB, except for uploads."
+        )
 
 
 def _error_response(request: Request, status: int, message: str) -> Response:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dits.common.errors import require
-from dits.corpora.decode_check import SECONDS
 from dits.video.segments import Segmenting
+from dits.video.workers import SECONDS_PER_FILE
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AddConfig:
 
     segment: str = "10s"
     workers: int = 0
-    seconds: float = SECONDS
+    seconds: float = SECONDS_PER_FILE
     precision: str = "auto"
     retry: bool = False
     longest: float = 0.0

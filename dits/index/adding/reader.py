@@ -15,13 +15,12 @@ import numpy as np
 import torch
 
 from dits.common.errors import DitsError
-from dits.corpora.decode_check import failure_reason
 from dits.encoders.transforms import FrameTransform
 from dits.index.schema import segment_id
 from dits.video.probe import Video, examine, name_of
 from dits.video.sampling import sample_spans, thumbnail
 from dits.video.segments import Segmenting, Span, spans
-from dits.video.workers import WorkerFailure, run_in_worker
+from dits.video.workers import WorkerFailure, failure_reason, run_in_worker
 
 _SEGMENTS_PER_JOB = 8
 _BYTES_PER_SECOND = 10_000_000  # pace of hashing a file and listing its frames on a slow disk

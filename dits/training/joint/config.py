@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from dits.common.errors import require
 from dits.corpora.corpus import FRAMES
-from dits.corpora.decode_check import SECONDS
 from dits.training.trainer import TrainingConfig
+from dits.video.workers import SECONDS_PER_FILE
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class JointTrainingConfig(TrainingConfig):
     workers: int = 2
     prefetch: int = 8
     undecodable: str = "error"
-    decode_seconds: int = SECONDS
+    decode_seconds: int = SECONDS_PER_FILE
     evaluations: int = 1
     save_every: int = 500
     max_steps: int = 0
