@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dits.index.snapshot import Snapshot, find_rows
 from dits.index.store import VideoIndex
-from dits.search.engine import Candidates, FindCandidates
+from dits.search.ranker import Candidates, FindCandidates
 
 EXACT_ON_CPU = 200_000
 """Maximum number of segments that a CPU ranks exactly if the index has a vector index. A GPU ranks all segments."""

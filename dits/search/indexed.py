@@ -14,8 +14,9 @@ from dits.index.snapshot import Snapshot, open_snapshot
 from dits.index.store import VideoIndex
 from dits.scoring.gallery import derive
 from dits.search.candidates import candidate_search
-from dits.search.engine import FindCandidates, SearchEngine
+from dits.search.engine import SearchEngine
 from dits.search.methods import Derive
+from dits.search.ranker import FindCandidates
 
 IndexedVideos = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
 

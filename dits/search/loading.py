@@ -10,8 +10,9 @@ from dits.corpora.names import Progress, open_corpus, report_progress
 from dits.encoders.openclip import BUNDLED, load_encoder
 from dits.models.checkpoint import find_weights, prepared_weights
 from dits.models.retrieval import SEARCH_METHODS
-from dits.search.engine import FindCandidates, SearchEngine
+from dits.search.engine import SearchEngine
 from dits.search.methods import Derive, LoadedMethod, load_method
+from dits.search.ranker import FindCandidates
 
 
 def load_engine(

@@ -11,9 +11,9 @@ from dits.index.store import VideoIndex
 from dits.models.checkpoint import find_weights
 from dits.models.retrieval import SEARCH_METHODS
 from dits.search.candidates import candidate_search
-from dits.search.engine import FindCandidates
 from dits.search.indexed import cached_derive
 from dits.search.methods import LoadedMethod, load_method
+from dits.search.ranker import FindCandidates
 
 BEST = 10
 _QUERIES = 64

@@ -80,7 +80,7 @@ class EngineLoader(BackgroundTask):
     def _load(self) -> None:
         engine = load_engine(progress=self._on_progress, allow_missing=True, batch_queries=True, **self._arguments)  # type: ignore[arg-type]
         if self._gpu:
-            engine.encoder = self._gpu.serve(engine.encoder)
+            engine = engine.with_encoder(self._gpu.serve(engine.encoder))
         engine.search_all("warm up")
         self._engine = engine
 

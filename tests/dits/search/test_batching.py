@@ -84,7 +84,7 @@ def test_a_ranking_does_not_depend_on_the_other_queries_of_a_batch(engine, batch
     """To the last bit, and as it is without up to rounding: sentences of many lengths, and twice the same one."""
     texts = [text for text, _ in zip(sentences(seed=count), range(count - 1), strict=False)]
     texts.append(texts[0])
-    batch = batching_engine._answer([PreparedQuery(text, None, 8) for text in texts])
+    batch = batching_engine._ranker.rank([PreparedQuery(text, None, 8) for text in texts])
     for position in range(0, count, max(1, count // 4)):
         assert batch[position] == batching_engine.search_all(texts[position], 8)
         for method, expected in engine.search_all(texts[position], 8).items():

@@ -20,9 +20,10 @@ from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import ModelConfig, RetrievalModel
 from dits.scoring.gallery import build_gallery
 from dits.search.candidates import candidate_search, make_vector_index
-from dits.search.engine import Candidates, SearchEngine
+from dits.search.engine import SearchEngine
 from dits.search.loading import load_engine
 from dits.search.methods import LoadedMethod
+from dits.search.ranker import Candidates
 from dits.search.recall import BEST, candidate_recall, recall
 from tests.helpers.index_rows import DIM, row_of, rows
 from tests.helpers.plain import xpool_similarity
