@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # zipfile, its decompressors, NumPy and safetensors each raise their own errors
         reason = str(error)[:200].rstrip(".") or type(error).__name__
-        raise InputError(f"{path} is no safetensors or npz file, or is damaged: {reason}.") from error
+        raise InputError(f"{path} is not a safetensors or npz file, or is damaged: {reason}.") from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -89,7 +89,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         require(total <= MAX_BYTES, f"{path} unpacks to {total / 2**30:.0f} GiB, more than {MAX_BYTES // 2**30} GiB.")
         ratio = total / path.stat().st_size
         require(
-            total <= 2**28 or ratio <= MAX_RATIO, f"{path} unpacks to {ratio:.0f} times its size, as no embeddings do."
+            total <= 2**28 or ratio <= MAX_RATIO,
+            f"{path} unpacks to {ratio:.0f} times its size: embeddings never compress this much; the file is refused.",
         )
         return {name.removesuffix(".npy"): _array(path, archive, name) for name in archive.namelist()}
 
@@ -101,7 +102,8 @@ def _require_small(path: Path) -> None:
     require(size <= MAX_BYTES, f"{path} has {size / 2**30:.0f} GiB, more than {MAX_BYTES // 2**30} GiB.")
     require(
         size <= max(2**28, MAX_RATIO * on_disk),
-        f"{path} holds {size / 2**30:.0f} GiB in {on_disk / 2**20:.0f} MiB of the disk, as no embeddings do.",
+        f"{path} holds {size / 2**30:.0f} GiB in {on_disk / 2**20:.0f} MiB of the disk: embeddings never compress "
+        "this much; the file is refused.",
     )
 
 

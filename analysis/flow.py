@@ -61,7 +61,7 @@ class Flow:
 
     @property
     def timesteps(self) -> list[int]:
-        """The timestep of each point: from S - 1 (the text) down to 0 (v_0)."""
+        """The timestep of each point: from S - 1 (the start) down to 0 (v_0)."""
         return list(range(len(self.points) - 1, -1, -1))
 
     def scores_at(self, step: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ui.services.sources import Sources
 from ui.tabs.about import build_about_tab
 from ui.tabs.deep_link import DeepLinkOpener
 from ui.tabs.gap import build_gap_tab
-from ui.tabs.search import Handlers, build_search_tab
+from ui.tabs.search import SearchHandlers, build_search_tab
 from ui.tabs.trajectory import build_trajectory_tab
 from ui.tabs.videos import build_videos_tab
 from ui.web import WEB
@@ -31,7 +31,7 @@ ANNOUNCEMENTS = (
 
 def build_app(loader: EngineLoader, sources: Sources, warm: bool = True) -> gr.Blocks:
     """Build the page and its endpoints; `warm`: compute the gap tab in the background after the first ranking."""
-    handle, limits = Handlers(loader, sources), sources.libraries.limits
+    handle, limits = SearchHandlers(loader, sources), sources.libraries.limits
     opener = DeepLinkOpener(loader, sources)
     with ValidatedBlocks(title="DITS: search videos with a sentence", analytics_enabled=False) as app:
         source = gr.State(None)

@@ -32,12 +32,12 @@ def _parser() -> argparse.ArgumentParser:
         help="as for search (default: bundled); repeat it for mean and standard deviation",
     )  # fmt: skip
     encoder.add_argument("--corpus", default="demo", help="demo, or a folder with captions.csv (default demo)")
-    encoder.add_argument("--pairs", type=Path, metavar="DIR", help="shards with stamps, for the zero-shot test")
+    encoder.add_argument("--pairs", type=Path, metavar="DIR", help="folder of shards with stamps (zero-shot test)")
     encoder.add_argument("--json", action="store_true", help="print JSON")
     encoder.set_defaults(run=_encoder)
     sources = commands.add_parser("sources", help="measure what each source of pairs adds to the bundled encoder")
     sources.add_argument("--corpus", default="demo", help="the corpus with the validation split (default demo)")
-    sources.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="shards, from python -m dits pairs")
+    sources.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="folder from `python -m dits pairs`")
     sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="the training recipe")
     sources.add_argument("--seeds", default="1,2,3", help="comma-separated (default: %(default)s)")
     sources.set_defaults(run=_sources)

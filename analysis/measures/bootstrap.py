@@ -16,7 +16,7 @@ from torch import Tensor
 
 from analysis.measures.distributions import mmd, uniformity
 from analysis.measures.gap import MEASURES, pair_distances, relative_modality_gap
-from analysis.measures.points import different_points, first_appearances, number_keys, unit
+from analysis.measures.points import distinct_points, first_appearances, index_of_distinct, unit
 from dits.common.errors import require
 
 MAX_RESAMPLES = 10_000
@@ -37,7 +37,7 @@ def gap_intervals(
         seed: the seed of the draws, and of the random samples that `gap_measures` takes.
 
     Four measures have no interval. `separability` would need a new classifier for every resample; a fixed one would
-    hide most of the spread. `frechet` grows when there are fewer different points, as in a resample, so its resamples
+    hide most of the spread. `frechet` grows when there are fewer distinct points, as in a resample, so its resamples
     lie above it. The bootstrap fails for `cross_modal_neighbours` and `hubness`, as for all statistics of a fixed
     number of nearest neighbours (Abadie and Imbens 2008). A single group has no spread and gives no intervals.
 
@@ -52,14 +52,14 @@ def gap_intervals(
     """
     require(1 <= resamples <= MAX_RESAMPLES, f"The resamples must be from 1 to {MAX_RESAMPLES:,}, not {resamples}.")
     distances = pair_distances(texts, videos)
-    text, video = different_points(unit(texts), unit(videos))
+    text, video = distinct_points(unit(texts), unit(videos))
     videos_of_pairs = first_appearances(unit(videos))[1].numpy()
     labels = videos_of_pairs if groups is None else np.asarray(groups)
     require(
         labels.shape == (len(texts),),
         f"The groups must be one label for each of the {len(texts)} pairs, not of shape {labels.shape}.",
     )
-    _, pair_group = number_keys(labels)
+    _, pair_group = index_of_distinct(labels)
     count = int(pair_group.max()) + 1
     if count < 2:
         return {}
@@ -150,6 +150,6 @@ def _draws(groups: int, resamples: int, seed: int) -> Tensor:
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the resamples in which a measure is defined, which needs two different points."""
+    """The middle 95 % of the resamples in which a measure is defined, which needs two distinct points."""
     low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
     return float(low), float(high)

@@ -37,7 +37,7 @@ class Cloud:
 
 
 def mean_cosine(points: Tensor) -> float:
-    """The mean cosine over all pairs of different rows of unit vectors (n, d): the cone effect (Liang et al. 2022)."""
+    """The mean cosine over all pairs of distinct rows of unit vectors (n, d): the cone effect (Liang et al. 2022)."""
     count = len(points)
     return float((points.sum(dim=0).square().sum() - count) / (count * (count - 1)))
 
@@ -158,7 +158,7 @@ def _folds(vector: np.ndarray, modality: np.ndarray, seed: int) -> np.ndarray:
     """The fold (N,) of each point, by the number of its vector.
 
     The vectors are assigned to folds in turn: those of texts first, then those of both modalities, then those of
-    videos. The vectors of one modality are thus consecutive and never all in one fold. Two different vectors of each
+    videos. The vectors of one modality are thus consecutive and never all in one fold. Two distinct vectors of each
     modality are enough for every training set to have both modalities.
     """
     is_text, is_video = (np.bincount(vector[modality == side], minlength=vector.max() + 1) > 0 for side in (0, 1))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from analysis.measures.distributions import frechet, mean_cosine, mmd, separability, uniformity
 from analysis.measures.neighbours import cross_modal_neighbours, hubness
-from analysis.measures.points import Points, check_pairs, different_points, unit
+from analysis.measures.points import Points, check_pairs, distinct_points, unit
 from dits.common.errors import require
 
 
@@ -42,10 +42,10 @@ class MeasureInput:
 
     Attributes:
         pairs: the distance of each text from its own video.
-        text: the different texts.
-        video: the different videos.
-        text_sample: the different texts, or a sample if there are more than `SAMPLE_ABOVE`.
-        video_sample: the different videos, or a sample.
+        text: the distinct texts.
+        video: the distinct videos.
+        text_sample: the distinct texts, or a sample if there are more than `SAMPLE_ABOVE`.
+        video_sample: the distinct videos, or a sample.
         seed: the seed of further random draws.
     """
 
@@ -86,14 +86,14 @@ def gap_measures(texts: Tensor, videos: Tensor, *, seed: int = 0) -> dict[str, f
     """All of `MEASURES`, by name, for texts (N, d) and their videos (N, d).
 
     The seed determines the folds of separability, the points for the median distance of the mmd and, if a modality has
-    more than `SAMPLE_ABOVE` different points, the sample for the measures of `SAMPLED`.
+    more than `SAMPLE_ABOVE` distinct points, the sample for the measures of `SAMPLED`.
 
     Raises:
         InputError: see `check_pairs`; or all texts belong to one video.
     """
     check_pairs(texts, videos)
     paired_text, paired_video = unit(texts), unit(videos)
-    text, video = different_points(paired_text, paired_video)
+    text, video = distinct_points(paired_text, paired_video)
     inputs = MeasureInput(
         pairs=_pair_distances(paired_text, paired_video),
         text=text,
@@ -116,7 +116,7 @@ def pair_distances(texts: Tensor, videos: Tensor) -> PairDistances:
 
 
 def centroid_gap(texts: Tensor, videos: Tensor) -> Tensor:
-    """The gap vector (d,): the mean of the different unit videos minus the mean of the different unit texts.
+    """The gap vector (d,): the mean of the distinct unit videos minus the mean of the distinct unit texts.
 
     Its length is the centroid distance (Liang et al. 2022).
 
@@ -124,7 +124,7 @@ def centroid_gap(texts: Tensor, videos: Tensor) -> Tensor:
         InputError: see `check_pairs`.
     """
     check_pairs(texts, videos)
-    return _centroid_gap(*different_points(unit(texts), unit(videos)))
+    return _centroid_gap(*distinct_points(unit(texts), unit(videos)))
 
 
 def shift_along_gap(texts: Tensor, videos: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ def relative_modality_gap(cosine: Value, cone_text: Value, cone_video: Value) ->
     """RMG (Schrodi et al. 2024, "Two Effects, One Trigger") from three mean cosines: of pairs, texts and videos.
 
     With d(a, b) = (1 - cos) / 2, RMG = P / (P + W). P is the mean distance of pairs. W is the average of the two mean
-    distances within the modalities, over different points and without the diagonal. The official code replaces P = 0
+    distances within the modalities, over distinct points and without the diagonal. The official code replaces P = 0
     by 0.001; here it stays 0.
     """
     paired = (1 - cosine) / 2
@@ -185,7 +185,7 @@ MEASURES: dict[str, Measure] = {
     "l1": Measure(
         "L1 distance of pairs",
         "From 0 up; it grows with the square root of the dimension and is small for vectors with few large "
-        "coordinates, so compare it only between spaces of one dimension, preferably of one encoder.",
+        "coordinates, so compare it only between spaces of the same dimension, preferably of the same encoder.",
         "Wang et al. 2024 (DITS), Table 9",
         lambda gap: float(gap.pairs.l1.mean()),
     ),
@@ -205,8 +205,8 @@ MEASURES: dict[str, Measure] = {
     ),
     "centroid_distance": Measure(
         "Distance of centroids",
-        "From 0 (one centre) to 2, 0.82 for CLIP on COCO; two clouds with one centre can still be distinguishable, and "
-        "with n points and no gap it can be as large as the square root of 2 / n.",
+        "From 0 (the same centre) to 2, 0.82 for CLIP on COCO; two clouds with the same centre can still be "
+        "distinguishable, and with n points and no gap it can be as large as the square root of 2 / n.",
         "Liang et al. 2022",
         lambda gap: float(_centroid_gap(gap.text, gap.video).norm()),
     ),
@@ -242,37 +242,37 @@ MEASURES: dict[str, Measure] = {
     ),
     "cone_text": Measure(
         "Cone of texts",
-        "Mean cosine of two different texts: 0 if they fill the sphere, towards 1 in a narrow cone (0.51 for CLIP on "
+        "Mean cosine of two distinct texts: 0 if they fill the sphere, towards 1 in a narrow cone (0.51 for CLIP on "
         "COCO); several captions of one video raise it, because they are similar.",
         "Liang et al. 2022",
         lambda gap: mean_cosine(gap.text.units),
     ),
     "cone_video": Measure(
         "Cone of videos",
-        "Mean cosine of two different videos: 0 if they fill the sphere, towards 1 in a narrow cone (0.47 for CLIP's "
+        "Mean cosine of two distinct videos: 0 if they fill the sphere, towards 1 in a narrow cone (0.47 for CLIP's "
         "images on COCO); a corpus about one subject raises it in any space.",
         "Liang et al. 2022",
         lambda gap: mean_cosine(gap.video.units),
     ),
     "frechet": Measure(
         "Frechet distance",
-        "Squared distance of Gaussians fitted to both clouds, from 0 (one mean and covariance) up; few points, "
+        "Squared distance of Gaussians fitted to both clouds, from 0 (the same mean and covariance) up; few points, "
         "especially fewer than dimensions, overestimate it, so compare only equal numbers of points.",
         "Dowson and Landau 1982; Heusel et al. 2017 (FID)",
         lambda gap: frechet(gap.text.units, gap.video.units),
     ),
     "mmd": Measure(
         "Maximum mean discrepancy",
-        "Squared and unbiased: 0 on average (sometimes slightly negative) if both clouds have one distribution, 2 at "
-        "most; the bandwidth is the data's median distance, so values of different data are not comparable.",
+        "Squared and unbiased: 0 on average (sometimes slightly negative) if both clouds have the same distribution, "
+        "2 at most; the bandwidth is the data's median distance, so values of different data are not comparable.",
         "Gretton et al. 2012, Equation 4; Gaussian kernel, median heuristic",
         lambda gap: float(mmd(gap.text_sample, gap.video_sample, seed=gap.seed)),
     ),
     "cross_modal_neighbours": Measure(
         "Cross-modal neighbours",
         "Share of the other modality among the 10 nearest neighbours, divided by the share expected by chance: 0 is "
-        "no mixing, 1 full mixing, above 1 closer to the other modality than to the own; it can be 0 even with a small "
-        "gap, and is always 1 with at most 11 points.",
+        "no mixing, 1 full mixing, above 1 closer to the other modality than to its own; it can be 0 even with a "
+        "small gap, and is always 1 with at most 11 points.",
         "Ours, after Schilling 1986; k = 10",
         lambda gap: cross_modal_neighbours(gap.text_sample.units, gap.video_sample.units),
     ),

@@ -1,4 +1,4 @@
-"""Input of the gap measures: validated pairs of embeddings as unit vectors, and their different points."""
+"""Input of the gap measures: validated pairs of embeddings as unit vectors, and their distinct points."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ PROJECTED_DIM = 8
 
 @dataclass(frozen=True)
 class Points:
-    """The n different points of one modality, in the order in which they first appear among the pairs.
+    """The n distinct points of one modality, in the order in which they first appear among the pairs.
 
     Attributes:
         units: (n, d) unit vectors in double precision.
@@ -53,8 +53,8 @@ def check_pairs(texts: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
     """The given texts (N, d) and their videos (N, d), after validation.
 
     Raises:
-        InputError: they are not two tables of floating-point numbers of one shape, there is a single pair, a value is
-            not finite, a vector is zero, or all texts or all videos have the same direction.
+        InputError: they are not two tables of floating-point numbers of the same shape, there is a single pair, a value
+            is not finite, a vector is zero, or all texts or all videos have the same direction.
     """
     for name, points in (("texts", texts), ("videos", videos)):
         require(
@@ -84,8 +84,8 @@ def unit(points: Tensor) -> Tensor:
     return points / points.norm(dim=-1, keepdim=True) + 0.0  # no negative zeros: equal points have equal bytes
 
 
-def different_points(texts: Tensor, videos: Tensor) -> tuple[Points, Points]:
-    """The different texts and the different videos of paired unit vectors (N, d): a repeated vector is one point."""
+def distinct_points(texts: Tensor, videos: Tensor) -> tuple[Points, Points]:
+    """The distinct texts and the distinct videos of paired unit vectors (N, d): a repeated vector is one point."""
     (text_row, _), (video_row, video_of) = first_appearances(texts), first_appearances(videos)
     _require_several("text", len(text_row) > 1)
     _require_several("video", len(video_row) > 1)
@@ -96,29 +96,29 @@ def different_points(texts: Tensor, videos: Tensor) -> tuple[Points, Points]:
 
 
 def sample_size(points: int) -> int | None:
-    """The sample size for a modality with this number of different points; None if all points are used."""
+    """The sample size for a modality with this number of distinct points; None if all points are used."""
     return SAMPLE_ABOVE if points > SAMPLE_ABOVE else None
 
 
 def first_appearances(units: Tensor) -> tuple[Tensor, Tensor]:
-    """The row (n,) where each different unit vector of (N, d) first appears, and the number (N,) of each row's vector.
+    """The row (n,) where each distinct unit vector of (N, d) first appears, and the number (N,) of each row's vector.
 
     The numbers follow the order of first appearance. Vectors that differ only by rounding are the same (`SAME_WITHIN`).
     Equal vectors are found by their bytes. Close ones among the rest are found in a projection to a few random
-    directions, where different points do not coincide.
+    directions, where distinct points do not coincide.
     """
     rows = np.ascontiguousarray(units.numpy())
-    first, number = number_keys(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel())
+    first, number = index_of_distinct(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel())
     axes = np.linalg.qr(np.random.default_rng(0).standard_normal((rows.shape[1], PROJECTED_DIM)))[0]
     pairs = cKDTree(rows[first.numpy()] @ axes).query_pairs(SAME_WITHIN, output_type="ndarray")
     if not len(pairs):
         return first, number
     links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(first), len(first)))
-    return number_keys(connected_components(links, directed=False)[1][number])
+    return index_of_distinct(connected_components(links, directed=False)[1][number])
 
 
-def number_keys(keys: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The index (n,) where each different row first appears, and the number (N,) of each row's value in that order."""
+def index_of_distinct(keys: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The index (n,) where each distinct row first appears, and the number (N,) of each row's value in that order."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True, axis=0)
     order = np.argsort(first)
     number = np.empty_like(order)
@@ -142,6 +142,6 @@ def _check_rows(name: str, points: Tensor) -> None:
 def _require_several(name: str, several: bool) -> None:
     require(
         several,
-        f"The modality gap needs at least two different texts and two different videos: all {name} embeddings have "
+        f"The modality gap needs at least two distinct texts and two distinct videos: all {name} embeddings have "
         "the same direction.",
     )

@@ -26,7 +26,7 @@ _BLOCK_SCORES = 2**24  # 64 MB in float32
 
 PATH_MEASURES = {
     "step_length": "Distance between unit vectors from the previous point: 0 at the first.",
-    "cosine_to_start": "Cosine with the text's own embedding: 1 before any movement.",
+    "cosine_to_start": "Cosine with the text's own embedding: 1 at the text.",
     "cosine_to_target": "Cosine with the text's own video.",
     "cosine_to_distractor": "Cosine with the nearest other video at this step.",
     "gap_closed": "Share of the distance to the own video that is closed: 0 at the text, 1 at the video, below 0 if "
@@ -41,8 +41,8 @@ class StepReport:
     """Results at one step of all trajectories.
 
     Attributes:
-        step: counted from 0, the text itself.
-        timestep: i, from T' (the text itself) down to 0 (the aligned embedding).
+        step: counted from 0, the start: the text, or noise under some methods.
+        timestep: i, from T' (the start) down to 0 (the aligned embedding).
         gap: all of `analysis.measures.gap.MEASURES`, between this step's points and the texts' videos.
         t2v: text-to-video metrics of this step's points as queries.
     """
@@ -122,7 +122,7 @@ def ranks_by_step(flow: Flow, text: int) -> np.ndarray:
 def trajectory_of(flow: Flow, text: int, top: int) -> dict[str, Any]:
     """One text's trajectory as JSON values.
 
-    `steps` has the PATH_MEASURES of each point, from the text to v_0. `videos` has the id and the ranks at every step
+    `steps` has the PATH_MEASURES of each point, from the start to v_0. `videos` has the id and the ranks at every step
     of each video that is among the first `top` at any step, in the order of the last step.
 
     Raises:

@@ -49,7 +49,7 @@ class Cloud:
         widths = [values.shape[-1] for values in (self.texts, self.videos, self.paths)]
         require(
             len(set(widths)) == 1,
-            "Texts, videos and paths must have one width, and theirs are {}, {} and {}.".format(*widths),
+            "Texts, videos and paths must have the same width, and theirs are {}, {} and {}.".format(*widths),
         )
         counts = len(self.texts), len(self.videos)
         require(min(counts) > 1, "A map needs at least two texts and two videos; there are {} and {}.".format(*counts))

@@ -92,7 +92,7 @@ def trust(cloud: Cloud, map: Map, *, neighbours: int = 15, maps_of_other_seeds: 
     for other in (map, *maps_of_other_seeds):
         require(other.fits(cloud), "A map is of another cloud: project this cloud first.")
         same = (other.kind, other.dimensions) == (map.kind, map.dimensions)
-        require(same, "Maps of different seeds can only be compared where they are of one kind and dimension.")
+        require(same, "Maps of different seeds can only be compared if they have the same kind and dimension.")
     full, drawn = cloud.landmarks(), map.landmarks()
     total = len(full)
     if total > MAX_POINTS:

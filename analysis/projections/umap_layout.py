@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from analysis.measures.points import number_keys
+from analysis.measures.points import index_of_distinct
 from dits.common.errors import require
 
 EXACT_NEIGHBOURS = 20_000
@@ -150,7 +150,7 @@ def _torch_threads_restored() -> Iterator[None]:
 
 
 def _distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, number = number_keys(points)
+    first, number = index_of_distinct(points)
     return first.numpy(), number.numpy()
 
 

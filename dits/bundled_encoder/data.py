@@ -19,10 +19,10 @@ from torch import Tensor
 from dits.bundled_encoder.config import CLASSES, DRAWINGS
 from dits.bundled_encoder.pairs.drawings import HELD_OUT_STAMPS
 from dits.bundled_encoder.pairs.shards import Pair, encode_picture, pictures_digest, read_shards
-from dits.bundled_encoder.pictures import Augmentation, Progress, cached_tensor, tower_features
+from dits.bundled_encoder.pictures import Augmentation, cached_tensor, tower_features
 from dits.common.errors import PairsError
 from dits.common.files import cache_root, sha256_of_json
-from dits.corpora.corpus import FRAMES, Corpus
+from dits.corpora.corpus import FRAMES, Corpus, Progress
 from dits.encoders.towers import IMAGE_SIZE
 from dits.video.sampling import sample_frames
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dits.bundled_encoder.pairs.near_duplicates import to_rgb
 from dits.bundled_encoder.pairs.shards import Pair, open_picture, pictures_digest
-from dits.bundled_encoder.pictures import Progress, cached_tensor
+from dits.bundled_encoder.pictures import cached_tensor
 from dits.common.files import cache_root, sha256_of_json
-from dits.corpora.corpus import FRAMES
+from dits.corpora.corpus import FRAMES, Progress
 from dits.encoders.openclip import Encoder
 from dits.training.trainer import PairData
 

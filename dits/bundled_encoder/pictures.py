@@ -14,9 +14,8 @@ from torchvision.transforms import v2
 
 from dits.bundled_encoder.pairs.near_duplicates import to_rgb
 from dits.common.files import atomic_path
+from dits.corpora.corpus import Progress
 from dits.encoders.towers import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD
-
-Progress = Callable[[int, int], None]
 
 _BATCH = 32
 _CPU_BATCH = 8  # few images in channels-last order fit in the CPU's cache

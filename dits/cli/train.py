@@ -42,8 +42,8 @@ def add(commands: "Commands") -> None:
     trainable = commands.add_parser("train", help=text, description=text).add_subparsers(required=True, metavar="NAME")
     encoder.add_training(trainable)
     for method, entry in METHODS.items():
-        joint_only = method == "mean"
-        mode = "only the encoder, with --joint" if joint_only else "on cached embeddings, or from video with --joint"
+        modes = {"mean": "only the encoder, with --joint", "shift": "on cached embeddings"}
+        mode = modes.get(method, "on cached embeddings, or from video with --joint")
         description = f"{entry.title}: {entry.source}; {mode}."
         train = trainable.add_parser(method, help=description, description=description)
         train.set_defaults(run_command=_train, method=method)

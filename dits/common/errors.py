@@ -1,4 +1,4 @@
-"""All expected errors. Each message is one sentence: what is wrong, where, and what to do."""
+"""All expected errors. Each message says what is wrong, where, and what to do."""
 
 
 class DitsError(Exception):

@@ -13,7 +13,7 @@ from dits.corpora.corpus import FRAMES, Clip
 from dits.encoders.transforms import FrameTransform
 from dits.video.sampling import sample_frames
 
-_SECONDS_PER_CLIP = 300  # a file that takes longer never ends; `decode_check` finds such files one by one
+_SECONDS_PER_CLIP = 300  # if a clip takes longer, the decoder is assumed to hang; see `decode_check`
 _MAX_WORKERS = 8
 _CLIPS_PER_WORKER = 64  # starting a worker takes about as long as reading this many clips
 
@@ -52,7 +52,6 @@ class ClipReader:
             torch.manual_seed(seed)
             positions = torch.rand(self.frames, dtype=torch.float64).numpy() if self.random_frames else None
             size = min(self.transform.size)
-            # Training and embedding open clip files only here.
             sampled = sample_frames(
                 clip.path, self.frames, size=size, start=clip.start, end=clip.end, positions=positions
             )

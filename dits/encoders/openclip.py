@@ -252,7 +252,7 @@ def _local_folder(folder: Path, label: str) -> _Source:
         text = dict(config["text_cfg"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
-            f"{config_path} is missing or no OpenCLIP configuration: give a folder in OpenCLIP's format."
+            f"{config_path} is missing or is not an OpenCLIP configuration: give a folder in OpenCLIP's format."
         ) from error
     if not weights.is_file():
         raise EncoderError(
@@ -276,7 +276,7 @@ def _named_model(name: str) -> _Source:
     if model not in open_clip.list_models() or not pretrained:
         raise EncoderError(
             f"There is no encoder '{name}': use 'bundled', an OpenCLIP model and tag such as ViT-B-32/openai, "
-            "NAME/FILE.safetensors, or local-dir:FOLDER."
+            "NAME/FILE.safetensors, local-dir:FOLDER, or hf-hub:ORG/REPO."
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained in tags:

@@ -108,8 +108,8 @@ def intervals(ranks: np.ndarray, videos: np.ndarray, config: BootstrapConfig) ->
 def compare(first: np.ndarray, second: np.ndarray, videos: np.ndarray, config: BootstrapConfig) -> Comparison:
     """Paired tests between two methods' ranks (N,) of the same queries, which belong to `videos` (N,).
 
-    The paired bootstrap draws queries with both their ranks. Its p-value centres the resampled differences on zero
-    (Efron and Tibshirani 1993, section 16.4).
+    The paired bootstrap draws videos (or queries, see `BootstrapConfig.draw`); each query keeps both its ranks. Its
+    p-value centres the resampled differences on zero (Efron and Tibshirani 1993, section 16.4).
 
     Raises:
         InputError: the numbers of queries differ or are 0.

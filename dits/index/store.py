@@ -167,7 +167,7 @@ class VideoIndex:
             yield from query.to_batches(rows)
 
     def batches_with(self, ids: Sequence[str], columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-        """Columns of the searchable rows with some ids, in no particular order. If ids are many, other rows come too.
+        """Columns of the searchable rows with the given ids, in any order. For many ids, other rows are returned too.
 
         Args:
             ids: in ascending order.

@@ -19,7 +19,7 @@ class PriorConfig:
 
     Attributes:
         variance: sigma^2 (1.0 and 0.1 in Table 4).
-        prior_at_inference: draw at inference too, as in training (not stated; the low recall in Table 4 suggests it).
+        prior_at_inference: draw at inference too (the paper does not say; its low recall in Table 4 suggests it).
         inference_seed: seed of the noise at inference.
     """
 
@@ -142,7 +142,7 @@ class DiffusionConfig:
         longest_gap: bound on the norm of a predicted delta_0, in units of the norm of the text, like the clipping in
             the code of DDPM. Not in the paper: 0 means no bound (Equation 7). With this schedule Equation 7 multiplies
             the errors of the network by 1 / sqrt(alpha_i): by 10 at the first step, by 480 over all steps.
-        inference_samples: samples of delta that are averaged at inference (not stated; 1).
+        inference_samples: samples of delta that are averaged at inference (the paper does not say; 1).
         inference_seed: seed of these samples.
     """
 

@@ -13,7 +13,7 @@ def symmetric_cross_entropy(similarities: Tensor, logit_scale: Tensor, ignored: 
     Args:
         similarities: cosines, texts in rows and videos in columns.
         logit_scale: logarithm of the temperature factor, as in CLIP.
-        ignored: (B, B) mask of pairs that are no negatives, such as other captions of the video; never the diagonal.
+        ignored: (B, B) mask of pairs that are not negatives, such as other captions of the video; never the diagonal.
     """
     logits = similarities * logit_scale.exp()
     if ignored is not None:

@@ -19,10 +19,10 @@ class AlignmentConfig:
         depth: number of DiT blocks (4, section 4.1).
         heads: attention heads (16, section 4.1).
         mlp_ratio: hidden width of the MLP of a block, in units of `dim` (4.0, section 4.1).
-        timestep_features: sinusoidal features of the timestep embedding (not stated; DiT's 256).
-        zero_init: start modulation and output at zero, as DiT's adaLN-Zero does (not stated). Without noise, v_0 = t
-            before training.
-        block_dropout: dropout on the branches of a block (not stated; DiT has none).
+        timestep_features: sinusoidal features of the timestep embedding (the paper does not say; DiT's 256).
+        zero_init: start modulation and output at zero, as DiT's adaLN-Zero does (the paper does not say). Without
+            noise, v_0 = t before training.
+        block_dropout: dropout on the branches of a block (the paper does not say; DiT has none).
     """
 
     dim: int = 512

@@ -1,7 +1,7 @@
 """Pooling of frame embeddings to video embeddings: mean pooling, and the text-conditioned pooling of X-Pool.
 
-The X-Pool module is used in training and as the reference for tests. `dits.scoring.exact` computes the same scores
-without a pooled embedding per pair of text and video.
+The X-Pool module pools in training, in pairwise galleries and for `RetrievalModel.own_videos`, and is the reference for
+tests. For all other scores, `dits.scoring.exact` needs no pooled embedding per pair of text and video.
 """
 
 import math
@@ -22,8 +22,8 @@ class PoolingConfig:
 
     Attributes:
         kind: "xpool", or "mean" to use the alignment of a method with mean-pooled videos (not in the paper).
-        attend_with: "text" pools with the original text, "aligned" with v_0 (not stated; the code of T-MASS, by the
-            same authors, pools with the text).
+        attend_with: "text" pools with the original text, "aligned" with v_0 (the paper does not say; the code of
+            T-MASS, by the same authors, pools with the text).
         dim: width of the embeddings.
         heads: attention heads (1).
         dropout: on the linear branch only (0.3; 0.4 on MSR-VTT 7k, and in T-MASS on DiDeMo).

@@ -48,7 +48,7 @@ METHODS = {
     "mean": Method("Mean pooling", (), "CLIP4Clip's meanP (Luo et al. 2021)", ()),
     "xpool": Method("X-Pool", (), "Gorti et al. 2022", ("dropout",)),
     "tmass": Method(
-        "T-MASS", ("stochastic",), "Wang et al. 2024, its evaluation mended", ("kind", "dropout"),
+        "T-MASS", ("stochastic",), "Wang et al. 2024, with corrected evaluation", ("kind", "dropout"),
         build=lambda config: StochasticText(config.stochastic, config.pooling.dim),
     ),
     "prior": Method(
@@ -64,11 +64,11 @@ METHODS = {
         build=lambda config: DitsSampler(config.sampler, config.network),
     ),
     "mlp": Method(
-        "Residual MLP", ("network",), "control of ours: one step of the same size",
+        "Residual MLP", ("network",), "our control: one step of the same size",
         build=lambda config: ResidualMLP(config.network),
     ),
     "shift": Method(
-        "Mean shift", (), "control of ours: the mean gap added (Liang et al. 2022)",
+        "Mean shift", (), "our control: the mean gap added (Liang et al. 2022)",
         build=lambda config: MeanShift(config.pooling.dim),
     ),
 }  # fmt: skip
@@ -179,7 +179,7 @@ class RetrievalModel(nn.Module):
         """The training loss (scalar) of a batch of pairs: texts (B, d) and their videos' frames (B, F, d).
 
         Args:
-            ignored: (B, B) mask of pairs of a text and a video that are no negatives.
+            ignored: (B, B) mask of pairs of a text and a video that are not negatives.
             objective: "contrastive" (Equation 2), or "l2" or "l1" between the aligned text and its pooled video
                 (Equation 6, Table 7). The video is scaled to the norm of the text, because only the direction matters
                 for the cosine, and gets no gradient.
@@ -220,5 +220,5 @@ class RetrievalModel(nn.Module):
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Limit the temperature factor to at most 100, as in the code of CLIP and X-Pool."""
+        """Limit the logit scale (1/temperature) to 100, as in the code of CLIP and X-Pool."""
         self.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)

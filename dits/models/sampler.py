@@ -36,10 +36,10 @@ class SamplerConfig:
         direction: "text-to-video" starts at the text (delta = v - t, chosen by the paper); "video-to-text" starts at
             the pooled video and approaches the text (delta = t - v, Table 6b).
         noise_scale: factor of lambda in training; 1 is the paper's Equation 8, 0 trains without noise.
-        inference_noise_scale: factor of lambda at inference (not stated); 0 makes v_0 deterministic.
-        inference_samples: samples that v_0 is averaged over at inference, if it is stochastic (not stated; 1).
+        inference_noise_scale: factor of lambda at inference (the paper does not say); 0 makes v_0 deterministic.
+        inference_samples: samples of a stochastic v_0 that are averaged at inference (the paper does not say; 1).
         inference_seed: seed of the noise at inference.
-        normalise_input: scale the text embedding to `input_norm` first (not stated; X-Pool's code does not).
+        normalise_input: scale the text to `input_norm` first (the paper does not say; X-Pool's code does not).
         input_norm: norm of the scaled text embedding. CLIP's projected embeddings have norms of about 10.
     """
 
@@ -110,10 +110,10 @@ class DitsSampler(Alignment):
 
     def sample(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Aligned embeddings v_0 (B, d) of text embeddings (B, d). See `noise_generator` for the default generator."""
-        return self._mean_end(self._start(text), text, None, generator)
+        return self._averaged_v0(self._start(text), text, None, generator)
 
     def trajectory(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The points (T' + 1, B, d) from v_{T'} to v_0 of text embeddings (B, d). The last is `sample` of one draw."""
+        """The points (T' + 1, B, d) from v_{T'} to v_0 of texts (B, d). The last is `sample` with one sample."""
         generator = self._generator(text, generator)
         return torch.stack(list(self._points(self._start(text), text, None, generator)))
 
@@ -126,9 +126,9 @@ class DitsSampler(Alignment):
         pooled = pooled.expand(len(texts), -1, -1)
         text = texts[:, None].expand_as(pooled)
         if self.config.direction == "video-to-text":
-            moved = self._mean_end(self._start(pooled), text, pooled, generator)
+            moved = self._averaged_v0(self._start(pooled), text, pooled, generator)
             return F.cosine_similarity(text, moved, dim=-1)
-        return F.cosine_similarity(self._mean_end(self._start(text), text, pooled, generator), pooled, dim=-1)
+        return F.cosine_similarity(self._averaged_v0(self._start(text), text, pooled, generator), pooled, dim=-1)
 
     def _start(self, point: Tensor) -> Tensor:
         return F.normalize(point, dim=-1) * self.config.input_norm if self.config.normalise_input else point
@@ -136,7 +136,9 @@ class DitsSampler(Alignment):
     def _generator(self, like: Tensor, generator: torch.Generator | None) -> torch.Generator | None:
         return generator or noise_generator(self, self.config.inference_seed, like)
 
-    def _mean_end(self, start: Tensor, text: Tensor, video: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _averaged_v0(
+        self, start: Tensor, text: Tensor, video: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
         """v_0; at inference the mean over `inference_samples`, if the sampler is stochastic."""
         generator = self._generator(start, generator)
         samples = self.config.inference_samples if self.config.is_stochastic and not self.training else 1

@@ -43,7 +43,7 @@ from dits.scoring.gpu import score_block
 from dits.scoring.ranking import TopVideos, top_k
 
 BLOCK = 8192
-"""Number of videos per step of scoring on a GPU. See `ExactScorer` for when scores are equal to the last bit."""
+"""Videos per block: of scoring on a GPU; of attention, mean pooling and `top` on any device. See also `ExactScorer`."""
 
 _VIDEOS_DERIVED_PER_STEP = 64  # divides BLOCK
 _VIDEOS_PER_TASK = 512
@@ -141,7 +141,7 @@ class ExactScorer:
     Products and scores are summed in float32 for frames of either type. On the CPU, the score of a text and a video is
     the same to the last bit for any other videos and any order of them. On a GPU, and for the results of `derive`,
     this holds if arrays are cut at multiples of `BLOCK`. On the CPU, a score does not depend on the other texts
-    either, for at most 32 texts: see `pad_to_multiple_of_four`.
+    either, for at most `dits.scoring.kernel.MAX_SEPARATE_TEXTS` texts (see also `pad_to_multiple_of_four`).
     """
 
     def __init__(self, pooling: XPool) -> None:
@@ -199,7 +199,7 @@ class ExactScorer:
     def scores(self, texts: Tensor, aligned: Tensor, videos: Videos) -> Tensor:
         """Cosines (T, V) of aligned embeddings (T, d) and the videos pooled by the texts (T, d)."""
         result = texts.new_empty(len(texts), len(videos))
-        self._fill(result, self._queries(texts, aligned), videos)
+        self._score_into(result, self._queries(texts, aligned), videos)
         return result
 
     @torch.inference_mode()
@@ -213,7 +213,7 @@ class ExactScorer:
         for start in range(0, len(videos), step):
             block = videos[start : start + step]
             scores = queries.vectors.new_empty(texts, len(block))
-            self._fill(scores, queries, block)
+            self._score_into(scores, queries, block)
             yield scores
 
     @torch.inference_mode()
@@ -252,14 +252,14 @@ class ExactScorer:
         # float64, because 1 / sd can be large and would amplify a remainder of the mean
         return _centred((vectors * self.pooling.norm_in.weight).double()).float()
 
-    def _fill(self, scores: Tensor, queries: _Queries, videos: Videos) -> None:
-        fill = self._fill_on_cpu if scores.device.type == "cpu" else self._fill_on_gpu
-        fill(scores, queries, videos, (self.pooling.norm_attended.eps, self.pooling.norm_out.eps))
+    def _score_into(self, scores: Tensor, queries: _Queries, videos: Videos) -> None:
+        score = self._score_into_on_cpu if scores.device.type == "cpu" else self._score_into_on_gpu
+        score(scores, queries, videos, (self.pooling.norm_attended.eps, self.pooling.norm_out.eps))
 
-    def _fill_on_cpu(self, scores: Tensor, queries: _Queries, videos: Videos, eps: tuple[float, float]) -> None:
+    def _score_into_on_cpu(self, scores: Tensor, queries: _Queries, videos: Videos, eps: tuple[float, float]) -> None:
         from dits.scoring.kernel import score_videos  # imports numba, which takes half a second
 
-        def fill(task: tuple[slice, _Queries, Tensor]) -> None:
+        def score(task: tuple[slice, _Queries, Tensor]) -> None:
             columns, texts, rows = task
             block = videos[columns]
             frames = block.frames.view(torch.uint16) if block.frames.dtype == torch.float16 else block.frames
@@ -273,9 +273,9 @@ class ExactScorer:
             for texts, rows in queries.split_with(scores)
         ]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(fill, tasks))
+            list(pool.map(score, tasks))
 
-    def _fill_on_gpu(self, scores: Tensor, queries: _Queries, videos: Videos, eps: tuple[float, float]) -> None:
+    def _score_into_on_gpu(self, scores: Tensor, queries: _Queries, videos: Videos, eps: tuple[float, float]) -> None:
         for start in range(0, len(videos), BLOCK):
             columns = slice(start, start + BLOCK)
             block = videos[columns]

@@ -17,7 +17,7 @@ Derived = Mapping[str, Tensor]
 """Arrays that a gallery computes of its videos, by name, with one row per video. They can be cached."""
 
 _MEANS_PER_STEP = 512  # divides BLOCK
-_PAIRS_PER_STEP = 2048  # one megabyte per embedding of float32
+_PAIRS_PER_STEP = 2048  # 4 MiB of float32 embeddings at d = 512
 
 
 class Gallery(Protocol):
@@ -36,7 +36,7 @@ class Gallery(Protocol):
         """The gallery of the videos at the given rows."""
 
     def scores(self, texts: Tensor, aligned: Tensor | None = None) -> Tensor:
-        """Cosines (T, V) of the encoder's texts (T, d) and the videos; `aligned` (T, d) saves the model's `align`."""
+        """Cosines (T, V) of the encoder's texts (T, d) and the videos; pass `aligned` (T, d) to skip `model.align`."""
 
     def top(self, texts: Tensor, k: int) -> TopVideos:
         """The k best videos of each text (T, d) by `scores`, computed block by block to limit the memory."""

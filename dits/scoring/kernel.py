@@ -29,7 +29,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def _single(_: Any, number: Any) -> Any:
+def _to_float32(_: Any, number: Any) -> Any:
     """Converts a number to float32: a float32, or the bits of a float16 that numba gets as uint16."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -64,7 +64,7 @@ def score_videos(frames, inverse_deviations, grams, vectors, constants, eps_atte
         for f in range(count):
             inverse[f] = inverse_deviations[v, f]
             for i in range(dim):
-                video[f, i] = _single(frames[v, f, i])
+                video[f, i] = _to_float32(frames[v, f, i])
         for t in range(texts):
             product[t] = constants[t, 0]
             for h in range(heads):

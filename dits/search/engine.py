@@ -8,7 +8,7 @@ from dits.corpora.corpus import Corpus
 from dits.corpora.embeddings import CorpusEmbeddings
 from dits.encoders.openclip import OpenClipEncoder
 from dits.search.batching import QueryBatcher
-from dits.search.methods import Derive, LoadedMethod, build_method, load_method
+from dits.search.methods import DerivedLookup, LoadedMethod, build_method, load_method
 from dits.search.query import PreparedQuery, check_top, read_query
 from dits.search.ranker import FindCandidates, Ranker
 from dits.search.results import SearchResult
@@ -33,15 +33,15 @@ class SearchEngine:
         methods: dict[str, LoadedMethod],
         notices: Sequence[str] = (),
         missing: Mapping[str, str | None] | None = None,
-        derive: Derive | None = None,
-        candidates: FindCandidates | None = None,
+        derive: DerivedLookup | None = None,
+        find_candidates: FindCandidates | None = None,
         batch_queries: bool = False,
     ) -> None:
         """Build the engine from loaded parts.
 
         Args:
-            candidates: finds the videos to score, given the distinct aligned embeddings (Q, d) of a query under the
-                methods. All videos are scored by default, and if it returns None.
+            find_candidates: finds the videos to score, given the distinct aligned embeddings (Q, d) of a query under
+                the methods. All videos are scored by default, and if it returns None.
             batch_queries: queries that arrive while others are computed form a batch, which reads the weights once. A
                 batch runs on one core unless there are many videos. A query has the same result in a batch as alone:
                 to the last bit under the bundled encoder on a CPU (on Intel with MKL_CBWR=AUTO,STRICT), otherwise up
@@ -53,11 +53,11 @@ class SearchEngine:
         self.methods = methods
         self.notices = tuple(notices)
         self.missing = dict(missing or {})
-        self._derive, self._candidates = derive, candidates
+        self._derive, self._find_candidates = derive, find_candidates
         self._batch_queries = batch_queries
         max_batch = min(_MAX_BATCH, max(1, _MAX_SCORES // max(1, len(corpus)))) if batch_queries else 1
         cores = 1 if len(corpus) <= _MAX_VIDEOS_ON_ONE_CORE else CORES
-        self._ranker = Ranker(corpus, encoder, embeddings, methods, candidates, batch_queries)
+        self._ranker = Ranker(corpus, encoder, embeddings, methods, find_candidates, batch_queries)
         self._batcher = QueryBatcher(
             self._ranker.rank, max_batch, (lambda: compute_on(cores)) if batch_queries else None
         )
@@ -95,7 +95,7 @@ class SearchEngine:
         frames, derive = self.embeddings.frames, self._derive
         methods = self.methods | {n: load_method(n, self.encoder, frames, derive=derive) for n in self.missing}
         return SearchEngine(
-            self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._candidates,
+            self.corpus, self.encoder, self.embeddings, methods, self.notices, None, derive, self._find_candidates,
             self._batch_queries,
         )  # fmt: skip
 
@@ -104,23 +104,24 @@ class SearchEngine:
         corpus: Corpus,
         embeddings: CorpusEmbeddings,
         notices: Sequence[str] = (),
-        derive: Derive | None = None,
-        candidates: FindCandidates | None = None,
+        derive: DerivedLookup | None = None,
+        find_candidates: FindCandidates | None = None,
     ) -> "SearchEngine":
         """An engine with the same encoder and methods over another corpus; see `__init__` for the arguments."""
         methods = {
-            name: build_method(name, method.model, method.weights, embeddings.frames, derive)
+            name: build_method(name, method.model, method.weights_sha256, embeddings.frames, derive)
             for name, method in self.methods.items()
         }
         return SearchEngine(
-            corpus, self.encoder, embeddings, methods, notices, self.missing, derive, candidates, self._batch_queries
-        )
+            corpus, self.encoder, embeddings, methods, notices, self.missing, derive, find_candidates,
+            self._batch_queries,
+        )  # fmt: skip
 
     def with_encoder(self, encoder: OpenClipEncoder) -> "SearchEngine":
         """An engine that encodes queries with the same encoder on another device."""
         return SearchEngine(
             self.corpus, encoder, self.embeddings, self.methods, self.notices, self.missing, self._derive,
-            self._candidates, self._batch_queries,
+            self._find_candidates, self._batch_queries,
         )  # fmt: skip
 
     def search_all(self, text: str, top: int = 5) -> dict[str, SearchResult]:

@@ -15,10 +15,10 @@ from dits.index.store import VideoIndex
 from dits.scoring.gallery import derive
 from dits.search.candidates import candidate_search
 from dits.search.engine import SearchEngine
-from dits.search.methods import Derive
+from dits.search.methods import DerivedLookup
 from dits.search.ranker import FindCandidates
 
-IndexedVideos = tuple[Corpus, CorpusEmbeddings, Derive, FindCandidates | None]
+IndexedVideos = tuple[Corpus, CorpusEmbeddings, DerivedLookup, FindCandidates | None]
 
 
 def search_index(
@@ -26,8 +26,8 @@ def search_index(
 ) -> SearchEngine:
     """An engine over an index, with the encoder and the methods of another engine; see `indexed_videos`."""
     notices: list[str] = []
-    corpus, embeddings, derived, candidates = indexed_videos(name, engine.encoder, progress, notices.append, folder)
-    return engine.with_corpus(corpus, embeddings, notices, derived, candidates)
+    corpus, embeddings, derived, finder = indexed_videos(name, engine.encoder, progress, notices.append, folder)
+    return engine.with_corpus(corpus, embeddings, notices, derived, finder)
 
 
 def indexed_videos(
@@ -58,6 +58,6 @@ def indexed_videos(
     return corpus, embeddings, cached_derive(snapshot), candidate_search(index, snapshot, encoder.device, notice)
 
 
-def cached_derive(snapshot: Snapshot) -> Derive:
+def cached_derive(snapshot: Snapshot) -> DerivedLookup:
     """The function that derives the arrays of a snapshot for a model, or reads them from the cache."""
     return lambda weights, model: snapshot.derived(weights, partial(derive, model))

@@ -11,7 +11,7 @@ from dits.encoders.openclip import BUNDLED, load_encoder
 from dits.models.checkpoint import find_weights, prepared_weights
 from dits.models.retrieval import SEARCH_METHODS
 from dits.search.engine import SearchEngine
-from dits.search.methods import Derive, LoadedMethod, load_method
+from dits.search.methods import DerivedLookup, LoadedMethod, load_method
 from dits.search.ranker import FindCandidates
 
 
@@ -45,14 +45,14 @@ def load_engine(
         DitsError: anything is missing, damaged, or made for another encoder; the message says what.
     """
     notices: list[str] = []
-    derive: Derive | None = None
-    candidates: FindCandidates | None = None
+    derive: DerivedLookup | None = None
+    finder: FindCandidates | None = None
     if is_index(corpus):
         from dits.search.indexed import indexed_videos
 
         report_progress(progress, "Loading the encoder", 0, 1)
         loaded_encoder = load_encoder(encoder, device)
-        opened, embeddings, derive, candidates = indexed_videos(corpus, loaded_encoder, progress, notices.append)
+        opened, embeddings, derive, finder = indexed_videos(corpus, loaded_encoder, progress, notices.append)
     else:
         opened = open_corpus(corpus, progress, notices.append, strict)
         report_progress(progress, "Loading the encoder", 0, 1)
@@ -74,7 +74,7 @@ def load_engine(
             if not allow_missing or find_weights(name, loaded_encoder.id, weights) != prepared:
                 raise  # given and shipped weights must be valid
             missing[name] = str(error) if prepared.is_file() else None
-    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, candidates, batch_queries)
+    return SearchEngine(opened, loaded_encoder, embeddings, loaded, notices, missing, derive, finder, batch_queries)
 
 
 def _methods_of(weights: Path | None) -> Sequence[str]:

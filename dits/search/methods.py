@@ -19,15 +19,19 @@ class LoadedMethod:
 
     model: RetrievalModel
     gallery: Gallery
-    weights: str | None
+    weights_sha256: str | None
 
 
-Derive = Callable[[str, RetrievalModel], Derived | None]
+DerivedLookup = Callable[[str, RetrievalModel], Derived | None]
 """Returns the arrays of `dits.scoring.gallery.derive` cached under a `weights_name`, or None to compute them."""
 
 
 def load_method(
-    method: str, encoder: OpenClipEncoder, frames: Tensor, weights: Path | None = None, derive: Derive | None = None
+    method: str,
+    encoder: OpenClipEncoder,
+    frames: Tensor,
+    weights: Path | None = None,
+    derive: DerivedLookup | None = None,
 ) -> LoadedMethod:
     """Load a method, and prepare videos (V, F, d) for it, on the encoder's device.
 
@@ -51,12 +55,12 @@ def load_model(method: str, encoder: OpenClipEncoder, weights: Path | None = Non
 
 
 def weights_name(method: str, sha256: str | None) -> str:
-    """The name under which the arrays derived with a method's weights are cached, see `Derive`."""
+    """The name under which the arrays derived with a method's weights are cached, see `DerivedLookup`."""
     return f"{method}-{(sha256 or 'none')[:16]}"
 
 
 def build_method(
-    method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: Derive | None
+    method: str, model: RetrievalModel, sha256: str | None, frames: Tensor, derive: DerivedLookup | None
 ) -> LoadedMethod:
     """Prepare videos (V, F, d) for a loaded model; `sha256` is the checksum of its weights."""
     derived = derive(weights_name(method, sha256), model) if derive else None

@@ -22,7 +22,9 @@ class PreparedQuery:
 
 
 def read_query(text: str, encoder: OpenClipEncoder) -> tuple[str, str | None]:
-    """The query without control characters and superfluous spaces, and a notice if the encoder cannot read all of it.
+    """The query without control characters and superfluous spaces, and a notice or None.
+
+    The notice says that the query is cut, or that at least half of its tokens are unknown to the encoder.
 
     Raises:
         InputError: the query is empty.

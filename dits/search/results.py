@@ -48,7 +48,7 @@ class SearchResult:
         method: name of the method.
         hits: the best videos, best first.
         spread: lowest, mean and highest of the query's scores in the whole gallery.
-        notice: a sentence if the encoder could not read all of the query.
+        notice: a sentence if the query was cut, or at least half of its tokens are unknown to the encoder.
         exact: whether all videos were scored. If only candidates were, `spread` and the deviations of the hits come
             from a sample of the gallery, and ranks are ranks among the candidates.
         missing: one sentence per shard that did not answer. Nothing above includes the videos of these shards, and

@@ -1,6 +1,5 @@
 """A shard: one of the parts of an index that several machines search."""
 
-import os
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dits.common.processes import cpu_cores
 from dits.corpora.corpus import Clip
 from dits.index.snapshot import open_snapshot
 from dits.index.store import VideoIndex
@@ -75,7 +75,7 @@ class Shard:
     """
 
     def __init__(self, plan: ShardPlan, model: RetrievalModel) -> None:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(cpu_cores())
         index = VideoIndex.open_at(plan.location, plan.encoder, plan.version)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._snapshot = open_snapshot(index, (plan.part, plan.parts))

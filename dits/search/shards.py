@@ -61,7 +61,7 @@ class ShardConfig:
     seconds_to_start: float = 1800.0
 
     def __post_init__(self) -> None:
-        require(self.shards >= 0, f"The number of shards must be 1 or more, not {self.shards}.")
+        require(self.shards >= 0, f"The number of shards must be at least 0 (0: automatic), not {self.shards}.")
         require(self.seconds > 0, f"The seconds that a query may take must be above 0, not {self.seconds:g}.")
 
 
@@ -85,7 +85,7 @@ def open_shards(
         DitsError: anything is missing or damaged, or a shard does not start; the message says what.
     """
     if not is_index(corpus):
-        raise InputError(f"{corpus} is no index of videos: name an index, because a cluster searches nothing else.")
+        raise InputError(f"{corpus} is not an index of videos: name an index, because a cluster searches nothing else.")
     with ray_connection(address) as ray:
         loaded = load_encoder(encoder)
         index = VideoIndex.open(location_of(corpus), loaded)

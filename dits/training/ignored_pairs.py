@@ -1,4 +1,4 @@
-"""Pairs of a batch that are not used as negatives: the text belongs to the other video, or to one with its caption."""
+"""Pairs of a batch that are not negatives: the text is a caption of that video, or that video has the same caption."""
 
 from collections.abc import Sequence
 

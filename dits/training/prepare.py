@@ -35,7 +35,7 @@ from dits.search.methods import load_method
 from dits.training.trainer import PairData, Report, TrainingConfig, TrainingResult, pair_data, train
 
 PREPARED_METHODS = ("xpool", "dits")
-"""The methods with weights, in the order of training: DITS starts from X-Pool."""
+"""The methods that `prepare` trains, in the order of training: DITS starts from X-Pool."""
 
 _NAMES = {"xpool": "X-Pool", "dits": "DITS"}
 _MAX_HEADS = 16  # as in the paper; fewer if 16 does not divide the width

@@ -49,8 +49,8 @@ class TrainingConfig:
         warmup: share of the steps with a linear warm-up, before half a cosine to zero (0.1).
         clip_norm: maximum norm of the gradients (1.0 in the baselines' code).
         patience: epochs without a better validation result before training stops; 0 never stops early.
-        objective: contrastive (Equation 2), or l2 or l1 between the aligned text and its fixed video (Equation 6 and
-            Table 7); l2 and l1 do not train pooling and temperature.
+        objective: contrastive (Equation 2), or l2 or l1 between the aligned text and its pooled video, without gradient
+            (Equation 6 and Table 7); l2 and l1 do not train pooling and temperature.
         ignore: pairs of a batch that are not used as negatives: video (the text describes the other video), caption
             (the other video has the same caption, word for word), both, or none as in the baselines. If no batch
             holds a video twice, video has no effect.

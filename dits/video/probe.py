@@ -1,7 +1,7 @@
 """Metadata of a video file: the times and size of its frames, and its duration.
 
-Only this module opens video files. Files are untrusted: every value from a file is bounded before use, and a file that
-cannot be read raises VideoError with a message of one sentence.
+Only this module opens files with PyAV. Files are untrusted: every value from a file is bounded before use, and a file
+that cannot be read raises VideoError with a message of one sentence.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class VideoInfo:
     codec: str  # "h264", "vp9", "av1", ...
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays is no bool
+@dataclass(frozen=True, eq=False)  # == of arrays is not a bool
 class Video:
-    """The result of `examine`: everything needed to read frames. Keeps no file open; can be pickled."""
+    """The result of `inspect_video`: everything needed to read frames. Keeps no file open; can be pickled."""
 
     path: PathLike  # as given by the caller
     format: str  # the first of FFmpeg's names for it: "mov", "matroska", "avi", ...
@@ -80,7 +80,7 @@ class Video:
         return even if np.abs(times - even).max() <= min(1.5 * self.tick, 0.25 * step) else times
 
 
-def examine(path: PathLike) -> Video:
+def inspect_video(path: PathLike) -> Video:
     """Read the packets of the video stream and decode one frame: milliseconds for a clip, seconds for hours of video.
 
     Raises VideoError if the file cannot be read, or its frames exceed MAX_PIXELS.
@@ -225,7 +225,7 @@ def _open_failure(path: PathLike) -> str:
     with open(path, "rb") as file:
         if file.read(8)[4:] == b"ftyp":
             return f"{name_of(path)} is cut off: the index at the end of the mp4 is missing; get it again."
-    return f"{name_of(path)} is no video that can be read; check that it is a complete video file."
+    return f"{name_of(path)} is not a video that can be read; check that it is a complete video file."
 
 
 def name_of(path: PathLike | bytes) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dits.common.errors import InputError, VideoError
-from dits.video.probe import PathLike, Video, VideoInfo, decoded, examine, name_of, opened, packets
+from dits.video.probe import PathLike, Video, VideoInfo, decoded, inspect_video, name_of, opened, packets
 
 if TYPE_CHECKING:  # imported when used, so that importing this module is fast
     from av import VideoFrame
@@ -60,7 +60,7 @@ def sample_frames(
 
     Args:
         size: the length of the shorter side in pixels; smaller videos are not enlarged. None keeps the file's size.
-        start, end: the clip in seconds from the file's first frame. An `end` past the last frame means its end.
+        start, end: the clip in seconds from the first frame. An `end` past the last frame becomes the end of the file.
         positions: (n,) from 0 to below 1: where to sample in each part, instead of the middle.
 
     Raises:
@@ -69,7 +69,7 @@ def sample_frames(
     """
     span = (start or 0.0, math.inf if end is None else end)
     _check_arguments(n, size, [span])
-    video = examine(path)
+    video = inspect_video(path)
     [sampled] = _sample(video, _frame_numbers(video, [span], np.full(n, 0.5) if positions is None else positions), size)
     return sampled
 
@@ -105,7 +105,7 @@ def every_frame(video: Video, size: int | None = None) -> Iterator[tuple[float, 
 
 def probe(path: PathLike) -> VideoInfo:
     """Duration, size and codec of a video file. Decodes one frame; raises VideoError if the file cannot be read."""
-    return examine(path).info
+    return inspect_video(path).info
 
 
 def thumbnail(frame: np.ndarray, width: int = 160) -> bytes:
@@ -270,7 +270,7 @@ def _use_threads(stream: VideoStream) -> None:
 
 def _frames(video: Video, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     frames = (frame for packet in packets(container, stream) for frame in decoded(stream, packet))
-    if video.format == "avi":  # see `examine`
+    if video.format == "avi":  # see `inspect_video`
         for frame, pts in zip(frames, video.pts.tolist(), strict=False):
             frame.pts = pts
             yield frame

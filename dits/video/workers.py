@@ -49,16 +49,16 @@ def failure_reason(failure: WorkerFailure, seconds: float) -> str:
 def map_in_workers(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, seconds: float
 ) -> Generator[tuple[Item, Result | WorkerFailure]]:
-    """Yield every item with its result, in the order of completion. See `run_in_worker`.
+    """Yield every item with its result, in the order of completion. See `run_in_workers`.
 
     Args:
         seconds: the time limit of one item.
     """
     remaining = iter(items)
-    return run_in_worker(function, lambda: next(remaining, None), workers, lambda item: seconds)
+    return run_in_workers(function, lambda: next(remaining, None), workers, lambda item: seconds)
 
 
-def run_in_worker(
+def run_in_workers(
     function: Callable[[Item], Result],
     next_item: Callable[[], Item | None],
     workers: int,

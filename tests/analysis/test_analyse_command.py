@@ -207,8 +207,8 @@ class TestFeatures:
         ("change", "says"),
         [
             (lambda a: a | {"text": a["text"][:1], "video": a["video"][:1]}, "at least two pairs"),
-            (lambda a: a | {"text": np.ones_like(a["text"])}, "at least two different texts"),
-            (lambda a: a | {"video": np.ones_like(a["video"])}, "at least two different texts"),
+            (lambda a: a | {"text": np.ones_like(a["text"])}, "at least two distinct texts"),
+            (lambda a: a | {"video": np.ones_like(a["video"])}, "at least two distinct texts"),
             (lambda a: a | {"text": np.full_like(a["text"], np.nan)}, "text holds NaN or infinite"),
             (lambda a: a | {"video": np.full_like(a["video"], np.inf)}, "video holds NaN or infinite"),
             (lambda a: a | {"text": a["text"] * np.eye(6, 1, dtype=np.float32)}, "is zero"),
@@ -219,7 +219,7 @@ class TestFeatures:
             (lambda a: a | {"text": a["text"][:0]}, "shape (0, 8)"),
             (lambda a: a | {"labels": a["text"]}, "the unknown key 'labels'"),
             (lambda a: {"text": a["text"]}, "lacks the key 'video'"),
-            (lambda a: a | {"pairs": np.zeros(6, dtype=np.int64)}, "two different videos"),
+            (lambda a: a | {"pairs": np.zeros(6, dtype=np.int64)}, "two distinct videos"),
             (lambda a: a | {"pairs": np.full(6, 6)}, "outside 0 to 5"),
             (lambda a: a | {"pairs": np.zeros(6, dtype=np.float32)}, "whole numbers"),
             (lambda a: a | {"text_steps": a["text"]}, "text_steps"),
@@ -235,10 +235,10 @@ class TestFeatures:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            (b"", "no safetensors or npz"),
-            (b"text,video\n1,2\n", "no safetensors or npz"),
-            (pickle.dumps({"text": [1.0]}), "no safetensors or npz"),
-            (b"PK\x03\x04 a zip file cut short", "no safetensors or npz"),
+            (b"", "not a safetensors or npz"),
+            (b"text,video\n1,2\n", "not a safetensors or npz"),
+            (pickle.dumps({"text": [1.0]}), "not a safetensors or npz"),
+            (b"PK\x03\x04 a zip file cut short", "not a safetensors or npz"),
         ],
     )
     @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])

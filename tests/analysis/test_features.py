@@ -108,7 +108,7 @@ def test_pickled_arrays_are_refused_without_being_run(tmp_path):
     with pytest.raises(InputError, match="pickled objects are not read"):
         read_features(tmp_path / "f.npz")
     (tmp_path / "g.npz").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match="no safetensors or npz file"):
+    with pytest.raises(InputError, match="not a safetensors or npz file"):
         read_features(tmp_path / "g.npz")
     assert not Evil.ran
 

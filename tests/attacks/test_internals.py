@@ -27,7 +27,7 @@ OFFERED = {
 }  # fmt: skip
 """The Gradio addresses that the page and the API need, without `/gradio_api`."""
 
-SLOW = ("Handlers.prepare", "GapTab.warm")
+SLOW = ("SearchHandlers.prepare", "GapHandlers.warm")
 """Events without inputs that take minutes."""
 
 
@@ -133,7 +133,7 @@ def test_events_that_are_called_directly(hosted):
             assert "<b>" not in json.dumps(said), handler
             assert well or sentence(said), handler
     for data, says in (([], "0 values were sent"), ([deep] * 4, "nested too deeply"), (["\ud800"] * 4, "half a char")):
-        well, said = event(hosted.url, handlers["Handlers.show"], data, "intruder")
+        well, said = event(hosted.url, handlers["SearchHandlers.show"], data, "intruder")
         assert not well
         assert says in said
     assert call_api(hosted.url, "search", "a colour", "mean", 1, False)[1]["results"]

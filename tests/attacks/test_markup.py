@@ -75,8 +75,8 @@ def test_markup_in_names_of_uploads(page, hosted):
     there.parent.mkdir(parents=True)
     there.write_bytes(b"no video")
     sent = {"path": str(there), "meta": {"_type": "gradio.FileData"}}
-    assert event(hosted.url, number_of(hosted, "VideosTab.add"), ["", [sent], *CUT], "marked")[0]
-    _, outputs = event(hosted.url, number_of(hosted, "VideosTab.follow"), [], "marked")
+    assert event(hosted.url, number_of(hosted, "VideosHandlers.add"), ["", [sent], *CUT], "marked")[0]
+    _, outputs = event(hosted.url, number_of(hosted, "VideosHandlers.follow"), [], "marked")
     [held] = [shown for shown in outputs if isinstance(shown, str) and "could not be read" in shown]
     page.locator("#own-held").evaluate("(element, html) => { element.innerHTML = html; }", held)
     expect(page.locator("#own-held")).to_contain_text(name)
@@ -96,7 +96,7 @@ def test_markup_in_error_messages(hosted):
         assert not well
         assert "<" not in sentence(said), endpoint
         assert "&lt;" in said or "img" not in said
-    well, said = event(hosted.url, number_of(hosted, "VideosTab.add"), ["", None, MARKUP, 1], "intruder")
+    well, said = event(hosted.url, number_of(hosted, "VideosHandlers.add"), ["", None, MARKUP, 1], "intruder")
     assert not well
     assert "<" not in sentence(said)
 

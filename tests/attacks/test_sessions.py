@@ -56,7 +56,7 @@ def test_a_clip_that_becomes_a_link(hosted, victim, segment):
     "the page's state", "another visitor's token as the source of the search", "the session's own source is searched"
 )
 def test_a_token_of_another_as_state(hosted, victim, segment):
-    token, show = victim[1].token, number_of(hosted, "Handlers.show")
+    token, show = victim[1].token, number_of(hosted, "SearchHandlers.show")
     assert [block.get_block_name() for block in hosted.blocks.fns[show].inputs][-1] == "state"
     for forged in (token, {"__type__": "update", "value": token}, [token]):
         well, outputs = event(hosted.url, show, ["red", "mean", 3, forged], "intruder")
@@ -69,7 +69,7 @@ def test_a_token_of_another_as_state(hosted, victim, segment):
 @attack("the choice of the source", "`own` in a session without videos", "an error message")
 def test_own_videos_of_nobody(hosted, victim):
     for session in ("intruder", "victim ", "VICTIM", "../victim", "victim/../victim"):
-        well, said = event(hosted.url, number_of(hosted, "Handlers.choose"), ["own"], session)
+        well, said = event(hosted.url, number_of(hosted, "SearchHandlers.choose"), ["own"], session)
         assert not well, session
         assert "There are no videos of yours yet" in said
 
@@ -79,7 +79,7 @@ def test_files_of_others_as_uploads(hosted, victim, segment):
     kept = victim[1].file(segment)
     for path in (kept, kept.parent / ".." / "videos" / kept.name, victim[1].location):
         sent = [{"path": str(path), "meta": {"_type": "gradio.FileData"}, "orig_name": "mine.mp4"}]
-        well, said = event(hosted.url, number_of(hosted, "VideosTab.add"), ["", sent, *CUT], "intruder")
+        well, said = event(hosted.url, number_of(hosted, "VideosHandlers.add"), ["", sent, *CUT], "intruder")
         assert not well
         assert said == ONLY_UPLOADS
     assert kept.is_file()
@@ -101,7 +101,7 @@ def test_own_videos_through_the_api(hosted, victim, segment):
 
 @attack("session names", "paths, lists, objects, numbers, null", "rejected, or treated as an ordinary name")
 def test_invalid_session_names(hosted, tmp_path):
-    libraries, add = hosted.sources.libraries, number_of(hosted, "VideosTab.add")
+    libraries, add = hosted.sources.libraries, number_of(hosted, "VideosHandlers.add")
     for session in (["a"], {"a": 1}, 5, None, ""):
         well, said = event(hosted.url, add, ["", None, *CUT], session)
         assert not well
@@ -123,7 +123,7 @@ def test_events_of_others(hosted, victim):
         assert "404: Not Found" in send(hosted.url, f"/gradio_api/{target}").body.decode()
     body = {"session_hash": "guess", "fn_index": 1, "event_id": "guess"}
     assert send(hosted.url, "/gradio_api/cancel", "POST", body).status == 200
-    for name in ("VideosTab.stop", "VideosTab.leave"):
+    for name in ("VideosHandlers.stop", "VideosHandlers.leave"):
         event(hosted.url, number_of(hosted, name), [], "guess")
     assert victim[1] is hosted.sources.libraries.find("victim")
     assert victim[1].status().videos == 1
@@ -141,7 +141,7 @@ def test_the_page_reveals_nothing_about_the_machine(hosted, victim):
         assert status == 200
         assert not re.search(r"/tmp/|/root|/usr/|site-packages", text), target
         assert victim[1].token not in text
-    well, outputs = event(hosted.url, number_of(hosted, "VideosTab.follow"), [], victim[0])
+    well, outputs = event(hosted.url, number_of(hosted, "VideosHandlers.follow"), [], victim[0])
     assert well
     assert "1 video" in str(outputs)
     assert str(hosted.sources.libraries.folder) not in str(outputs)

@@ -230,7 +230,7 @@ def test_uploaded_bombs(hosted, tmp_path):
     ]
     clips[2].write_bytes(bytes(10**7))
     sent = ["", [uploaded(hosted, clip) for clip in clips], *CUT]
-    assert event(hosted.url, number_of(hosted, "VideosTab.add"), sent, session)[0]
+    assert event(hosted.url, number_of(hosted, "VideosHandlers.add"), sent, session)[0]
     assert call_api(hosted.url, "search", "a colour", "mean", 1, False)[0]
     wait_for(lambda: not libraries.find(session).runs.running)
     status = libraries.find(session).status()

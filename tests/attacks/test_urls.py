@@ -109,7 +109,7 @@ def test_playlists_that_lead_to_an_address(tmp_path, elsewhere):
     }
     for name, text in lists.items():
         (tmp_path / name).write_text(text.format(elsewhere))
-        with pytest.raises(VideoError, match=r"no video|cut off"):
+        with pytest.raises(VideoError, match=r"not a video|no video|cut off"):
             sample_frames(tmp_path / name)
     with pytest.raises(VideoError, match="does not exist"):
         sample_frames(f"{elsewhere}/a.mp4")

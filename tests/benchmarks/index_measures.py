@@ -73,7 +73,12 @@ def alone(engine: SearchEngine, method: str) -> SearchEngine:
     """The engine with one method, as in `search --method`."""
     methods = {method: engine.methods[method]}
     return SearchEngine(
-        engine.corpus, engine.encoder, engine.embeddings, methods, candidates=engine._candidates, derive=engine._derive
+        engine.corpus,
+        engine.encoder,
+        engine.embeddings,
+        methods,
+        find_candidates=engine._find_candidates,
+        derive=engine._derive,
     )
 
 
@@ -93,9 +98,9 @@ def query_times(engine: SearchEngine, method: str, rounds: int) -> dict[str, Any
         "text encoding": measured(lambda: engine.encoder.encode_text([next(texts)]), rounds),
         "sampler": measured(lambda: loaded.model.align(text), rounds),
     }
-    if engine._candidates is None:
+    if engine._find_candidates is None:
         return times | {"scorer": measured(lambda: loaded.gallery.scores(text, aligned), rounds)}
-    find = engine._candidates
+    find = engine._find_candidates
     rows = find(aligned).rows
     return times | {
         "candidates": measured(lambda: find(aligned), rounds),

@@ -11,8 +11,8 @@ from itertools import count
 import pytest
 
 from ui.services.analyses import Analyst
-from ui.tabs.gap import GapTab
-from ui.tabs.trajectory import TrajectoryTab
+from ui.tabs.gap import GapHandlers
+from ui.tabs.trajectory import TrajectoryHandlers
 
 pytestmark = pytest.mark.benchmark
 
@@ -26,7 +26,7 @@ def analyst(engine):
 
 
 def trajectory(analyst, view):
-    return TrajectoryTab(lambda source: analyst).show(next(SENTENCES), "dits", 10, 0, 0, False, view, False)
+    return TrajectoryHandlers(lambda source: analyst).show(next(SENTENCES), "dits", 10, 0, 0, False, view, False)
 
 
 def timed(benchmark, act, **rounds):
@@ -46,14 +46,14 @@ def test_the_gap_tab_with_nothing_in_memory(benchmark, engine):
 
     def opened():
         analyst = Analyst(engine)
-        return GapTab(lambda source: analyst).show(*GAP)
+        return GapHandlers(lambda source: analyst).show(*GAP)
 
     timed(benchmark, opened, rounds=2, warmup_rounds=1)
 
 
 def test_the_gap_tab_made_ready(benchmark, analyst):
     """The waiting time of a visitor. Promise: under 2 seconds."""
-    tab = GapTab(lambda source: analyst)
+    tab = GapHandlers(lambda source: analyst)
     tab.show(*GAP)
     benchmark(tab.show, *GAP)
 

@@ -268,7 +268,9 @@ def test_going_away_and_coming_back_keeps_what_is_shown(trajectory):
 # Downloads
 
 
-@pytest.mark.parametrize("panel", ["map-linear", "places", "trajectory"])
+@pytest.mark.parametrize(
+    "panel", ["map-linear", *(pytest.param(name, marks=pytest.mark.slow) for name in ("places", "trajectory"))]
+)
 def test_every_download_is_what_it_says(trajectory, browser, tmp_path, panel):
     figure = trajectory.locator(f'.panel[data-name="{panel}"]')
     heading = figure.locator("h3").inner_text()
@@ -375,6 +377,7 @@ def test_a_lasso_lists_several_points(gap):
     assert chosen.locator("video").count() > 1
 
 
+@pytest.mark.slow
 def test_the_last_choice_is_shown(gap):
     """The second choice comes while the first is computed."""
     cosine = gap.locator("#gap-numbers tr", has_text="Cosine of pairs").first.locator("td").first
@@ -394,10 +397,15 @@ def test_the_last_choice_is_shown(gap):
 
 
 @pytest.mark.parametrize(
-    ("tab", "figures", "count"), [("Trajectory", "#way-figures", 4), ("Modality gap", "#gap-maps", 2)]
+    ("theme", "tab", "figures", "count"),
+    [
+        ("light", "Trajectory", "#way-figures", 4),
+        ("dark", "Modality gap", "#gap-maps", 2),
+        pytest.param("dark", "Trajectory", "#way-figures", 4, marks=pytest.mark.slow),
+        pytest.param("light", "Modality gap", "#gap-maps", 2, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_telephone_shows_it_in_the_colours_of_the_theme(browser, app_url, tab, figures, count, theme):
+def test_a_telephone_shows_it_in_the_colours_of_the_theme(browser, app_url, theme, tab, figures, count):
     phone = {"viewport": {"width": 390, "height": 844}}
     with watched(browser, f"{app_url}?__theme={theme}", tab, figures, count, **phone) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -410,6 +418,7 @@ def test_a_telephone_shows_it_in_the_colours_of_the_theme(browser, app_url, tab,
         assert not {other.text, other.video, other.ink, other.grid} & set(re.findall(r"#[0-9a-fA-F]{6}", colours))
 
 
+@pytest.mark.slow
 def test_figures_that_were_drawn_out_of_sight_get_their_width(browser, app_url):
     with visit(browser, app_url, viewport={"width": 820, "height": 900}) as page:
         page.get_by_role("tab", name="Trajectory").click()

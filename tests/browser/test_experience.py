@@ -25,7 +25,10 @@ SHIFTS = """
 """
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1280, 720), (1440, 900)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(390, 844), (1280, 720), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((820, 1180), (1440, 900)))],
+)
 def test_clips_play_in_the_first_sight_and_nothing_jumps(browser, app_url, width, height):
     context = browser.new_context(viewport={"width": width, "height": height})
     context.add_init_script(SHIFTS)

@@ -150,6 +150,7 @@ def test_the_tab_fits_a_phone(browser, app, page, scheme):
             assert box["x"] + box["width"] <= 390
 
 
+@pytest.mark.slow
 def test_a_visitors_videos_go_when_the_page_does(browser, arguments, clips):
     with running(**arguments, hosted=True) as app:
         visitors = app.sources.libraries

@@ -39,7 +39,7 @@ def test_typing_a_query_plays_matching_clips(page):
 def test_the_status_line_names_what_it_runs_on(page, engine):
     status = page.locator("#status").inner_text()
     assert engine.encoder.id in status
-    assert engine.methods["dits"].weights[:8] in status
+    assert engine.methods["dits"].weights_sha256[:8] in status
     assert f"{engine.methods['dits'].model.config.sampler.steps} steps" in status
     assert "12 frames" in status
 

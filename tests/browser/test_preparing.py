@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import visit
 from tests.conftest import first_answer, serve
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ async def crowd(url, gathered, seen):
     await asyncio.gather(*map(search, visitors))
 
 
+@pytest.mark.slow
 def test_the_place_in_the_queue_is_shown(browser, app_url):
     gathered, seen = threading.Event(), threading.Event()
     people = threading.Thread(target=lambda: asyncio.run(crowd(app_url, gathered, seen)))

@@ -39,7 +39,7 @@ def joint_model(encoder, world, method="dits", precision="fp32"):
 
 
 def batch_of(encoder, world):
-    """A process's share of the batch; two of its pairs are no negatives of each other."""
+    """A process's share of the batch; two of its pairs are not negatives of each other."""
     pixels = torch.randint(0, 256, (PAIRS, FRAMES, 3, 32, 32), generator=torch.Generator().manual_seed(2))
     ignored = torch.zeros(PAIRS, PAIRS, dtype=torch.bool)
     ignored[0, 7] = ignored[7, 0] = True

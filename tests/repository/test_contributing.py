@@ -13,7 +13,7 @@ from tests.helpers.documents import REPOSITORY
 from ui.services.engine_loading import EngineLoader
 from ui.services.sources import Sources
 from ui.services.visitors import OwnLibrary
-from ui.tabs.search import Handlers
+from ui.tabs.search import SearchHandlers
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 HOP = re.compile(r"^\d+\. `([\w/]+\.py)`: `([\w.]+)` ", re.MULTILINE)
@@ -64,7 +64,7 @@ def test_a_query_walks_from_the_page_to_the_ranking_as_written(engine):
     loader = EngineLoader("demo", "bundled", None)
     parts = (engine.corpus, engine.encoder, engine.embeddings, {"dits": engine.methods["dits"]})
     loader.replace(SearchEngine(*parts, batch_queries=True))
-    handlers = Handlers(loader, Sources(loader, OwnLibrary(None)))
+    handlers = SearchHandlers(loader, Sources(loader, OwnLibrary(None)))
     with first_calls(hops) as called:
         ranking, _ = handlers.show("two boxers in a ring", "dits", 5)
     assert "boxers" in ranking

@@ -60,6 +60,7 @@ def exists(name):
         return hasattr(getattr(importlib.import_module(outer), inner), last)
 
 
+@pytest.mark.slow
 def test_the_reference_builds_without_a_warning(tmp_path):
     built = subprocess.run(
         [sys.executable, REPOSITORY / "docs" / "reference.py", tmp_path], capture_output=True, text=True

@@ -121,9 +121,9 @@ class Api:
 
         Args:
             query: The query, a sentence.
-            method: The method that aligns the query: a name from the methods of corpus, such as dits or dits-l2.
-            steps: The number of steps T' of DITS, from 0 to 40; the trained value by default.
-            noise: The noise scale of DITS, from 0 to 1; the paper has 1; the trained value by default.
+            method: The method that aligns the query: one of the `methods` that the endpoint `corpus` lists.
+            steps: The number of steps T' of DITS, from 0 to 40; by default the trained value.
+            noise: The noise scale of DITS, from 0 to 1 (1 in the paper); by default the setting stored in the weights.
             seed: The seed of the noise, from 0 to 4294967295.
             top: List the clips that rank among the first `top` at any step, from 1 to 100.
             own: Use the videos that you have added instead of the corpus; not available on a hosted app.
@@ -170,7 +170,7 @@ class Api:
 
         Args:
             split: The split: test, validation or train.
-            method: The method that aligns the captions: a name from the methods of corpus, such as dits or shift.
+            method: The method that aligns the captions: one of the `methods` that the endpoint `corpus` lists.
             video_side: The vector of a clip: the mean of its frames (mean) or frames pooled by its caption (pooled).
         """
         analyst = self._sources.analyst()
@@ -196,7 +196,7 @@ class Api:
 
         Args:
             queries: From 1 to 500 captions with the ids of their clips: [{"video_id": "...", "caption": "..."}].
-            method: The ranking method: a name from the methods of corpus, such as dits, xpool or mean.
+            method: The ranking method: one of the `methods` that the endpoint `corpus` lists.
             split: The clips to rank: all, test, validation or train.
             own: Rank the videos that you have added instead of the corpus; not available on a hosted app.
         """
@@ -222,7 +222,7 @@ class Api:
 
         Args:
             texts: From 1 to 100 texts.
-            method: The method that aligns them: a name from the methods of corpus; without it, v_0 is null.
+            method: Aligns the texts: one of the `methods` that the endpoint `corpus` lists; without it, v_0 is null.
         """
         analyst = self._sources.analyst()
         encoder = analyst.engine.encoder

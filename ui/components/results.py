@@ -69,8 +69,8 @@ def comparison_html(
     return (
         f'<section class="comparison" aria-label="Comparison of methods"><h2>Comparison of methods</h2>'
         f'<div class="columns">{columns}</div>'
-        f"<details class='legend'><summary>Captions</summary>▲ and ▼: ranks gained or lost compared "
-        f"with {METHOD_NAMES[chosen]}; =: the same rank.</details></section>"
+        "<div class='legend'><details><summary>Captions</summary></details>▲ and ▼: ranks gained or lost compared "
+        f"with {METHOD_NAMES[chosen]}; =: the same rank.</div></section>"
     )
 
 
@@ -90,9 +90,9 @@ def status_html(engine: SearchEngine) -> str:
     parts = [f"{len(engine.corpus)} clips, {engine.embeddings.frames.shape[1]} frames each"]
     parts.append(f"encoder <code>{escape(engine.encoder.id)}</code> on {escape(str(engine.encoder.device))}")
     for name, method in engine.methods.items():
-        if method.weights:
+        if method.weights_sha256:
             steps = f", {method.model.config.sampler.steps} steps" if name == "dits" else ""
-            parts.append(f"{METHOD_NAMES[name]} weights <code>{method.weights[:8]}</code>{steps}")
+            parts.append(f"{METHOD_NAMES[name]} weights <code>{method.weights_sha256[:8]}</code>{steps}")
     notices = "".join(notice_html(notice) for notice in engine.notices)
     return f'<p class="status">{" · ".join(parts)}</p>{notices}'
 
@@ -172,7 +172,7 @@ def _card(hit: Hit, result: SearchResult, media: Media) -> str:
 
 
 def _still(hit: Hit, media: Media) -> str:
-    """The frame with the highest weight, from the strip; the browser shows it until the video is loaded."""
+    """The frame at the best moment, from the strip; the browser shows it until the video is loaded."""
     address = media.strip(hit.clip)
     if not address:
         return ""

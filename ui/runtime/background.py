@@ -1,4 +1,4 @@
-"""Background threads, which leave most of the machine to searches, and tasks that run in them."""
+"""Background threads of low priority, which leave most of the machine to searches; and tasks in their own threads."""
 
 import contextvars
 import os
@@ -38,7 +38,7 @@ class BackgroundThreads:
 
 
 class BackgroundTask:
-    """Base of a task in a background thread, at most one run at a time.
+    """Base of a task in its own thread on all CORES, at most one run at a time. Only `IndexRuns` lowers its priority.
 
     Attributes:
         error: why the last run failed; None if it did not.

@@ -99,8 +99,8 @@ def launch(settings: Settings, wait: bool = True) -> tuple[gr.Blocks, Sources]:
 
 def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None, Libraries, ProcessFolder]:
     """Return the library of `--corpus`, if it is an index; the visitors' libraries; and the folder of uploads."""
-    turn = threading.Lock()
-    main = Library(location_of(settings.corpus), loader.engine, turn) if is_index(settings.corpus) else None
+    app_lock = threading.Lock()
+    main = Library(location_of(settings.corpus), loader.engine, app_lock) if is_index(settings.corpus) else None
     if settings.hosted:
         visitors = VisitorLibraries(loader.engine, Limits())
         atexit.register(visitors.close)
@@ -109,4 +109,4 @@ def _libraries(settings: Settings, loader: EngineLoader) -> tuple[Library | None
     atexit.register(folder.close)
     if main and settings.index is None:
         return main, OwnLibrary(main), folder
-    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, turn)), folder
+    return main, OwnLibrary(Library(location_of(settings.index or "index"), loader.engine, app_lock)), folder

@@ -17,7 +17,7 @@ class IndexRuns(BackgroundTask):
     """The runs of one index.
 
     Args:
-        turn: lock that the active run of the app holds; other runs wait for it.
+        app_lock: lock that the active run of the app holds; other runs wait for it.
         ended: called in the thread of a run, before the run counts as ended.
 
     Attributes:
@@ -26,12 +26,12 @@ class IndexRuns(BackgroundTask):
         report, error, stopped: outcome of the last run.
     """
 
-    def __init__(self, turn: threading.Lock, ended: Callable[[], None]) -> None:
+    def __init__(self, app_lock: threading.Lock, ended: Callable[[], None]) -> None:
         super().__init__("indexing", "The videos could not be added")
         self.progress: AddProgress | None = None
         self.waiting = False
         self.report: AddReport | None = None
-        self._turn, self._ended = turn, ended
+        self._app_lock, self._ended = app_lock, ended
         self._stop = threading.Event()
         self._closed = False
 
@@ -76,14 +76,14 @@ class IndexRuns(BackgroundTask):
 
     def _work(self, work: Work) -> None:
         try:
-            while not self._turn.acquire(timeout=_POLL):
+            while not self._app_lock.acquire(timeout=_POLL):
                 if self._stop.is_set():
                     return
             self.waiting = False
             try:
                 self.report = work(self._on_progress)
             finally:
-                self._turn.release()
+                self._app_lock.release()
         except _StoppedError:
             pass
 

@@ -43,7 +43,7 @@ class Library:
     Args:
         location: of the index; it may not exist yet.
         base: returns the engine whose encoder and methods are used.
-        turn: see `IndexRuns`.
+        app_lock: see `IndexRuns`.
         config: settings for adding videos, except the segmentation.
         folder: for all files derived from the videos; by default in the cache.
 
@@ -57,14 +57,14 @@ class Library:
         self,
         location: str,
         base: Callable[[], SearchEngine],
-        turn: threading.Lock,
+        app_lock: threading.Lock,
         config: AddConfig | None = None,
         folder: Path | None = None,
     ) -> None:
         self.location = location
         self.token = secrets.token_urlsafe(16)
         self.media = IndexMedia(self.token)
-        self.runs = IndexRuns(turn, self.refresh)
+        self.runs = IndexRuns(app_lock, self.refresh)
         self._base, self._config, self._folder = base, config or AddConfig(), folder
         self._loading = threading.Lock()
         self._opened: VideoIndex | None = None
@@ -91,7 +91,7 @@ class Library:
         check_paths(_encoded(paths))
 
     def path(self, text: str) -> bytes:
-        """Return a typed path in the form of the index; raises InputError if it is not a valid path."""
+        """Return a path that the user typed, as stored in the index; raises InputError if it is not a valid path."""
         return absolute(_encoded([text])[0])
 
     def update(self) -> None:
@@ -147,8 +147,9 @@ class Library:
                 self._loaded, self._error = self._load(), None
             except DitsError as error:
                 self._loaded, self._error = None, error
-            except Exception as error:
-                self._error = DitsError(f"Your videos could not be loaded ({type(error).__name__}: {error}).")
+            except Exception as error:  # of any type: searches show it until a load succeeds
+                problem = f"Your videos could not be loaded ({type(error).__name__}: {error})."
+                self._loaded, self._error = None, DitsError(problem)
                 raise
 
     def file(self, segment: str) -> Path | None:
@@ -198,7 +199,7 @@ class Library:
         return _Loaded(version, engine, analyst, tuple(path for path, _ in index.sources()))
 
     def _index(self) -> VideoIndex | None:
-        """Return the index if it exists; never create one."""
+        """Return the index if it exists; its table for the encoder of the page is created if it is missing."""
         if self._opened is None and is_index(self.location):
             self._opened = VideoIndex.create(self.location, self._base().encoder)
         return self._opened
@@ -215,7 +216,7 @@ def _encoded(paths: Sequence[str | bytes]) -> list[bytes]:
     try:
         names = [os.fsencode(path) for path in paths]
     except UnicodeEncodeError as error:  # a lone surrogate
-        raise InputError("This is not a valid path: it contains half of a character.") from error
+        raise InputError("This is not a valid path: it contains an invalid Unicode character.") from error
     require(not any(b"\0" in name for name in names), "A path cannot contain a NUL character: correct it.")
     return names
 

@@ -20,7 +20,7 @@ class Sources:
     def __init__(self, loader: EngineLoader, libraries: Libraries, main: Library | None = None) -> None:
         self.libraries, self.main = libraries, main
         self._loader = loader
-        self._analysts, self._segments = Cache(1), Cache(1)  # of the current engine; `replace` changes it
+        self._analysts, self._segments = Cache(1), Cache(1)  # of the engine of `loader`, which can be replaced
 
     @property
     def has_corpus(self) -> bool:

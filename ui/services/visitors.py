@@ -134,7 +134,7 @@ class VisitorLibraries:
         self.limits = limits
         self.process_folder = ProcessFolder(root)
         self.folder = self.process_folder.path
-        self._base, self._turn = base, threading.Lock()
+        self._base, self._app_lock = base, threading.Lock()
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._last_use: dict[str, float] = {}
@@ -214,7 +214,7 @@ class VisitorLibraries:
     def _new_library(self) -> Library:
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="visitor-"))
         config = AddConfig(longest=float(self.limits.seconds))
-        return Library(str(folder / "index"), self._base, self._turn, config, folder)
+        return Library(str(folder / "index"), self._base, self._app_lock, config, folder)
 
     def _watch(self) -> None:
         """Delete unused libraries and old uploads in an endless loop."""

@@ -12,7 +12,7 @@ from ui.components.results import METHOD_NAMES, notice_html
 from ui.services.analyses import Analyst
 from ui.services.engine_loading import EngineLoader
 from ui.services.sources import Sources
-from ui.tabs.search import SearchTab
+from ui.tabs.search import SearchTabParts
 
 OWN_VIDEOS_NOTICE = (
     "The link is from a search of someone's own videos, and links do not contain videos. This page shows the same "
@@ -41,7 +41,7 @@ class DeepLinkOpener:
     def build(
         self,
         tabs: gr.Tabs,
-        search: SearchTab,
+        search: SearchTabParts,
         source: gr.State,
         notice: gr.HTML,
         controls: Mapping[str, Mapping[str, Any]],

@@ -44,8 +44,8 @@ _SPLIT = ("test", "validation")
 _BESIDE = ("dits-l2", "shift")
 
 
-class GapTab:
-    """The event handlers of the tab; see `ui.tabs.trajectory.TrajectoryTab`."""
+class GapHandlers:
+    """The event handlers of the tab; see `ui.tabs.trajectory.TrajectoryHandlers`."""
 
     def __init__(self, analyst: Callable[[str | None], Analyst]) -> None:
         self._analyst = analyst
@@ -191,7 +191,7 @@ def build_gap_tab(
     analyst: Callable[[str | None], Analyst],
     background: BackgroundThreads,
     shared: dict[str, Any],
-) -> tuple[GapTab, dict[str, Any]]:
+) -> tuple[GapHandlers, dict[str, Any]]:
     """Build the tab; return its handlers, and its controls by their names in links.
 
     Args:
@@ -200,7 +200,7 @@ def build_gap_tab(
         background: runs the handlers.
         shared: settings of all events of the tab.
     """
-    handle = GapTab(analyst)
+    handle = GapHandlers(analyst)
     gr.Markdown(
         "Texts and videos lie apart in the joint space. Compare how two methods change this gap and the retrieval."
     )

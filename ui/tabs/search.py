@@ -36,8 +36,8 @@ from ui.web import WEB
 Method = Literal["dits", "xpool", "mean"]
 
 
-class Handlers:
-    """The event handlers of the page; the engine may still be loading."""
+class SearchHandlers:
+    """The event handlers of the search tab; the engine may still be loading."""
 
     def __init__(self, loader: EngineLoader, sources: Sources) -> None:
         self.loader, self.sources = loader, sources
@@ -108,7 +108,7 @@ class Handlers:
         engine, media = self.sources.engine(own), self.sources.media(own)
         engine.require(method)
         require(isinstance(query, str), "The query must be a text.")
-        whole = isinstance(top, int) or (isinstance(top, float) and top.is_integer())
+        whole = not isinstance(top, bool) and (isinstance(top, int) or (isinstance(top, float) and top.is_integer()))
         require(whole, "The number of results must be a whole number.")
         count = int(top)
         check_top(count)
@@ -133,7 +133,7 @@ class Handlers:
 
 
 @dataclass(frozen=True)
-class SearchTab:
+class SearchTabParts:
     """The parts of the search tab that the page and other tabs use.
 
     Attributes:
@@ -161,7 +161,7 @@ def open_link(request: gr.Request) -> tuple[Any, ...]:
     return link, query, link.get("method", gr.skip()) if search else gr.skip(), top
 
 
-def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: gr.State) -> SearchTab:
+def build_search_tab(app: gr.Blocks, handle: SearchHandlers, status: gr.HTML, source: gr.State) -> SearchTabParts:
     """Build the search tab and the events of an opening page."""
     link = gr.State(Link())
     with gr.Row(elem_id="ask"):
@@ -203,7 +203,7 @@ def build_search_tab(app: gr.Blocks, handle: Handlers, status: gr.HTML, source: 
     show_first = lambda event: event.success(handle.show_first, inputs, outputs, **queue)  # noqa: E731
     show_after = lambda event: event.success(handle.show, inputs, outputs, **queue)  # noqa: E731
     show_after(where.change(show_errors(handle.choose), where, [source, status], **quiet))
-    return SearchTab(query, where, link, loaded, show_first, show_after)
+    return SearchTabParts(query, where, link, loaded, show_first, show_after)
 
 
 def _examples() -> list[gr.Button]:

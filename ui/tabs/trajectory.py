@@ -1,6 +1,5 @@
 """The tab "Trajectory": the steps of a query and its trajectory on a map of the corpus."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -38,7 +37,7 @@ NO_DIFFUSION = "There are no weights of the diffusion baseline for this encoder 
 NO_CAPTIONS = "Your videos have no captions. The circles on the map are captions of the demo clips."
 
 
-class TrajectoryTab:
+class TrajectoryHandlers:
     """The event handlers of the tab. Their last argument is the source to search, see `ui.services.sources.Sources`.
 
     Args:
@@ -51,7 +50,7 @@ class TrajectoryTab:
     def opened(
         self, seen: Any, numbers: str, query: str, own: str, method: str | None, source: str | None = None
     ) -> tuple[Any, ...]:
-        """Open the tab: return the state that is seen now, whether the tab is up to date, and its inputs.
+        """Open the tab: return the new `seen`, whether the tab is up to date, its query, methods and "Compare" box.
 
         A new query of the search tab replaces the query of this tab.
         """
@@ -141,7 +140,7 @@ def build_trajectory_tab(
     shared: dict[str, Any],
 ) -> dict[str, Any]:
     """Build the tab and return its controls by their names in links; see `ui.tabs.gap.build_gap_tab`."""
-    handle = TrajectoryTab(analyst)
+    handle = TrajectoryHandlers(analyst)
     gr.Markdown(
         "The sampler moves your query step by step. See how far it moves, which clips lead at each step, and its "
         "trajectory on a map of the corpus."
@@ -255,8 +254,8 @@ def _resampled(points: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and float(value).is_integer()
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)

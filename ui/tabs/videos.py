@@ -23,7 +23,7 @@ _MAX_TEXT = 100_000
 _POLL = 0.3  # seconds
 
 
-class VideosTab:
+class VideosHandlers:
     """The event handlers of the tab, for the library of the visitor's session."""
 
     def __init__(self, libraries: Libraries, has_corpus: bool = True) -> None:
@@ -114,7 +114,7 @@ def _where(choosable: bool, changed: bool) -> gr.Radio:
 
 def build_videos_tab(
     tabs: gr.Tabs, where: gr.Radio, libraries: Libraries, loaded: Any, has_corpus: bool
-) -> tuple[VideosTab, Any]:
+) -> tuple[VideosHandlers, Any]:
     """Build the tab; return its handlers, and the event after which the search tab is open.
 
     Args:
@@ -123,7 +123,7 @@ def build_videos_tab(
         loaded: the event after which the engine is loaded.
         has_corpus: whether the app has a corpus besides the visitor's own videos.
     """
-    handle, limits = VideosTab(libraries, has_corpus), libraries.limits
+    handle, limits = VideosHandlers(libraries, has_corpus), libraries.limits
     gr.Markdown(_introduction(limits))
     with gr.Row(equal_height=True):
         paths = gr.Textbox(

@@ -45,12 +45,10 @@ class Source:
     """One source of pairs.
 
     Attributes:
-        about: a short description.
         packages: the Debian packages that it reads; empty if it reads Python packages.
         gather: yields the pairs, or an error for a malformed file, given the root folder of the Debian packages.
     """
 
-    about: str
     packages: tuple[str, ...]
     gather: Callable[[Path], Iterator[Pair | PairsError]]
 
@@ -150,29 +148,22 @@ def _frames(path: Path) -> tuple[bytes, ...]:
 
 
 SOURCES = {
-    "demo": Source("clips of the demo corpus's train split", (), _demo),
-    "left-out": Source("clips that the demo corpus leaves out", (), _left_out),
-    "templates": Source("further pictures and clips of the demo corpus's kind", (), _templates),
-    "wallpapers": Source("photographs and artwork for desktops", tuple(_DEBIAN_PICTURES), _wallpapers),
+    "demo": Source((), _demo),
+    "left-out": Source((), _left_out),
+    "templates": Source((), _templates),
+    "wallpapers": Source(tuple(_DEBIAN_PICTURES), _wallpapers),
     "stamps": Source(
-        "Tux Paint's stamps",
         ("tuxpaint-stamps-default",),
         lambda root: drawings.stamps(root, debian_release("tuxpaint-stamps-default", root)),
     ),
     "clipart": Source(
-        "Open Clip Art, with titles and keywords",
         ("openclipart-svg", "openclipart-png"),
         lambda root: drawings.clipart(root, debian_release("openclipart-svg", root)),
     ),
     "emoji": Source(
-        "colour emoji, with their CLDR names and keywords",
         ("fonts-noto-color-emoji", "unicode-cldr-core"),
         lambda root: emoji.emoji(root, debian_release("fonts-noto-color-emoji", root)),
     ),
-    "words": Source(
-        "photographs and drawings of single words, from pysioGame",
-        ("pysiogame",),
-        lambda root: drawings.words(root, debian_release("pysiogame", root)),
-    ),
+    "words": Source(("pysiogame",), lambda root: drawings.words(root, debian_release("pysiogame", root))),
 }
 """All sources of pictures, by name. The ImageNet classes of the image tower are in dits.bundled_encoder.data."""

@@ -17,10 +17,10 @@ import torch
 from dits.common.errors import DitsError
 from dits.encoders.transforms import FrameTransform
 from dits.index.schema import segment_id
-from dits.video.probe import Video, examine, name_of
+from dits.video.probe import Video, inspect_video, name_of
 from dits.video.sampling import sample_spans, thumbnail
 from dits.video.segments import Segmenting, Span, spans
-from dits.video.workers import WorkerFailure, failure_reason, run_in_worker
+from dits.video.workers import WorkerFailure, failure_reason, run_in_workers
 
 _SEGMENTS_PER_JOB = 8
 _BYTES_PER_SECOND = 10_000_000  # pace of hashing a file and listing its frames on a slow disk
@@ -119,7 +119,7 @@ def read_files(
         pace = _BYTES_PER_SECOND_FOR_SCENES if job.segmenting.by == "scenes" else _BYTES_PER_SECOND
         return seconds + (0 if job.rest else job.size / pace)
 
-    for job, result in run_in_worker(read_file, take, workers, time_limit, stop):
+    for job, result in run_in_workers(read_file, take, workers, time_limit, stop):
         if isinstance(result, WorkerFailure):
             yield job, failure_reason(result, time_limit(job)).capitalize()
             continue
@@ -155,7 +155,7 @@ def _read(job: ReadJob) -> ReadFile | str:
         content = content_of(job.path)
         if content == job.known:
             return ReadFile(content, 0.0, (), (), None)
-        video = examine(Path(os.fsdecode(job.path)))
+        video = inspect_video(Path(os.fsdecode(job.path)))
         if 0 < job.longest < video.info.duration:
             return f"It lasts {video.info.duration:.0f} s, longer than the maximum of {job.longest:g} s: cut it."
         file = Rest(content, video, tuple(spans(video, job.segmenting)), 0)

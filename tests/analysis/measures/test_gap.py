@@ -22,7 +22,7 @@ from analysis.measures.gap import (
     shift_along_gap,
 )
 from analysis.measures.neighbours import cross_modal_neighbours, hubness
-from analysis.measures.points import check_pairs, different_points, sample_size, unit
+from analysis.measures.points import check_pairs, distinct_points, sample_size, unit
 from dits.common.errors import InputError
 
 OF_PAIRS = ("l2", "l1", "cosine", "alignment", "rmg")
@@ -40,7 +40,7 @@ def captioned(videos=30, captions=3, dim=16, seed=0):
 
 
 def distinct(texts, videos):
-    return different_points(unit(texts), unit(videos))
+    return distinct_points(unit(texts), unit(videos))
 
 
 def close(found, expected, **tolerance):
@@ -411,7 +411,7 @@ def changed(row, value):
         (GOOD, changed(1, -math.inf), "video embedding in row 1 .* not finite"),
         (changed(3, 0.0), GOOD, "text embedding in row 3 .* zero"),
         (GOOD[:, :0], GOOD[:, :0], "text embedding in row 0 .* zero"),
-        (torch.ones(4, 8), GOOD, "two different texts and two different videos: all text embeddings"),
+        (torch.ones(4, 8), GOOD, "two distinct texts and two distinct videos: all text embeddings"),
         (GOOD, GOOD[:1] * torch.tensor([[1.0], [2.0], [4.0], [0.5]]), "all video embeddings"),
     ],
 )

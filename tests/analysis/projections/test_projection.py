@@ -308,7 +308,7 @@ class TestTrust:
     def test_maps_that_do_not_belong_together(self, cloud, umap_map):
         with pytest.raises(InputError, match="another cloud"):
             trust(replace(cloud, paths=NO_PATHS), umap_map)
-        with pytest.raises(InputError, match="one kind"):
+        with pytest.raises(InputError, match="the same kind"):
             trust(cloud, umap_map, maps_of_other_seeds=[project(cloud, "linear")])
 
 
@@ -388,7 +388,7 @@ def spoiled(values, value):
         ({"videos": spoiled(two_cones().videos, np.inf)}, "NaN or an infinite number in videos"),
         ({"videos": spoiled(two_cones().videos.astype(np.float64), 1e300)}, "NaN or an infinite number in videos"),
         ({"paths": spoiled(two_cones().paths, 0)}, "zeros in paths"),
-        ({"texts": np.ones((9, 5), np.float32)}, "one width, and theirs are 5, 64 and 64"),
+        ({"texts": np.ones((9, 5), np.float32)}, "the same width, and theirs are 5, 64 and 64"),
         ({"texts": np.ones(WIDTH, np.float32)}, "should have 2 axes"),
         ({"texts": np.ones((9, WIDTH), np.int64)}, "floating-point numbers; texts are int64"),
         ({"texts": np.array([["a"]], dtype=object)}, "floating-point numbers; texts are object"),
@@ -429,7 +429,7 @@ def test_what_cannot_be_added(cloud):
     drawn = project(cloud, "linear")
     with pytest.raises(InputError, match="have 11 points each, and the new one has 5"):
         add_path(cloud, drawn, cloud.paths[:5, 0])
-    with pytest.raises(InputError, match="one width"):
+    with pytest.raises(InputError, match="the same width"):
         add_path(cloud, drawn, cloud.paths[:, 0, :7])
     with pytest.raises(InputError, match="of another cloud"):
         add_path(replace(cloud, paths=NO_PATHS), drawn, cloud.paths)

@@ -54,7 +54,7 @@ def test_from_a_folder_to_a_ranking(command, folder, tmp_path):
     assert (found["videos"], found["segments"]) == (3, 9)
     [failed] = found["failed"]
     assert failed["path"] == str(folder / "broken.mp4")
-    assert "no video that can be read" in failed["reason"]
+    assert "not a video that can be read" in failed["reason"]
 
     search = ["search", "a sentence", "--corpus", str(tmp_path / "index"), "--method", "mean", "--top", "9"]
     code, printed, _ = command(*search, "--json", index=False)

@@ -108,7 +108,7 @@ def test_workers_read_what_this_process_reads(tiny_corpus, tiny_encoder):
     for number, (a, b) in enumerate(zip(here, there, strict=True)):
         if number == 2:
             assert isinstance(a, VideoError)
-            assert "broken.bin is no video" in str(b)
+            assert "broken.bin is not a video" in str(b)
             assert str(a) == str(b)
         else:
             assert torch.equal(a.pixels, b.pixels)

@@ -168,6 +168,7 @@ def test_reports_a_full_disk(small, monkeypatch):
     assert names(small) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
     """The real command with its worker processes, interrupted when the first clip is built."""
     environment = os.environ | {"DITS_CACHE": str(tmp_path)}
@@ -191,6 +192,7 @@ def test_ctrl_c_ends_the_command_with_a_sentence(tmp_path):
     assert not list(folder.glob(".writing-*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_app_while_it_builds(tmp_path):
     """It waits for the clips in progress, not for all remaining clips."""
     process, _ = serve(environment={"DITS_CACHE": str(tmp_path)})

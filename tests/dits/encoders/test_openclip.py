@@ -181,7 +181,7 @@ def test_refuses_a_missing_or_truncated_tokenizer(tmp_path):
 def test_refuses_invalid_configurations(tmp_path, config):
     write_open_clip_folder(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(config)
-    with pytest.raises(EncoderError, match="no OpenCLIP configuration"):
+    with pytest.raises(EncoderError, match="not an OpenCLIP configuration"):
         load_encoder(f"local-dir:{tmp_path}")
 
 

@@ -104,7 +104,7 @@ def started(tmp_path, tiny_folder):
         process.communicate()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_run_that_is_ended_goes_on_where_it_stopped(how, folder, started, tmp_path, tiny_encoder):
     """It decodes slowly: scenes of a long video, of whose end nothing is stored when the signal comes."""
     folder = shutil.copytree(folder, tmp_path / "videos")

@@ -14,7 +14,7 @@ import pytest
 from dits.encoders.transforms import FrameTransform
 from dits.index.adding.reader import ReadFile, ReadJob, read_file
 from dits.video.segments import Segmenting
-from dits.video.workers import MAX_BYTES, WorkerFailure, run_in_worker
+from dits.video.workers import MAX_BYTES, WorkerFailure, run_in_workers
 from tests.fixtures.hostile_items import measured
 from tests.helpers.videos import stamp, write_video
 
@@ -118,7 +118,7 @@ def test_damaged_videos_are_decoded_or_have_a_reason(originals, tmp_path, capsys
     items = jobs()
     slowest = most = 0.0
     outcomes, odd, good = Counter(), [], 0
-    for job, answer in run_in_worker(measured, lambda: next(items, None), 2, lambda job: SECONDS):
+    for job, answer in run_in_workers(measured, lambda: next(items, None), 2, lambda job: SECONDS):
         assert isinstance(answer, WorkerFailure) or answer[1] < SECONDS + 1
         if not isinstance(answer, WorkerFailure):
             slowest, most = max(slowest, answer[1]), max(most, answer[2])

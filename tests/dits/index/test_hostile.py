@@ -71,7 +71,7 @@ def test_files_that_are_no_video(index, folder, tiny_encoder):
     assert "only sound" in found.pop("sound.mp4")
     assert "cut off" in found.pop("noise with a header.mp4")
     assert len(found) == 5
-    assert all("no video" in reason for reason in found.values())
+    assert all("not a video" in reason for reason in found.values())
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".webm"])
@@ -210,7 +210,7 @@ def test_playlists_show_no_other_file(kind, index, tmp_path, tiny_encoder):
     lists = playlists(secret)
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(VideoError, match="no video"):
+        with pytest.raises(VideoError, match="not a video"):
             sample_frames(tmp_path / name)
     report = add_videos(index, tiny_encoder, [tmp_path / name for name in lists], WHOLE)
     assert (report.added, report.failed) == (0, len(lists))
@@ -222,7 +222,7 @@ def test_numbered_pictures_show_no_other_file(tmp_path):
     for number in range(3):
         Image.new("RGB", (64, 48), (80 * number, 0, 0)).save(tmp_path / f"picture{number:03d}.png")
     (tmp_path / "picture000.png").rename(tmp_path / "picture%03d.png")
-    with pytest.raises(VideoError, match="no video"):
+    with pytest.raises(VideoError, match="not a video"):
         sample_frames(tmp_path / "picture%03d.png")
 
 

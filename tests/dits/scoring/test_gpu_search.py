@@ -9,7 +9,7 @@ from tests.benchmarks.gpu_search import main, measure
 
 def test_the_measurement_on_cpu_tensors(monkeypatch):
     """Through the code that a GPU would run."""
-    monkeypatch.setattr(ExactScorer, "_fill_on_cpu", ExactScorer._fill_on_gpu)
+    monkeypatch.setattr(ExactScorer, "_score_into_on_cpu", ExactScorer._score_into_on_gpu)
     report = measure(torch.device("cpu"), 300, rounds=2, copied=2**20)
     assert report.videos == 300
     assert report.gigabytes == pytest.approx(300 * (12 * 512 * 2 + 12 * 4 + (78 + 91 + 105) * 4) / 1e9)

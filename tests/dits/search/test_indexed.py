@@ -58,7 +58,7 @@ def engine_of(snapshot, encoder, models, candidates=None):
     ids = tuple(name.decode() for name in snapshot.ids)
     embeddings = CorpusEmbeddings(encoder.id, ids, snapshot.frames, snapshot.times)
     loaded = {name: LoadedMethod(model, build_gallery(model, snapshot.frames), None) for name, model in models.items()}
-    return SearchEngine(Corpus("index", snapshot.clips), encoder, embeddings, loaded, candidates=candidates)
+    return SearchEngine(Corpus("index", snapshot.clips), encoder, embeddings, loaded, find_candidates=candidates)
 
 
 def ids_near(index, vector, count):

@@ -147,7 +147,7 @@ def test_shards_are_of_a_cluster_and_of_an_index(index, tmp_path, capsys):
     assert main(["search", TEXT, "--corpus", index.location, "--shards", "2"]) == 2
     assert "--ray ADDRESS" in capsys.readouterr().err
     assert main(["search", TEXT, "--ray", "auto"]) == 2
-    assert "demo is no index" in capsys.readouterr().err
+    assert "demo is not an index" in capsys.readouterr().err
 
 
 @pytest.fixture(
@@ -183,6 +183,7 @@ def sharded(connection, index, tiny_encoder):
         search.close()
 
 
+@pytest.mark.slow
 def test_two_shards_rank_as_one_machine_does(sharded, index, tiny_encoder, model):
     search = sharded(model)
     assert len(search) == 2

@@ -21,7 +21,7 @@ from PIL import Image
 from dits.common.errors import DitsError, InputError, VideoError
 from dits.video import probe as video_file
 from dits.video import sampling as video_module
-from dits.video.probe import MAX_PIXELS, Video, examine
+from dits.video.probe import MAX_PIXELS, Video, inspect_video
 from dits.video.sampling import every_frame, probe, sample_frames, sample_spans, thumbnail
 from dits.video.segments import MAX_SCENE_SECONDS, MAX_SEGMENTS, MIN_SCENE_SECONDS, Segmenting, scene_cuts, spans
 from tests.helpers.videos import cut, read_stamp, read_stamps, stamp, write_video
@@ -65,7 +65,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_sampling_all_segments_equals_sampling_each(name: str, tmp_path: Path) -> None:
-    video = examine(FILES[name](tmp_path))
+    video = inspect_video(FILES[name](tmp_path))
     duration = video.info.duration
     segments = [(k * duration / 7, (k + 1) * duration / 7) for k in range(7)]
     for chosen in (segments, [segments[1], segments[4], (segments[6][0], np.inf)], segments[3:4]):
@@ -78,7 +78,7 @@ def test_sampling_all_segments_equals_sampling_each(name: str, tmp_path: Path) -
 
 
 def test_segments_show_the_frames_at_their_midpoints(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "a.mkv", 120))
+    video = inspect_video(write_video(tmp_path / "a.mkv", 120))
     sampled = sample_spans(video, [(0.0, 1.0), (1.0, 2.0), (3.5, 99.0)], 4)
     assert [read_stamps(span.frames) for span in sampled] == [
         [3, 11, 18, 26],
@@ -90,7 +90,7 @@ def test_segments_show_the_frames_at_their_midpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
 def test_one_pass_over_the_file(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = {"codec": "mpeg4"} if suffix == "avi" else {}
-    video = examine(write_video(tmp_path / f"a.{suffix}", 240, **codec))
+    video = inspect_video(write_video(tmp_path / f"a.{suffix}", 240, **codec))
     opens, packets = [], []
 
     @contextmanager
@@ -113,7 +113,7 @@ def test_one_pass_over_the_file(suffix: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_segment_at_the_end_is_reached_by_a_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = examine(write_video(tmp_path / "a.mkv", 600))
+    video = inspect_video(write_video(tmp_path / "a.mkv", 600))
     read = []
     decoded = video_module.decoded
     monkeypatch.setattr(video_module, "decoded", lambda *both: read.append(1) or decoded(*both))
@@ -125,7 +125,7 @@ def test_a_segment_at_the_end_is_reached_by_a_seek(tmp_path: Path, monkeypatch: 
 
 
 def test_no_segments_and_invalid_ones(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "a.mp4"))
+    video = inspect_video(write_video(tmp_path / "a.mp4"))
     assert list(sample_spans(video, [])) == []
     for wrong in ([(0.5, 1.0), (0.0, 0.5)], [(0.0, 0.6), (0.5, 1.0)], [(0.5, 0.5)], [(-1, 1)], [(0, 0.5), (1.0, 2.0)]):
         with pytest.raises(InputError, match=r"\.$"):
@@ -133,7 +133,7 @@ def test_no_segments_and_invalid_ones(tmp_path: Path) -> None:
 
 
 def test_every_frame_in_order(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "a.mkv", 50))
+    video = inspect_video(write_video(tmp_path / "a.mkv", 50))
     times, frames = zip(*every_frame(video, 60), strict=True)
     assert read_stamps(frames) == list(range(50))
     np.testing.assert_allclose(times, np.arange(50) / 30, atol=1e-3)
@@ -145,7 +145,7 @@ def test_every_frame_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_an_examined_video_can_be_sent_to_a_worker(suffix: str, tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / f"a.{suffix}", 60))
+    video = inspect_video(write_video(tmp_path / f"a.{suffix}", 60))
     assert video.info == probe(video.path)
     copy = pickle.loads(pickle.dumps(video))
     segments = [(0.0, 1.0), (1.0, 2.0)]
@@ -154,7 +154,7 @@ def test_an_examined_video_can_be_sent_to_a_worker(suffix: str, tmp_path: Path) 
 
 
 def test_a_file_that_disappears_is_named(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "gone.mp4"))
+    video = inspect_video(write_video(tmp_path / "gone.mp4"))
     Path(video.path).unlink()
     for read in (lambda: list(sample_spans(video, [(0, 0.5), (0.5, 1)])), lambda: scene_cuts(video)):
         with pytest.raises(VideoError, match=r"gone\.mp4 does not exist"):
@@ -186,10 +186,10 @@ def write_pictures(path: Path, *pictures: bytes, size: tuple[int, int]) -> Path:
 def test_a_header_that_declares_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "large.mp4", 2, size=(160, 120))
     monkeypatch.setattr(video_file, "MAX_PIXELS", 160 * 120)
-    assert examine(path).info.width == 160
+    assert inspect_video(path).info.width == 160
     monkeypatch.setattr(video_file, "MAX_PIXELS", 160 * 120 - 1)
     with pytest.raises(VideoError, match=r"large\.mp4 has frames of 160 x 120 pixels, more than the 19,199 that"):
-        examine(path)
+        inspect_video(path)
 
 
 def test_more_pixels_than_the_header_declares_are_not_decoded(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_more_pixels_than_the_header_declares_are_not_decoded(tmp_path: Path) ->
     assert MAX_PIXELS < 9000 * 9000
     lying = write_pictures(tmp_path / "lying.mkv", bomb, bomb, size=(64, 48))
     with pytest.raises(VideoError, match=r"lying\.mkv holds no frame .* at most 67,108,864 pixels"):
-        examine(lying)
+        inspect_video(lying)
     later = write_pictures(tmp_path / "later.mkv", small, small, bomb, small, size=(64, 48))
     frames, times = sample_frames(later, 4)
     assert frames.shape == (4, 48, 64, 3)
@@ -207,11 +207,11 @@ def test_more_pixels_than_the_header_declares_are_not_decoded(tmp_path: Path) ->
 def test_a_size_that_changes_is_scaled_to_the_first(tmp_path: Path) -> None:
     path = write_pictures(tmp_path / "a.mkv", picture(64, 48), picture(300, 20), picture(64, 48), size=(64, 48))
     assert sample_frames(path, 3).frames.shape == (3, 48, 64, 3)
-    assert scene_cuts(examine(path)) == []
+    assert scene_cuts(inspect_video(path)) == []
 
 
 def test_an_impossible_length_is_refused(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "a.mkv", 30))
+    video = inspect_video(write_video(tmp_path / "a.mkv", 30))
     ages = replace(video, info=replace(video.info, duration=1e12))
     for text in ("10s", "scenes"):
         with pytest.raises(InputError, match=r"a\.mkv lasts 1000000000000 s by its own account"):
@@ -265,7 +265,7 @@ def lasting(video: Video, seconds: float) -> Video:
 
 
 def test_segments_of_a_length_cover_the_video(tmp_path: Path) -> None:
-    video = examine(write_video(tmp_path / "a.mkv", 5))
+    video = inspect_video(write_video(tmp_path / "a.mkv", 5))
     rng = np.random.default_rng(1)
     for duration, length in zip(rng.uniform(0.01, 500, 200), rng.uniform(0.3, 60, 200), strict=True):
         segments = spans(lasting(video, duration), Segmenting("length", length))
@@ -291,14 +291,14 @@ def test_segments_of_a_length_cover_the_video(tmp_path: Path) -> None:
 def test_a_short_rest_joins_the_last_segment(
     duration: float, expected: list[tuple[float, float]], tmp_path: Path
 ) -> None:
-    video = lasting(examine(write_video(tmp_path / "a.mkv", 5)), duration)
+    video = lasting(inspect_video(write_video(tmp_path / "a.mkv", 5)), duration)
     assert spans(video, Segmenting.parse("10s")) == expected
     assert spans(video, Segmenting.parse("whole")) == [(0, duration)]
 
 
 @pytest.mark.parametrize("text", ["whole", "10s", "scenes"])
 def test_an_image_without_duration_is_one_segment(text: str, tmp_path: Path) -> None:
-    video = lasting(examine(write_video(tmp_path / "a.mkv", 1)), 0.0)
+    video = lasting(inspect_video(write_video(tmp_path / "a.mkv", 1)), 0.0)
     [segment] = spans(video, Segmenting.parse(text))
     [sampled] = sample_spans(video, [segment], 3)
     assert read_stamps(sampled.frames) == [0, 0, 0]
@@ -330,7 +330,7 @@ def write_scenes(path: Path, *lengths: int, fps: int = 30, rotation: int = 0, **
     ],
 )
 def test_scenes_are_cut_where_they_change(name: str, settings: dict[str, object], tmp_path: Path) -> None:
-    video = examine(write_scenes(tmp_path / name, 50, 70, 40, **settings))
+    video = inspect_video(write_scenes(tmp_path / name, 50, 70, 40, **settings))
     times = video.times()
     np.testing.assert_allclose(scene_cuts(video), times[[50, 120]], atol=2e-3)
     segments = spans(video, Segmenting.parse("scenes"))
@@ -344,7 +344,7 @@ def test_scenes_are_cut_where_they_change(name: str, settings: dict[str, object]
 
 
 def test_flashes_join_their_neighbours(tmp_path: Path) -> None:
-    video = examine(write_scenes(tmp_path / "a.mp4", 45, 6, 45, 12))
+    video = inspect_video(write_scenes(tmp_path / "a.mp4", 45, 6, 45, 12))
     assert len(scene_cuts(video)) == 3
     segments = spans(video, Segmenting.parse("scenes"))
     np.testing.assert_allclose(segments, [(0, 1.5), (1.5, 3.6)], atol=2e-3)
@@ -352,7 +352,7 @@ def test_flashes_join_their_neighbours(tmp_path: Path) -> None:
 
 
 def test_long_scenes_are_cut_into_equal_parts(tmp_path: Path) -> None:
-    video = examine(write_scenes(tmp_path / "a.mkv", 70, 20, fps=1))  # 70 s and 20 s
+    video = inspect_video(write_scenes(tmp_path / "a.mkv", 70, 20, fps=1))  # 70 s and 20 s
     segments = spans(video, Segmenting.parse("scenes"))
     np.testing.assert_allclose(segments, [(0, 35), (35, 70), (70, 90)], atol=2e-3)
     assert max(end - start for start, end in segments) <= MAX_SCENE_SECONDS
@@ -360,7 +360,7 @@ def test_long_scenes_are_cut_into_equal_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["truncated", "damaged", "one frame", "one pixel wide", "very wide"])
 def test_scenes_of_odd_files_cover_them(name: str, tmp_path: Path) -> None:
-    video = examine(FILES[name](tmp_path))
+    video = inspect_video(FILES[name](tmp_path))
     segments = spans(video, Segmenting.parse("scenes"))
     assert segments[0][0] == 0
     assert segments[-1][1] == video.info.duration
@@ -368,7 +368,7 @@ def test_scenes_of_odd_files_cover_them(name: str, tmp_path: Path) -> None:
 
 
 def test_without_the_detector_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = examine(write_video(tmp_path / "a.mp4"))
+    video = inspect_video(write_video(tmp_path / "a.mp4"))
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(
         DitsError,

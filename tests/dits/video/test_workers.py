@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from dits.common.errors import DitsError
-from dits.video.workers import MAX_BYTES, WorkerFailure, map_in_workers, run_in_worker
+from dits.video.workers import MAX_BYTES, WorkerFailure, map_in_workers, run_in_workers
 from tests.fixtures.hostile_items import grow, obey
 
 
@@ -44,7 +44,7 @@ def test_results_may_add_items():
     """The caller may add items after a result; the run ends when no item is left or in progress."""
     left = deque([2, 3])
     results = {}
-    for item, (_, square) in run_in_worker(obey, lambda: left.popleft() if left else None, 2, lambda item: 60):
+    for item, (_, square) in run_in_workers(obey, lambda: left.popleft() if left else None, 2, lambda item: 60):
         results[item] = square
         if square < 50:
             left.append(square)
@@ -56,7 +56,7 @@ def test_every_item_has_its_own_time_limit():
     began = time.monotonic()
     items = iter(["hang", 3])
     limit = {"hang": 1, 3: 3600}
-    results = dict(run_in_worker(obey, lambda: next(items, None), 2, limit.__getitem__))
+    results = dict(run_in_workers(obey, lambda: next(items, None), 2, limit.__getitem__))
     assert results["hang"] == WorkerFailure(timed_out=True)
     assert results[3][1] == 9
     assert time.monotonic() - began < 60
@@ -94,7 +94,7 @@ def test_a_cancelled_run_ends_immediately():
     began = time.monotonic()
     items = iter(["hang", "hang"])
     ended = iter([False] * 3)
-    results = run_in_worker(obey, lambda: next(items, None), 2, lambda item: 3600, lambda: next(ended, True))
+    results = run_in_workers(obey, lambda: next(items, None), 2, lambda item: 3600, lambda: next(ended, True))
     assert list(results) == []
     assert time.monotonic() - began < 60
     assert not multiprocessing.active_children()

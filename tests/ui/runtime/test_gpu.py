@@ -66,6 +66,7 @@ def test_frames_are_embedded_in_the_process_that_has_the_gpu(embed):
     assert all(0 < int(seconds) <= 60 for _, seconds in noted)
 
 
+@pytest.mark.slow
 def test_the_cpu_embeds_if_no_gpu_is_allocated_without_an_immediate_retry(embed):
     found, noted, stderr = embed(REFUSED="You have exceeded your GPU quota.")
     assert found["same"] == pytest.approx([0, 0], abs=1e-5)

@@ -3,6 +3,8 @@
 import asyncio
 from itertools import islice
 
+import pytest
+
 from tests.benchmarks.load_client import RefusedError, Visitor, sentences
 from tests.helpers.own_videos import running
 from ui.runtime.queue import MAX_SEARCHES, MAX_WAITING
@@ -28,6 +30,7 @@ def test_all_searches_in_the_queue_are_answered(app_url):
     assert max(answer.rank for answer in answers if answer.rank is not None) >= 1
 
 
+@pytest.mark.slow
 def test_searches_beyond_the_maximum_queue_are_rejected(app_url):
     answers = asyncio.run(crowd(app_url, 2 * MAX_WAITING))
     refused = [answer for answer in answers if isinstance(answer, Exception)]
@@ -37,6 +40,7 @@ def test_searches_beyond_the_maximum_queue_are_rejected(app_url):
     assert all('class="card"' in answer.data[0] for answer in answers if answer not in refused)
 
 
+@pytest.mark.slow
 def test_a_session_in_use_is_not_dropped_for_newer_ones(tiny_corpus, monkeypatch):
     """Gradio's own queue stopped permanently on a message for a dropped session."""
     monkeypatch.setattr("ui.server.serving.MAX_SESSIONS", 4)

@@ -56,6 +56,7 @@ def test_values_of_the_wrong_type_are_one_sentence(served, arguments):
         served.predict(**arguments, api_name="/search")
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_one_sentence(app_url):
     port = app_url.rsplit(":", 1)[1].strip("/")
     command = [sys.executable, "app.py", "--port", port]
@@ -66,6 +67,7 @@ def test_a_taken_port_is_one_sentence(app_url):
     )
 
 
+@pytest.mark.slow
 def test_missing_weights_are_one_sentence_on_the_page_and_in_the_api(demo, tmp_path):
     process, url = serve("--weights", str(tmp_path))
     try:

@@ -105,6 +105,7 @@ def outcome(app):
 # --- Missing files ---
 
 
+@pytest.mark.slow
 def test_weights_deleted_while_the_app_runs(app, tiny_corpus, tiny_folder, tmp_path):
     before = searched(app)
     away = shutil.move(app.weights, tmp_path / "away")
@@ -121,6 +122,7 @@ def test_weights_deleted_while_the_app_runs(app, tiny_corpus, tiny_folder, tmp_p
         shutil.move(away, app.weights)
 
 
+@pytest.mark.slow
 def test_a_cache_emptied_while_the_app_runs(app, demo):
     before = searched(app)
     for entry in app.cache.iterdir():
@@ -144,6 +146,7 @@ def test_a_cache_emptied_while_the_app_runs(app, demo):
     assert answer(f"{app.url}clip/corpus/no-such-clip")[::2] == (404, NOT_FOUND.encode())
 
 
+@pytest.mark.slow
 def test_a_missing_clip_that_cannot_be_rebuilt_is_a_sentence(app):
     [clip] = app.client.predict(QUERY, "dits", 1, api_name="/search")["results"]
     shutil.rmtree(app.cache)
@@ -161,6 +164,7 @@ def test_a_missing_clip_that_cannot_be_rebuilt_is_a_sentence(app):
 # --- A full disk ---
 
 
+@pytest.mark.slow
 def test_a_full_disk(app, disk, tmp_path):
     """The cache, the uploads and the index are on the full disk."""
     if not disk[1]:
@@ -292,6 +296,7 @@ def refuses(url):
     return True
 
 
+@pytest.mark.slow
 def test_control_c_while_weights_are_prepared(tiny_corpus, tiny_folder, tmp_path):
     cache = tmp_path / "cache"
     with (tmp_path / "stderr").open("w+") as said:

@@ -15,7 +15,7 @@ from tests.helpers.own_videos import answer, called, request, running, uploaded,
 from ui.runtime.error_messages import show_errors
 from ui.services.media import content_type
 from ui.services.visitors import Limits, VisitorLibraries
-from ui.tabs.videos import VideosTab
+from ui.tabs.videos import VideosHandlers
 
 CUT = ("not at all", 10)
 LIMITS = Limits(files=3, megabytes=1, seconds=3, visitors=2)
@@ -55,7 +55,7 @@ def visitors(base, tmp_path):
 
 @pytest.fixture
 def tab(visitors):
-    return VideosTab(visitors)
+    return VideosHandlers(visitors)
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_leaving_stops_the_run(tab, visitors, tmp_path):
 
 def test_unused_videos_are_deleted(base, tmp_path, uploads):
     visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
-    add(VideosTab(visitors), uploads[:1])
+    add(VideosHandlers(visitors), uploads[:1])
     wait_for(lambda: not visitors._libraries and not files_below(visitors.folder), 20)
 
 
@@ -269,14 +269,14 @@ def test_deletion_continues_after_a_full_disk(base, tmp_path, uploads, monkeypat
     visitors = VisitorLibraries(lambda: base, Limits(idle=1), tmp_path / "visitors")
     monkeypatch.setattr(visitors.process_folder, "forget_uploads", forget_uploads)
     wait_for(lambda: calls)
-    add(VideosTab(visitors), uploads[:1])
+    add(VideosHandlers(visitors), uploads[:1])
     wait_for(lambda: not visitors._libraries and not files_below(visitors.folder))
 
 
 def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_are_not(base, tmp_path, uploads):
     root = tmp_path / "visitors"
     living = VisitorLibraries(lambda: base, LIMITS, root)
-    add(VideosTab(living), uploads[:1])
+    add(VideosHandlers(living), uploads[:1])
     (root / "dead" / "visitor-x").mkdir(parents=True)
     (root / "dead" / "visitor-x" / "private.mp4").touch()
     (root / "dead.lock").touch()

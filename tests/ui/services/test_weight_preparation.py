@@ -13,7 +13,7 @@ from tests.conftest import write_open_clip_folder
 from ui.services.engine_loading import EngineLoader
 from ui.services.sources import Sources
 from ui.services.visitors import Limits, VisitorLibraries
-from ui.tabs.search import Handlers
+from ui.tabs.search import SearchHandlers
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def handlers_over(tmp_path):
 
     def create(corpus, encoder):
         loader = EngineLoader(str(corpus), encoder, None)
-        return Handlers(loader, Sources(loader, VisitorLibraries(loader.engine, Limits(), tmp_path / "visitors")))
+        return SearchHandlers(loader, Sources(loader, VisitorLibraries(loader.engine, Limits(), tmp_path / "visitors")))
 
     return create
 
@@ -121,7 +121,7 @@ def test_nothing_is_prepared_before_the_engine_is_loaded(handlers_over, tiny_cor
     with pytest.raises(gr.Error, match="Not ready yet"):
         list(handlers.prepare())
     list(handlers.load("dits"))
-    with pytest.raises(DitsError, match="no OpenCLIP configuration"):
+    with pytest.raises(DitsError, match="not an OpenCLIP configuration"):
         handlers.preparer.start()
     assert preparing_threads() == []
 

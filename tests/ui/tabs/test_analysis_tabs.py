@@ -17,8 +17,8 @@ from ui.runtime.cache import Cache
 from ui.runtime.error_messages import show_errors
 from ui.services.analyses import Analyst
 from ui.services.sources import Sources
-from ui.tabs.gap import GapTab
-from ui.tabs.trajectory import TrajectoryTab
+from ui.tabs.gap import GapHandlers
+from ui.tabs.trajectory import TrajectoryHandlers
 
 QUERY = "a dog runs on the beach"
 SETTINGS = {"method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
@@ -33,12 +33,12 @@ def analyst(engine):
 
 @pytest.fixture(scope="module")
 def trajectory(analyst):
-    return TrajectoryTab(lambda source: analyst)
+    return TrajectoryHandlers(lambda source: analyst)
 
 
 @pytest.fixture(scope="module")
 def gap(analyst):
-    return GapTab(lambda source: analyst)
+    return GapHandlers(lambda source: analyst)
 
 
 def chosen(*points, name="map-linear"):
@@ -96,7 +96,7 @@ def test_diffusion_is_drawn_from_three_starts_that_differ(trajectory, analyst):
 
 def test_without_diffusion_weights_the_checkbox_is_disabled_with_a_reason(engine, monkeypatch):
     monkeypatch.setattr(Analyst, "_methods", lambda self: {"dits": "DITS", "mean": "Mean pooling"})
-    tab = TrajectoryTab(lambda source: other)
+    tab = TrajectoryHandlers(lambda source: other)
     other = Analyst(engine)
     beside = tab.opened(None, "", QUERY, "", None)[-1]
     assert not beside.interactive
@@ -148,13 +148,17 @@ def test_noise_and_its_seed_move_the_trajectory(trajectory):
         ({"steps": None}, "T' must be a whole number"),
         ({"steps": "10"}, "T' must be a whole number"),
         ({"steps": True}, "T' must be a whole number"),
+        ({"steps": 10**400}, "T' must be a whole number from 0 to 40"),
+        ({"steps": float("inf")}, "T' must be a whole number from 0 to 40"),
         ({"noise": float("nan")}, "noise must be a number from 0 to 1"),
         ({"noise": float("inf")}, "noise must be a number from 0 to 1"),
         ({"noise": -0.1}, "noise must be a number from 0 to 1"),
+        ({"noise": 10**400}, "noise must be a number from 0 to 1"),
         ({"noise": None}, "noise must be a number from 0 to 1"),
         ({"seed": None}, "seed must be a whole number"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"seed": 2**32}, "seed must be a whole number"),
+        ({"seed": 10**400}, "seed must be a whole number"),
         ({"seed": float("nan")}, "seed must be a whole number"),
         ({"seed": 0.5}, "seed must be a whole number"),
     ],
@@ -347,7 +351,7 @@ def test_a_page_is_computed_once(engine, monkeypatch):
     monkeypatch.setattr("ui.tabs.gap._maps", lambda *_: calls.append("maps") or "[]")
     monkeypatch.setattr("ui.tabs.trajectory._page", lambda *_: calls.append("trajectory") or ("numbers", "[]"))
     analyst = Analyst(engine)
-    gap, trajectory = GapTab(lambda source: analyst), TrajectoryTab(lambda source: analyst)
+    gap, trajectory = GapHandlers(lambda source: analyst), TrajectoryHandlers(lambda source: analyst)
     for _ in range(2):
         gap.show(**GAP)
         trajectory.show(QUERY, **SHOWN)
@@ -372,7 +376,7 @@ def test_warming_computes_the_default_page(engine, monkeypatch):
     monkeypatch.setattr("ui.tabs.gap._measures", lambda *asked: calls.append(asked[1:]) or ("numbers", "[]"))
     monkeypatch.setattr("ui.tabs.gap._maps", lambda *asked: calls.append(asked[1:]) or done.set() or "[]")
     analyst = Analyst(engine)
-    gap = GapTab(lambda source: analyst)
+    gap = GapHandlers(lambda source: analyst)
     gap.warm()
     assert done.wait(30)
     _, _, split, first, second = gap.opened(None, "", None, None, None)
@@ -384,7 +388,7 @@ def test_warming_before_the_engine_is_loaded_raises_nothing():
     def absent(source):
         raise DitsError("Not ready yet")
 
-    gap = GapTab(absent)
+    gap = GapHandlers(absent)
     gap._warming.acquire()
     gap._warm()  # as its thread runs it
     assert gap._warming.acquire(blocking=False)

@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import gradio as gr
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dits.common.errors import InputError
+from dits.common.errors import DitsError, IndexStoreError, InputError
 from dits.index.adding.config import AddConfig
 from dits.index.adding.run import add_videos
 from dits.index.store import VideoIndex
@@ -30,9 +31,9 @@ from ui.services.analyses import Analyst
 from ui.services.library import Library
 from ui.services.sources import Sources
 from ui.services.visitors import OwnLibrary
-from ui.tabs.gap import GapTab
-from ui.tabs.trajectory import TrajectoryTab
-from ui.tabs.videos import VideosTab
+from ui.tabs.gap import GapHandlers
+from ui.tabs.trajectory import TrajectoryHandlers
+from ui.tabs.videos import VideosHandlers
 
 CUT = ("every 10 seconds", 10)
 SETTINGS = {"query": "a red picture", "method": "dits", "steps": 10, "noise": 0, "seed": 0, "beside": False}
@@ -50,7 +51,7 @@ def library(base, tmp_path):
 
 @pytest.fixture
 def tab(library):
-    return VideosTab(OwnLibrary(library))
+    return VideosHandlers(OwnLibrary(library))
 
 
 @pytest.fixture
@@ -124,9 +125,9 @@ def test_a_run_that_is_stopped_keeps_what_it_stored_and_is_gone_on_with(tab, lib
 
 
 def test_another_run_waits_for_its_turn_and_can_be_stopped_there(base, tmp_path, clips):
-    turn = threading.Lock()
-    library = Library(str(tmp_path / "index"), lambda: base, turn)
-    with turn:
+    app_lock = threading.Lock()
+    library = Library(str(tmp_path / "index"), lambda: base, app_lock)
+    with app_lock:
         library.add([str(clips)], "whole")
         wait_for(lambda: library.runs.waiting)
         library.runs.stop()
@@ -220,14 +221,14 @@ def test_an_index_that_is_damaged_is_one_sentence(tab, library, clips, base):
     for file in Path(library.location).rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    fresh = VideosTab(OwnLibrary(Library(library.location, lambda: base, threading.Lock())))
+    fresh = VideosHandlers(OwnLibrary(Library(library.location, lambda: base, threading.Lock())))
     assert 'class="problem"' in list(fresh.follow(request()))[-1][0]
 
 
 def test_a_new_engine_of_the_page_gives_its_methods_to_own_videos(base, clips, tmp_path):
     now = [base]
     library = Library(str(tmp_path / "index"), lambda: now[0], threading.Lock(), AddConfig(workers=1))
-    add(VideosTab(OwnLibrary(library)), clips)
+    add(VideosHandlers(OwnLibrary(library)), clips)
     before = library.engine()
     assert library.engine() is before
     model = RetrievalModel(ModelConfig("mean")).eval()
@@ -235,6 +236,19 @@ def test_a_new_engine_of_the_page_gives_its_methods_to_own_videos(base, clips, t
         base.corpus, base.encoder, base.embeddings, {"mean": LoadedMethod(model, base.methods["mean"].gallery, "new")}
     )
     assert library.engine().methods["mean"].model is model
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [IndexStoreError("The disk is away."), ValueError("The disk is away.")])
+def test_a_failed_load_is_reported_until_a_load_succeeds(tab, library, clips, monkeypatch, error):
+    """No search returns the videos of an older version of the index."""
+    add(tab, clips / "red.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr("ui.services.library.search_index", Mock(side_effect=error))
+        add(tab, clips / "blue.mp4")
+        with pytest.raises(DitsError, match="disk is away"):
+            library.engine()
+    assert titles(library) == {"red.mp4", "blue.mp4"}
 
 
 # The other tabs
@@ -252,7 +266,7 @@ def own(engine, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trajectory(own):
-    return TrajectoryTab(lambda source: own.analyst())
+    return TrajectoryHandlers(lambda source: own.analyst())
 
 
 def test_the_trajectory_leads_over_own_clips_to_the_first_search_result(trajectory, own, engine):
@@ -291,7 +305,7 @@ def test_methods_that_need_pairs_are_not_offered(trajectory):
 
 
 def test_the_gap_says_that_it_needs_pairs(own):
-    gap = GapTab(lambda source: own.analyst())
+    gap = GapHandlers(lambda source: own.analyst())
     gap.opened(None, "", None, None, None)
     numbers, figures, maps, none = gap.show(None, None, None, "mean", "Linear", False)
     assert "measured on pairs" in numbers

@@ -173,7 +173,7 @@ def test_what_cannot_be_decoded_is_recorded_and_the_run_goes_on(index, folder, t
     assert (report.added, report.failed) == (3, 5)
     reasons = {os.path.basename(f.path).decode()[0]: f.reason for f in index.files().values() if f.status == "failed"}
     assert "empty" in reasons["0"]
-    assert "no video that can be read" in reasons["1"]
+    assert "not a video that can be read" in reasons["1"]
     assert "no video, only sound" in reasons["2"]
     assert "not a regular file" in reasons["3"]
     assert "no such file" in reasons["4"]

@@ -81,6 +81,7 @@ def test_bf16_is_near_and_the_loss_stays_fp32(encoder, whole):
     assert all(value.dtype == torch.float32 for value in results.values())
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(encoder, tiny_folder, whole, tmp_path):
     """Through torchrun, gloo and DistributedDataParallel; the whole share at once, and in uneven chunks."""
     done = torchrun(2, "tests/helpers/distributed_worker.py", tiny_folder, tmp_path)

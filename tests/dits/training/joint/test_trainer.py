@@ -321,7 +321,7 @@ def test_an_undecodable_video_is_left_out_on_request(torn_corpus, tiny_folder, t
     assert main(["train", "xpool", *FLAGS, *sources, *few, "--select-on", "test", "--out", str(out)]) == 0
     errors = capsys.readouterr().err
     assert "Left out 1 videos that cannot be decoded." in errors
-    assert f"clip3: {torn_corpus / 'clip3.mp4'} is no video that can be read" in errors
+    assert f"clip3: {torn_corpus / 'clip3.mp4'} is not a video that can be read" in errors
     header = header_of(out / "xpool.safetensors")
     assert header["data"]["skipped"] == 1
     assert header["data"]["selected_on"] == "test"
