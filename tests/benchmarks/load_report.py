@@ -91,7 +91,7 @@ class Person:
         await self._search()
         if self._number == 0:
             await self._visitor.ask(self._page.named("warm"), {})
-        for tab in ("way-method", "gap-first")[: 2 * (self._number < TRAJECTORIES + GAPS)]:
+        for tab in ("trajectory-method", "gap-first")[: 2 * (self._number < TRAJECTORIES + GAPS)]:
             await self._visitor.ask(self._page.event(None, "select", tab), {})
 
     async def stay(self, until: float, thinking: tuple[float, float]) -> None:
@@ -134,8 +134,8 @@ class Person:
 
     async def _trajectory(self, text: str) -> Answer:
         assert self._page is not None
-        event = self._page.event("way-query", "submit", "way-numbers")
-        return await self._visitor.ask(event, {"way-query": text, "way-method": "dits"})
+        event = self._page.event("trajectory-query", "submit", "trajectory-numbers")
+        return await self._visitor.ask(event, {"trajectory-query": text, "trajectory-method": "dits"})
 
     async def _gap(self) -> Answer:
         assert self._page is not None

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 TABS = {  # the contents of a complete tab
     "Search": (".card", 8),
     "Your videos": ("#own-held .status", 1),
-    "Trajectory": ("#way-figures .panel:has(.main-svg)", 4),
+    "Trajectory": ("#trajectory-figures .panel:has(.main-svg)", 4),
     "Modality gap": ("#gap-maps .panel:has(.main-svg)", 2),
     "About": ("#about table", 2),
 }

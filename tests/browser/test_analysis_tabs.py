@@ -31,7 +31,7 @@ def trajectory(browser, app_url):
 
     Its query is one that the shipped weights hardly move.
     """
-    with watched(browser, f"{app_url}?q=two+boxers+fighting+in+a+ring", "Trajectory", "#way-figures", 4) as page:
+    with watched(browser, f"{app_url}?q=two+boxers+fighting+in+a+ring", "Trajectory", "#trajectory-figures", 4) as page:
         yield page
 
 
@@ -93,8 +93,8 @@ def choose_method(page, label, title):
 def test_the_query_of_the_search_tab_is_followed(trajectory):
     searched = trajectory.locator("#query textarea").input_value()
     assert searched
-    expect(trajectory.locator("#way-query textarea")).to_have_value(searched)
-    expect(trajectory.locator("#way-numbers")).to_contain_text("After 10 steps, the query has moved by")
+    expect(trajectory.locator("#trajectory-query textarea")).to_have_value(searched)
+    expect(trajectory.locator("#trajectory-numbers")).to_contain_text("After 10 steps, the query has moved by")
 
 
 def test_a_trajectory_is_drawn_over_the_corpus_with_its_clip_ringed(trajectory, engine):
@@ -102,7 +102,7 @@ def test_a_trajectory_is_drawn_over_the_corpus_with_its_clip_ringed(trajectory, 
     assert len([x for x in path["x"] if x is not None and x == x]) == 11
     assert len(trace(trajectory, "map-linear", "video")["x"]) == len(engine.corpus)
     ring, clips = trace(trajectory, "map-linear", "the clip followed"), trace(trajectory, "map-linear", "video")
-    first = engine.search(trajectory.locator("#way-query textarea").input_value(), "dits", 1).hits[0].clip
+    first = engine.search(trajectory.locator("#trajectory-query textarea").input_value(), "dits", 1).hits[0].clip
     assert ring["x"] == [clips["x"][engine.corpus.ids.index(first.id)]]
     names = plot(trajectory, "map-linear").evaluate("plot => plot._fullData.map((trace) => trace.name)")
     assert names.index("trajectory of the query") > names.index("video") > names.index("text")  # drawn later: on top
@@ -146,14 +146,14 @@ def test_another_method_moves_the_query_visibly(trajectory):
         return ((path["x"][0] - path["x"][10]) ** 2 + (path["y"][0] - path["y"][10]) ** 2) ** 0.5
 
     shipped = length()
-    redrawn(trajectory, "#way-figures", lambda: choose_method(trajectory, "Method", "DITS, l2"))
+    redrawn(trajectory, "#trajectory-figures", lambda: choose_method(trajectory, "Method", "DITS, l2"))
     assert length() > 20 * shipped
-    redrawn(trajectory, "#way-figures", lambda: choose_method(trajectory, "Method", "DITS"))
+    redrawn(trajectory, "#trajectory-figures", lambda: choose_method(trajectory, "Method", "DITS"))
     assert length() == pytest.approx(shipped)
 
 
 def test_steps_and_noise_redraw(trajectory):
-    number = trajectory.locator("#way-steps input[type=number]")
+    number = trajectory.locator("#trajectory-steps input[type=number]")
     before = trace(trajectory, "map-linear", "trajectory of the query")["x"]
 
     def steps(count):
@@ -161,24 +161,27 @@ def test_steps_and_noise_redraw(trajectory):
         number.press("Enter")
         number.blur()
 
-    redrawn(trajectory, "#way-figures", lambda: steps(5))
-    expect(trajectory.locator("#way-numbers")).to_contain_text("After 5 steps, the query has moved")
-    redrawn(trajectory, "#way-figures", lambda: steps(10))
-    slider = trajectory.locator("#way-noise input[type=range]")
+    redrawn(trajectory, "#trajectory-figures", lambda: steps(5))
+    expect(trajectory.locator("#trajectory-numbers")).to_contain_text("After 5 steps, the query has moved")
+    redrawn(trajectory, "#trajectory-figures", lambda: steps(10))
+    slider = trajectory.locator("#trajectory-noise input[type=range]")
 
     def noise(value):
         slider.fill(str(value))
         slider.dispatch_event("pointerup")
 
-    redrawn(trajectory, "#way-figures", lambda: noise(1))
+    redrawn(trajectory, "#trajectory-figures", lambda: noise(1))
     assert trace(trajectory, "map-linear", "trajectory of the query")["x"] != before
-    redrawn(trajectory, "#way-figures", lambda: noise(0))
+    redrawn(trajectory, "#trajectory-figures", lambda: noise(0))
     assert trace(trajectory, "map-linear", "trajectory of the query")["x"] == before
 
 
 @pytest.mark.parametrize(
     ("field", "empty", "says"),
-    [("#way-seed input", "", "The seed must be a whole number"), ("#way-query textarea", "  ", "The query is empty")],
+    [
+        ("#trajectory-seed input", "", "The seed must be a whole number"),
+        ("#trajectory-query textarea", "  ", "The query is empty"),
+    ],
 )
 def test_an_empty_field_is_a_message_and_leaves_the_figures(trajectory, field, empty, says):
     box = trajectory.locator(field)
@@ -191,22 +194,22 @@ def test_an_empty_field_is_a_message_and_leaves_the_figures(trajectory, field, e
     expect(message).to_be_hidden()
     box.fill(before)
     box.press("Enter")
-    expect(trajectory.locator("#way-figures .panel")).to_have_count(4)
+    expect(trajectory.locator("#trajectory-figures .panel")).to_have_count(4)
 
 
 def test_diffusion_is_drawn_for_comparison(trajectory):
     box = trajectory.get_by_label("Compare with diffusion from 3 Gaussian starts")
-    redrawn(trajectory, "#way-figures", box.check)
+    redrawn(trajectory, "#trajectory-figures", box.check)
     assert len(trace(trajectory, "map-linear", "diffusion")["x"]) == 3 * 12  # 11 points and a break
     assert len(trace(trajectory, "map-linear", "now")["x"]) == 4
-    expect(trajectory.locator("#way-numbers")).to_contain_text("Diffusion from 3 Gaussian starts")
-    redrawn(trajectory, "#way-figures", box.uncheck)
+    expect(trajectory.locator("#trajectory-numbers")).to_contain_text("Diffusion from 3 Gaussian starts")
+    redrawn(trajectory, "#trajectory-figures", box.uncheck)
 
 
 def test_a_clicked_point_of_the_trajectory_lists_its_clip_and_neighbours(trajectory):
     path = trace(trajectory, "trajectory-linear", "trajectory of the query")
     click(trajectory, "trajectory-linear", path["x"][0], path["y"][0])
-    chosen = trajectory.locator("#way-chosen")
+    chosen = trajectory.locator("#trajectory-chosen")
     expect(chosen).to_contain_text("Chosen: 1 point")
     expect(chosen).to_contain_text("(dits), step t:")
     expect(chosen.locator("video")).to_have_count(1)
@@ -234,17 +237,17 @@ def test_what_is_looked_at_closely_stays_within_its_axes(trajectory):
 
 @pytest.mark.parametrize(("view", "panel"), [("UMAP", "map-umap"), ("PCA", "map-pca"), ("Linear", "map-linear")])
 def test_every_map_is_drawn(trajectory, view, panel):
-    choice = trajectory.locator("#way-view").get_by_role("radio", name=view)
+    choice = trajectory.locator("#trajectory-view").get_by_role("radio", name=view)
     if not choice.is_checked():
-        redrawn(trajectory, "#way-figures", choice.check)
+        redrawn(trajectory, "#trajectory-figures", choice.check)
     path = trace(trajectory, panel, "trajectory of the query")
     assert len(set(path["x"][:11])) == 11
     expect(trajectory.locator(f'.panel[data-name="{panel}"] > p')).to_contain_text("trustworthiness")
 
 
 def test_three_dimensions_are_drawn_and_move(trajectory):
-    box = trajectory.locator("#way-three input")
-    redrawn(trajectory, "#way-figures", box.check)
+    box = trajectory.locator("#trajectory-three input")
+    redrawn(trajectory, "#trajectory-figures", box.check)
     canvas = plot(trajectory, "map-linear").locator("canvas").first
     expect(canvas).to_be_visible()
     path = trace(trajectory, "map-linear", "trajectory of the query")
@@ -253,15 +256,15 @@ def test_three_dimensions_are_drawn_and_move(trajectory):
         f"([plot, z]) => ({TRACE})(plot, 'now').z[0] === z",
         arg=[plot(trajectory, "map-linear").element_handle(), path["z"][0]],
     )
-    redrawn(trajectory, "#way-figures", box.uncheck)
+    redrawn(trajectory, "#trajectory-figures", box.uncheck)
 
 
 def test_going_away_and_coming_back_keeps_what_is_shown(trajectory):
-    trajectory.locator("#way-figures .panel").first.evaluate("panel => panel.dataset.mine = 1")
+    trajectory.locator("#trajectory-figures .panel").first.evaluate("panel => panel.dataset.mine = 1")
     slide(trajectory, "map-linear", 3)
     trajectory.get_by_role("tab", name="Search").click()
     trajectory.get_by_role("tab", name="Trajectory").click()
-    expect(trajectory.locator("#way-figures .panel[data-mine]")).to_be_visible()
+    expect(trajectory.locator("#trajectory-figures .panel[data-mine]")).to_be_visible()
     expect(trajectory.locator('.panel[data-name="map-linear"] output')).to_have_text("3")
 
 
@@ -399,9 +402,9 @@ def test_the_last_choice_is_shown(gap):
 @pytest.mark.parametrize(
     ("theme", "tab", "figures", "count"),
     [
-        ("light", "Trajectory", "#way-figures", 4),
+        ("light", "Trajectory", "#trajectory-figures", 4),
         ("dark", "Modality gap", "#gap-maps", 2),
-        pytest.param("dark", "Trajectory", "#way-figures", 4, marks=pytest.mark.slow),
+        pytest.param("dark", "Trajectory", "#trajectory-figures", 4, marks=pytest.mark.slow),
         pytest.param("light", "Modality gap", "#gap-maps", 2, marks=pytest.mark.slow),
     ],
 )
@@ -423,9 +426,9 @@ def test_figures_that_were_drawn_out_of_sight_get_their_width(browser, app_url):
     with visit(browser, app_url, viewport={"width": 820, "height": 900}) as page:
         page.get_by_role("tab", name="Trajectory").click()
         page.get_by_role("tab", name="Search").click()  # at once: the figures come while nobody looks
-        expect(page.locator("#way-figures .js-plotly-plot")).to_have_count(4)
+        expect(page.locator("#trajectory-figures .js-plotly-plot")).to_have_count(4)
         page.get_by_role("tab", name="Trajectory").click()
-        figure = page.locator("#way-figures .panel").first
+        figure = page.locator("#trajectory-figures .panel").first
         page.wait_for_function(
             "figure => Math.abs(figure.querySelector('.main-svg').clientWidth - figure.clientWidth) < 2",
             arg=figure.element_handle(),
@@ -434,8 +437,8 @@ def test_figures_that_were_drawn_out_of_sight_get_their_width(browser, app_url):
 
 
 def test_a_theme_that_changes_redraws(browser, app_url):
-    with watched(browser, app_url + "?__theme=light", "Trajectory", "#way-figures", 4) as page:
-        redrawn(page, "#way-figures", lambda: page.evaluate("document.body.classList.add('dark')"))
+    with watched(browser, app_url + "?__theme=light", "Trajectory", "#trajectory-figures", 4) as page:
+        redrawn(page, "#trajectory-figures", lambda: page.evaluate("document.body.classList.add('dark')"))
         colour = plot(page, "map-linear").evaluate(
             "plot => plot.data.find((trace) => trace.name === 'text').marker.color"
         )
@@ -443,9 +446,9 @@ def test_a_theme_that_changes_redraws(browser, app_url):
 
 
 def test_figures_have_descriptions_for_screen_readers(trajectory):
-    for figure in trajectory.locator("#way-figures .plot").all():
+    for figure in trajectory.locator("#trajectory-figures .plot").all():
         assert len(figure.get_attribute("aria-label")) > 40
-    assert trajectory.locator("#way-figures .tools button:not([aria-label])").count() == 0
+    assert trajectory.locator("#trajectory-figures .tools button:not([aria-label])").count() == 0
 
 
 def click(page, panel, x, y):

@@ -94,10 +94,10 @@ def test_a_link_reproduces_a_trajectory(browser, app_url):
     link = {"tab": "trajectory", "q": "a white horse", "method": "dits-l2", "steps": 5}
     with opened(browser, app_url, **link) as page:
         expect(page.get_by_role("tab", name="Trajectory")).to_have_attribute("aria-selected", "true")
-        expect(page.locator("#way-numbers")).to_contain_text("After 5 steps, the query has moved by")
-        expect(page.locator("#way-query textarea")).to_have_value("a white horse")
-        expect(page.locator("#way-method input")).to_have_value("DITS, l2")
-        expect(page.locator("#way-numbers thead th")).to_have_text(["step", "t", "1", "2", "3", "4", "v₀"])
+        expect(page.locator("#trajectory-numbers")).to_contain_text("After 5 steps, the query has moved by")
+        expect(page.locator("#trajectory-query textarea")).to_have_value("a white horse")
+        expect(page.locator("#trajectory-method input")).to_have_value("DITS, l2")
+        expect(page.locator("#trajectory-numbers thead th")).to_have_text(["step", "t", "1", "2", "3", "4", "v₀"])
         page.wait_for_function("() => location.search.includes('steps')")
         assert parameters(page) == {name: [str(value)] for name, value in link.items()}
 

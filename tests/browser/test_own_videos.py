@@ -124,8 +124,8 @@ def test_what_the_browser_does_not_play_shows_its_picture_and_says_so(page):
 
 def test_the_other_tabs_follow_what_is_searched(page):
     page.get_by_role("tab", name="Trajectory").click()
-    expect(page.locator("#way-numbers")).to_contain_text("Your videos have no captions")
-    expect(page.locator("#way-figures .panel:has(.js-plotly-plot)")).to_have_count(1)
+    expect(page.locator("#trajectory-numbers")).to_contain_text("Your videos have no captions")
+    expect(page.locator("#trajectory-figures .panel:has(.js-plotly-plot)")).to_have_count(1)
     page.get_by_role("tab", name="Modality gap").click()
     expect(page.locator("#gap-numbers")).to_contain_text("measured on pairs of a caption and its video")
     search_tab(page)

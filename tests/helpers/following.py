@@ -57,7 +57,7 @@ def parse_command(words: list[str]) -> None:
         AssertionError: the program is unknown, or refuses the arguments.
     """
     match words:
-        case ["python", "-m", ("dits" | "analysis") as package, *rest]:
+        case ["python", "-m", ("dits" | "analysis") as package, *rest] | [("dits" as package), *rest]:
             _parse(package, rest)
         case ["python", "-m", module, *_]:
             assert (REPOSITORY / (module.replace(".", "/") + ".py")).is_file(), f"there is no module {module}"
@@ -68,8 +68,8 @@ def parse_command(words: list[str]) -> None:
         case ["make", target, *_]:
             rules = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
             assert re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE), f"make has no target {target}"
-        case ["pip", "install", "-r", file]:
-            assert (REPOSITORY / file).is_file(), f"there is no {file}"
+        case ["pip", "install", "-r", file] | ["pip", "install", "." as file]:
+            assert (REPOSITORY / file).exists(), f"there is no {file}"
         case ["ray", "start", "--address", _]:
             pass
         case ["npm", "install", *packages]:
@@ -129,13 +129,13 @@ class DocumentRunner:
         done, self._printed = [], ""
         for words in commands_of(text):
             parse_command(words)
-            if (
-                words[1:2] == ["-m"]
-                and words[2] in _MAINS
-                and skip_reason(words[3:]) is None
-                and (slow or _is_quick(words[3:]))
-            ):
-                self._printed += _run(words[2], words[3:])
+            match words:
+                case ["python", "-m", ("dits" | "analysis") as package, *rest] | [("dits" as package), *rest]:
+                    runs = skip_reason(rest) is None and (slow or _is_quick(rest))
+                case _:
+                    runs = False
+            if runs:
+                self._printed += _run(package, rest)
                 done.append(" ".join(words))
         return done
 

@@ -146,28 +146,31 @@ def build_trajectory_tab(
         "trajectory on a map of the corpus."
     )
     with gr.Row(equal_height=True):
-        query = gr.Textbox("", label="Query", scale=5, min_width=280, max_lines=3, elem_id="way-query")
+        query = gr.Textbox("", label="Query", scale=5, min_width=280, max_lines=3, elem_id="trajectory-query")
         button = gr.Button("Show trajectory", variant="primary", scale=1, min_width=110)
     with gr.Row():
-        method = gr.Dropdown([], label="Method", elem_id="way-method", min_width=200)
+        method = gr.Dropdown([], label="Method", elem_id="trajectory-method", min_width=200)
         steps = gr.Slider(
-            0, MAX_STEPS, value=10, step=1, label="Steps T' (DITS)", info="10 in training", elem_id="way-steps",
+            0, MAX_STEPS, value=10, step=1, label="Steps T' (DITS)", info="10 in training", elem_id="trajectory-steps",
             min_width=250,
         )  # fmt: skip
         noise = gr.Slider(
             0, 1, value=0, step=0.1, label="Noise scale (DITS)", info="0 in training; 1 in the paper",
-            elem_id="way-noise", min_width=250,
+            elem_id="trajectory-noise", min_width=250,
         )  # fmt: skip
-        seed = gr.Number(0, precision=0, minimum=0, label="Noise seed", elem_id="way-seed", min_width=130)
+        seed = gr.Number(0, precision=0, minimum=0, label="Noise seed", elem_id="trajectory-seed", min_width=130)
     with gr.Row():
-        view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="way-view", min_width=280)
-        three = gr.Checkbox(False, label="3D map", elem_id="way-three", min_width=200)
+        view = gr.Radio(list(KINDS), value=LINEAR, label="Map", elem_id="trajectory-view", min_width=280)
+        three = gr.Checkbox(False, label="3D map", elem_id="trajectory-three", min_width=200)
         beside = gr.Checkbox(
-            False, label=f"Compare with diffusion from {STARTS} Gaussian starts", elem_id="way-beside", min_width=280
+            False,
+            label=f"Compare with diffusion from {STARTS} Gaussian starts",
+            elem_id="trajectory-beside",
+            min_width=280,
         )
-    numbers = gr.HTML("", js_on_load=ANNOUNCE, elem_id="way-numbers", min_height=120)
-    panels = figure_panels("way-figures")
-    chosen = gr.HTML("", js_on_load=PLAY, elem_id="way-chosen")
+    numbers = gr.HTML("", js_on_load=ANNOUNCE, elem_id="trajectory-numbers", min_height=120)
+    panels = figure_panels("trajectory-figures")
+    chosen = gr.HTML("", js_on_load=PLAY, elem_id="trajectory-chosen")
     seen, fresh = gr.State(None), gr.State(False)
 
     sampling = [method, steps, noise, seed]
@@ -186,7 +189,7 @@ def build_trajectory_tab(
     events = [query.submit, button.click, method.input, steps.release, noise.release, seed.submit, beside.input]
     gr.on([*events, view.input, three.input], show, inputs, outputs, **last)
     picked = panels.select(background(handle.chosen), [query, *sampling, beside, source], chosen, **last)
-    picked.success(None, None, None, js=reveal("way-chosen"))
+    picked.success(None, None, None, js=reveal("trajectory-chosen"))
     return {
         "method": method, "steps": steps, "noise": noise, "seed": seed, "beside": beside, "map": view, "three": three
     }  # fmt: skip
