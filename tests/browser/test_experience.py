@@ -105,11 +105,17 @@ def test_a_link_reproduces_a_trajectory(browser, app_url):
 @pytest.mark.parametrize(
     ("link", "said"),
     [
-        ({"method": "best"}, ["'method' was ignored: it must be one of dits, xpool, mean"]),
-        ({"top": "900", "q": " "}, ["'q' was ignored: it must be a sentence", "a whole number from 1 to 24"]),
+        (
+            {"method": "best", "top": "900", "q": " ", "in": "own"},
+            [
+                "'method' was ignored: it must be one of dits, xpool, mean",
+                "a whole number from 1 to 24",
+                "'q' was ignored: it must be a sentence",
+                "someone's own videos, and links do not contain videos",
+            ],
+        ),
         ({"tab": "<b>nowhere</b>"}, ["'tab' was ignored: it must be one of search, own, trajectory, gap, about"]),
         ({"tab": "trajectory", "method": "none"}, ["'method' was ignored: this page does not have it"]),
-        ({"in": "own"}, ["someone's own videos, and links do not contain videos"]),
     ],
 )
 def test_a_wrong_link_is_answered_with_a_sentence(browser, app_url, link, said):

@@ -52,6 +52,7 @@ def embed(tiny_folder, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_frames_are_embedded_in_the_process_that_has_the_gpu(embed):
     found, noted, _ = embed()
     assert found["lent"] is True

@@ -199,6 +199,7 @@ def fill_disk(path):
 # --- Killed processes ---
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="lists the app's processes in /proc")
 def test_killed_workers(app, tmp_path):
     """All workers are killed during a run: the run ends with a message, and another run succeeds."""
@@ -243,6 +244,7 @@ def below(pid):
 # --- Shutdown ---
 
 
+@pytest.mark.slow
 def test_a_signal_lets_running_requests_finish(app, tmp_path):
     """The last test of this app. A page is open, and videos are being added."""
     clips = write_clips(tmp_path / "clips", seconds=30)

@@ -310,7 +310,7 @@ def torn_corpus(tiny_corpus, tmp_path):
 
 def test_an_undecodable_video_is_named(torn_corpus, encoder, tmp_path):
     corpus = open_corpus(str(torn_corpus))
-    with pytest.raises(DitsError, match=r"clip3\.mp4 is no video"):
+    with pytest.raises(DitsError, match=r"clip3\.mp4 is not a video"):
         train_jointly(XPOOL, QUICK, encoder, joint_data(corpus, QUICK, encoder, World()), tmp_path / "run")
 
 
