@@ -15,6 +15,7 @@ from dits.common.files import ASSETS
 from tests.conftest import REPOSITORY
 
 SEARCH = ["search", "two boxers in a ring", "--top", "3", "--json"]
+PACKAGES = ("dits", "analysis")
 NOT_IN_THE_WHEEL = {".png"}  # pictures of the README
 
 
@@ -27,9 +28,10 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_holds_every_module_and_all_that_is_shipped(wheel):
-    tracked = subprocess.run(["git", "ls-files", "dits", "analysis"], cwd=REPOSITORY, capture_output=True, text=True)
+    sources = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.*")]
+    modules = {path.relative_to(REPOSITORY).as_posix() for path in sources if path.parent.name != "__pycache__"}
     shipped = [path for path in ASSETS.rglob("*") if path.is_file() and path.suffix not in NOT_IN_THE_WHEEL]
-    expected = {*tracked.stdout.split(), *(f"dits/assets/{path.relative_to(ASSETS).as_posix()}" for path in shipped)}
+    expected = {*modules, *(f"dits/assets/{path.relative_to(ASSETS).as_posix()}" for path in shipped)}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert len(shipped) > 20
