@@ -20,8 +20,6 @@ from dits.common.files import atomic_path, make_folder, write_json
 IMAGE_SIZE = 260  # the training resolution of EfficientNet-Lite2
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.5, 0.5, 0.5)
-IMAGE_STAGES = 9
-"""Stages of the image tower that can be fine-tuned, counted from the end: stem, seven stages of blocks, head."""
 
 WEIGHTS = "open_clip_model.safetensors"
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from dits.evaluation.metrics import metrics_of, ranks_by_direction
 from dits.models.retrieval import ModelConfig, RetrievalModel
+from dits.scoring.gallery import build_gallery
 from dits.scoring.postprocessing import dual_softmax
 from dits.evaluation.significance import BootstrapConfig, compare, intervals
 
