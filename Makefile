@@ -21,9 +21,12 @@ SEEDS := 1 2 3 4 24
 # Test files run in parallel, each in one process; the browser tests take longest and start first.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# The training pairs, and the root folder of the Debian packages that some of them come from.
+# The training pairs, and the root folder of the Debian packages that some of them come from. Data sets are used if their
+# folders are given: make pairs MSRVTT=DIR FLICKR8K=DIR (or FLICKR30K=DIR).
 PAIRS := runs/pairs
 ROOT ?= /
+DATA_SETS = $(if $(MSRVTT),--msrvtt '$(MSRVTT)') $(if $(FLICKR8K),--flickr8k '$(FLICKR8K)') \
+  $(if $(FLICKR30K),--flickr30k '$(FLICKR30K)')
 RECIPE ?= assets/recipes/encoder-cpu.toml
 
 .PHONY: demo test test-all test-ranges lint docs lock licences bench bench-index bench-gpu load pairs weights seeds encoder-seeds ablation gap clean
@@ -77,9 +80,9 @@ licences: $(DEV)
 docs: $(DEV)
 	$(BIN)/python docs/reference.py
 
-# Gathers image-text pairs from installed packages (assets/pairs/NOTICE.md names them).
+# Gathers image-text pairs from installed packages and from data sets (assets/pairs/NOTICE.md names them).
 pairs: $(VENV)/.pairs
-	$(BIN)/python -m dits pairs --out $(PAIRS) --root $(ROOT)
+	$(BIN)/python -m dits pairs --out $(PAIRS) --root $(ROOT) $(DATA_SETS)
 
 # Trains everything in assets/, starting from the pretrained towers. An interrupted run resumes.
 weights: pairs

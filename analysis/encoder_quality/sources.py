@@ -34,7 +34,7 @@ def source_table(
         for seed in seeds:
             chosen = replace(config, sources=",".join(sources), seed=seed, steps=0)
             with TemporaryDirectory() as folder:
-                best = train_encoder(corpus, pairs, Path(folder), chosen, lambda line: None)["validation"]
+                best = train_encoder([corpus], pairs, Path(folder), chosen, lambda line: None)["validation"]
             values.append([best[direction][name] for direction, name in COLUMNS])
             report(f"{label}, seed {seed}: R@1 {values[-1][0]:.1f}")
         rows.append((label, [(fmean(column), spread(column)) for column in zip(*values, strict=True)]))

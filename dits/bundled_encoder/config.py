@@ -7,9 +7,13 @@ from typing import Any
 from dits.bundled_encoder.pairs.sources import SOURCES
 from dits.common.errors import InputError, require
 
-PHOTOS = ("demo", "left-out", "templates", "wallpapers")
+PHOTO_GROUPS = (("demo", "left-out", "templates", "wallpapers"), ("flickr",), ("msrvtt",))
+"""Sources of photographs that are contrasted with each other: pairs of other groups would be easy negatives."""
+
+PHOTOS = tuple(name for group in PHOTO_GROUPS for name in group)
 DRAWINGS = ("stamps", "clipart", "emoji", "words")
 CLASSES = "classes"
+MAX_KEPT = 3  # stages; the input of a further stage would be larger than the picture
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,9 @@ class EncoderTrainingConfig:
 
     Attributes:
         sources: comma-separated sources of pairs; "classes" means the ImageNet classes of the image tower.
-        crops: number of random views per picture, besides the plain view, for which frozen features are cached.
+        crops: number of kept random views of a still, besides the plain view; the frames of a clip are its views.
         balance: from 0 (every pair is drawn equally often) to 1 (every source is drawn equally often).
+        hard: share of a batch's photographs that are hard negatives: neighbours, by their texts, of the others.
         ridge: strength of the ridge regression that sets the projections.
         drawing_weight: weight of a drawing in regression and loss; a photograph has weight 1.
         class_weight: weight of an ImageNet class in regression and loss; a photograph has weight 1.
@@ -33,23 +38,27 @@ class EncoderTrainingConfig:
         text_rate: learning rate of the text tower.
         text_layers: number of the text tower's last layers to tune; 0 freezes the tower.
         image_rate: learning rate of the image tower.
-        image_stages: number of the image tower's last stages to tune; 0 freezes the tower, 9 tunes all of it.
+        image_stages: number of the image tower's last stages to tune; 0 freezes the tower, 9 tunes all of it. Up to
+            MAX_KEPT stages are tuned on kept views: their input is computed once. More take new views at every step.
         photographs: photographs and clips in a batch.
         drawings: drawings in a batch.
         classes: ImageNet classes in a batch.
         word_dropout: probability of dropping a word of a text.
         dropout: dropout on the image tower's features before the projection; the text tower's get half of it.
         loss: softmax (symmetric cross-entropy), or sigmoid (of each pair separately).
-        temperature: factor on cosines; the sigmoid loss learns its factor from this start.
+        temperature: factor on cosines, written as the model's own; the sigmoid loss learns its factor from this start.
         averaging: decay of the moving average of the weights, which is validated and written; 0 disables it.
         precision: fp32, or bf16 (autocast).
         device: auto, cpu or cuda.
+        fold: "k/K" leaves out the k-th of K parts of the photographs, for heads that train on what an encoder has not
+            seen (cross-fitting); empty leaves out none.
         seed: seed of all random draws.
     """
 
     sources: str = "demo,left-out,templates,wallpapers,stamps,clipart,emoji,words,classes"
     crops: int = 2
     balance: float = 0.5
+    hard: float = 0.5
     ridge: float = 10.0
     drawing_weight: float = 0.1
     class_weight: float = 0.5
@@ -73,6 +82,7 @@ class EncoderTrainingConfig:
     averaging: float = 0.95
     precision: str = "fp32"
     device: str = "auto"
+    fold: str = ""
     seed: int = 24
 
     def __post_init__(self) -> None:
@@ -86,8 +96,11 @@ class EncoderTrainingConfig:
         rates = (self.projection_rate, self.text_rate, self.image_rate, self.drawing_weight, self.class_weight)
         require(min(rates) >= 0, "Learning rates and weights cannot be negative.")
         require(self.classes <= 1000, f"There are 1,000 classes to draw from, not {self.classes}.")
-        shares = (self.dropout, self.word_dropout, self.averaging, self.warmup)
-        require(all(0 <= share < 1 for share in shares), "Dropout, averaging and warm-up must be from 0 to below 1.")
+        shares = (self.dropout, self.word_dropout, self.averaging, self.warmup, self.hard)
+        require(
+            all(0 <= share < 1 for share in shares),
+            "Dropout, averaging, warm-up and the share of hard negatives must be from 0 to below 1.",
+        )
         require(0 <= self.balance <= 1, f"The balance must be from 0 to 1, not {self.balance}.")
         require(0 <= self.image_stages <= 9, f"The image tower has 9 stages to tune, not {self.image_stages}.")
         for name, choices in (
@@ -99,10 +112,30 @@ class EncoderTrainingConfig:
         require(not unknown, f"There is no source '{', '.join(unknown)}': choose from {', '.join(known)}.")
         require(any(name in PHOTOS for name in self.source_names), "Training needs a source of photographs or clips.")
 
+        if self.fold:
+            parse_fold(self.fold)
+
+    @property
+    def kept_stages(self) -> int:
+        """The number of the image tower's last stages that are tuned on kept views; 0 if none is."""
+        return self.image_stages if self.image_stages <= MAX_KEPT else 0
+
     @property
     def source_names(self) -> tuple[str, ...]:
         """The sources, as a tuple."""
         return tuple(name.strip() for name in self.sources.split(",") if name.strip())
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """The number of a fold, from 1, and the number of folds: "2/4" is (2, 4).
+
+    Raises:
+        InputError: it is not of this form.
+    """
+    number, _, count = text.partition("/")
+    fits = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) >= 2
+    require(fits, f"The fold must be of the form 1/4, the first of four, not '{text[:20]}'.")
+    return int(number), int(count)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from dits.bundled_encoder.pairs.near_duplicates import to_rgb
 from dits.common.files import atomic_path
 from dits.corpora.corpus import Progress
-from dits.encoders.towers import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD
+from dits.encoders.towers import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, lower_stages, upper_stages
 
 _BATCH = 32
 _CPU_BATCH = 8  # few images in channels-last order fit in the CPU's cache
@@ -96,33 +96,52 @@ def normalise(views: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def tower_features(
-    trunk: Any, pictures: Sequence[bytes], crops: int, augment: Augmentation | None, progress: Progress
-) -> Tensor:
-    """Features (N, 1 + crops, 1280) of the image tower before its projection, in float16; the plain view first."""
-    rows: list[Tensor] = []
+    trunk: Any,
+    pictures: Sequence[bytes],
+    crops: Sequence[int],
+    augment: Augmentation | None,
+    progress: Progress,
+    upper: int = 0,
+) -> dict[str, Tensor]:
+    """What the image tower computes of every view, in float16; the views of a picture follow each other, plain first.
+
+    Args:
+        crops: the number of random views of each picture, besides the plain one.
+        upper: the number of the tower's last stages whose input is returned, too.
+
+    Returns:
+        "features" (R, 1280), before the projection, and with `upper` "maps" (R, C, H, W).
+    """
+    rows: dict[str, list[Tensor]] = {"features": [], "maps": []}
     device = next(trunk.parameters()).device
     torch.manual_seed(augment.generator_seed if augment else 0)
     for start in range(0, len(pictures), _BATCH):
-        batch = pictures[start : start + _BATCH]
-        views = [plain_view(data) for data in batch]
-        for _ in range(crops):
-            assert augment is not None
-            views += [augment(data) for data in batch]
-        chunks = torch.stack(views).split(_CPU_BATCH if device.type == "cpu" else len(views))
-        images = (normalise(chunk.to(device)).contiguous(memory_format=torch.channels_last) for chunk in chunks)
-        features = torch.cat([trunk(batch).cpu() for batch in images])
-        rows.append(features.view(1 + crops, len(batch), -1).transpose(0, 1).half())
+        views = []
+        for data, count in zip(pictures[start : start + _BATCH], crops[start : start + _BATCH], strict=True):
+            assert augment is not None or not count
+            views += [plain_view(data), *(augment(data) for _ in range(count) if augment)]
+        for chunk in torch.stack(views).split(_CPU_BATCH if device.type == "cpu" else len(views)):
+            images = normalise(chunk.to(device)).contiguous(memory_format=torch.channels_last)
+            maps = lower_stages(trunk, images, upper)
+            rows["features"].append(upper_stages(trunk, maps, upper).half().cpu())
+            if upper:
+                rows["maps"].append(maps.half().cpu().contiguous())
         progress(min(start + _BATCH, len(pictures)), len(pictures))
-    return torch.cat(rows)
+    return {name: torch.cat(parts) for name, parts in rows.items() if parts}
+
+
+def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of the file `path`, mapped into memory; it is written with the result of `make` if it is missing."""
+    if not path.is_file():
+        tensors = {name: value.contiguous() for name, value in make().items()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary)
+    return load_file(path)
 
 
 def cached_tensor(path: Path, name: str, make: Callable[[], Tensor]) -> Tensor:
     """The tensor `name` of the file `path`, which is written with the result of `make` if it is missing."""
-    if not path.is_file():
-        value = make()
-        with atomic_path(path) as temporary:
-            save_file({name: value.contiguous()}, temporary)
-    return load_file(path)[name]
+    return cached_tensors(path, lambda: {name: make()})[name]
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -7,7 +7,7 @@ on the validation split is written.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,41 +17,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits.bundled_encoder.config import CLASSES, DRAWINGS, PHOTOS, EncoderTrainingConfig
+from dits.bundled_encoder.config import CLASSES, DRAWINGS, PHOTO_GROUPS, PHOTOS, EncoderTrainingConfig
 from dits.bundled_encoder.data import (
     ClassPrototypes,
     TrainingPairs,
     ValidationClips,
+    drop_words,
     load_pairs,
-    pair_features,
+    pair_rows,
+    same_text,
     validation_clips,
 )
+from dits.bundled_encoder.features import ModelFeatures
 from dits.bundled_encoder.pairs.gathering import Report
 from dits.bundled_encoder.pairs.shards import INDEX
-from dits.bundled_encoder.pictures import Augmentation, normalise, plain_view
+from dits.bundled_encoder.pictures import Augmentation
 from dits.bundled_encoder.ridge import kernel_ridge_baseline, weighted_ridge
 from dits.bundled_encoder.state import EncoderState
 from dits.common.errors import DitsError, require
 from dits.common.files import sha256_of, write_json
 from dits.corpora.corpus import Corpus
 from dits.encoders.towers import image_stages, pretrained_model, write_model
-from dits.evaluation.metrics import evaluate_scores, selection_key
+from dits.evaluation.metrics import selection_key
 from dits.models.losses import sigmoid_loss, symmetric_cross_entropy
-from dits.models.pooling import mean_pool
 from dits.training.optimisation import warmup_cosine
 
 _TARGET_NORM = 10.0  # about the norm of CLIP's embeddings, because the sampler's noise depends on magnitudes
 _LOSS_RATE = 1e-2  # learning rate of the sigmoid loss's scale and bias
 _STATE = "encoder-state.safetensors"
+_BASELINE_PAIRS = 2000
 
 
 def train_encoder(
-    corpus: Corpus, pairs: Path, folder: Path, config: EncoderTrainingConfig, report: Report, run: Path | None = None
+    corpora: Sequence[Corpus],
+    pairs: Path,
+    folder: Path,
+    config: EncoderTrainingConfig,
+    report: Report,
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Trains the bundled encoder and writes it to `folder` in OpenCLIP's format, with a summary, which is returned.
 
     Args:
-        corpus: the step whose weights are written is the best on its validation split.
+        corpora: the step whose weights are written is the best on their validation splits together: by the mean of
+            each measure over the corpora.
         pairs: the folder of shards to train on.
         folder: the folder to write.
         config: all settings.
@@ -59,7 +68,7 @@ def train_encoder(
         run: a folder for the state at every validation; a run in this folder is resumed.
 
     Raises:
-        InputError: the corpus has no validation split.
+        InputError: a corpus has no validation split.
         EncoderError: a package with pretrained weights is missing.
         PairsError: the shards are missing, damaged, or lack a source.
         VideoError: a clip cannot be decoded.
@@ -67,9 +76,9 @@ def train_encoder(
         StorageError: the folder cannot be written.
         DitsError: the loss is not finite; the state of the last validation stays saved.
     """
-    selection = corpus.split("validation")
+    selection = [corpus.split("validation") for corpus in corpora]
     torch.manual_seed(config.seed)
-    loaded = load_pairs(pairs, config.source_names)
+    loaded = load_pairs(pairs, config.source_names, config.fold)
     model, classifier = pretrained_model(folder)
     device = _device(config.device)
     trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
@@ -78,17 +87,20 @@ def train_encoder(
         if done == total or done % 512 < 32:  # about once per cached part
             report(f"Computing features with the pretrained image tower: {done}/{total} pictures")
 
-    features = pair_features(trunk, loaded, config.crops, progress)
-    data = TrainingPairs(loaded, features, config.balance)
-    validation = validation_clips(trunk, selection, progress)
+    rows = pair_rows(trunk, loaded, config.crops, config.kept_stages, progress)
+    data = TrainingPairs(loaded, rows, config.balance)
+    validation = [validation_clips(trunk, part, config.kept_stages, progress) for part in selection]
     trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
-    baseline = kernel_ridge_baseline(*trainer.mean_training_features(), *trainer.frozen_validation_features())
+    baseline = trainer.kernel_ridge()
     report(f"Kernel ridge map between the frozen towers: {_line(baseline)}")
     best = trainer.run(report, run / _STATE if run else None, {"pairs": sha256_of(pairs / INDEX)})
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(trainer.temperature))  # type: ignore[operator]
     write_model(model.cpu(), folder)
     summary = {
         "config": asdict(config),
         "pairs": {name: int((data.sources == name).sum()) for name in config.source_names if name != CLASSES},
+        "selected_on": [part.name for part in selection],
         "validation": best,
         "kernel_ridge": baseline,
     }
@@ -100,21 +112,21 @@ class _EncoderTrainer:
     """Tunes a model and validates the moving average of its weights."""
 
     def __init__(
-        self, model: nn.Module, folder: Path, classifier: Tensor, data: TrainingPairs, validation: ValidationClips,
-        config: EncoderTrainingConfig,
+        self, model: nn.Module, folder: Path, classifier: Tensor, data: TrainingPairs,
+        validation: Sequence[ValidationClips], config: EncoderTrainingConfig,
     ) -> None:  # fmt: skip
-        import open_clip
-
         self.device = _device(config.device)
         self.model: Any = model
         self.config, self.data, self.validation = config, data, validation
-        self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        self.features = ModelFeatures(model, folder, config, self.device)
         self.photo_rows = data.members(PHOTOS)
         self._clips = data.mean_features(self.photo_rows)
         self.classes = ClassPrototypes.of(classifier, self._clips)
         counts = [len(texts) for texts in data.texts]
-        self.frozen_texts = list(self._text_features([t for texts in data.texts for t in texts]).split(counts))
-        class_texts = self._text_features([text for names in self.classes.texts for text in names])
+        self.frozen_texts = list(
+            self.features.pretrained_texts([t for texts in data.texts for t in texts]).split(counts)
+        )
+        class_texts = self.features.texts([text for names in self.classes.texts for text in names])
         self.frozen_class_texts = class_texts.view(len(self.classes.texts), 2, -1)
         backdrops = [data.pictures[data.starts[row]] for row in self.photo_rows]
         self.augment = Augmentation(backdrops, config.seed)
@@ -123,6 +135,24 @@ class _EncoderTrainer:
             start = {"scale": math.log(config.temperature), "bias": -config.temperature / 2}
             self.loss_parameters = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in start.items()}
 
+    @property
+    def temperature(self) -> float:
+        """The factor on cosines: the setting, or what the sigmoid loss has learned."""
+        learned = self.loss_parameters.get("scale")
+        return self.config.temperature if learned is None else learned.exp().item()
+
+    def kernel_ridge(self) -> dict[str, Any]:
+        """`kernel_ridge_baseline` for the first corpus, fitted on at most _BASELINE_PAIRS photographs."""
+        chosen = self.photo_rows
+        if len(chosen) > _BASELINE_PAIRS:
+            chosen = np.random.default_rng(0).choice(chosen, _BASELINE_PAIRS, replace=False)
+        captions = torch.stack([self.frozen_texts[row].mean(dim=0) for row in chosen])
+        clips = self.validation[0]
+        videos = clips.frames.features.float()[clips.frame_of].mean(dim=1)
+        texts = self.features.texts(clips.captions)
+        own = np.arange(len(chosen))
+        return kernel_ridge_baseline(captions, self.data.mean_features(chosen), own, texts, videos, clips.clip_of)
+
     # --- Features of the towers, before the projections ---
 
     def frozen_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -130,30 +160,6 @@ class _EncoderTrainer:
         captions = [self.frozen_texts[row] for row in self.photo_rows]
         clip_of = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
         return torch.cat(captions), self._clips, clip_of
-
-    def mean_training_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        """`frozen_training_features` with one text feature per photograph: the mean over its texts."""
-        captions = torch.stack([self.frozen_texts[row].mean(dim=0) for row in self.photo_rows])
-        return captions, self._clips, np.arange(len(captions))
-
-    def frozen_validation_features(self) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Text features (N, 384) and picture features (V, 1280) of the validation clips, and the clip of each text."""
-        clips = self.validation.features.mean(dim=1)
-        return self._text_features(self.validation.captions), clips, self.validation.clip_of
-
-    def _text_tower(self, texts: list[str]) -> Tensor:
-        tokens = self.tokenize(texts).to(self.device)
-        tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]
-        mask = (tokens != 0).long()
-        return self.model.text.pooler(self.model.text.transformer(input_ids=tokens, attention_mask=mask), mask)
-
-    @torch.no_grad()
-    def _text_features(self, texts: list[str]) -> Tensor:
-        return torch.cat([self._text_tower(texts[i : i + 64]).float().cpu() for i in range(0, len(texts), 64)])
-
-    def _image_tower(self, views: Tensor) -> Tensor:
-        images = normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return self.model.visual.trunk(images)
 
     # --- The projections ---
 
@@ -191,8 +197,8 @@ class _EncoderTrainer:
 
     def set_scale(self) -> None:
         """Scales both projections so that embeddings have about the norm of CLIP's."""
-        captions = self._text_features(self.validation.captions).to(self.device)
-        clips = self._validation_features().mean(dim=1)
+        captions = self.features.texts(self.validation[0].captions).to(self.device)
+        clips = self.features.frames(self.validation[0]).mean(dim=1)
         with torch.no_grad():
             for layer, features in ((self.model.text.proj, captions), (self.model.visual.head.proj, clips)):
                 factor = _TARGET_NORM / layer(features).norm(dim=-1).mean()
@@ -204,10 +210,15 @@ class _EncoderTrainer:
     def run(self, report: Report, path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
         """Sets the projections and tunes the model; loads the best validated average and returns its record."""
         c = self.config
+        if c.hard:
+            means = torch.stack([texts.mean(dim=0) for texts in self.frozen_texts])
+            means = means - means.mean(dim=0)
+            for group in PHOTO_GROUPS:
+                self.data.find_neighbours(means, group)
         self.set_projections()
-        report(f"Ridge regression: {_line(self._validate())}")
+        report(f"Ridge regression: {_line(self.features.validate(self.validation))}")
         self.tune_projections()
-        first = {"step": 0, **self._validate()}
+        first = {"step": 0, **self.features.validate(self.validation)}
         report(f"Projections tuned, towers frozen: {_line(first)}")
         state = EncoderState(self.model, self._parameters(), c.averaging, {"config": asdict(c), **key})
         if path is not None and state.resume(path):
@@ -218,7 +229,7 @@ class _EncoderTrainer:
             loss = self._step(state)
             if state.step % c.validate_every == 0 or state.step == c.steps:
                 with state.averaged():
-                    record = {"step": state.step, "loss": loss, **self._validate()}
+                    record = {"step": state.step, "loss": loss, **self.features.validate(self.validation)}
                 state.record(record, selection_key)
                 report(f"Step {state.step}: loss {loss:.3f}, {_line(record)}")
                 if path is not None:
@@ -259,7 +270,7 @@ class _EncoderTrainer:
         rng = np.random.default_rng((c.seed, 1, step))
         torch.manual_seed(c.seed * 100_003 + 50_000 + step)
         for sources, size, weight in self._parts():
-            rows = self.data.draw(sources, 4 * size, rng)
+            rows = self.data.draw(sources, 4 * size, rng, c.hard if sources[0] in PHOTOS else 0.0)
             if len(rows) > 1 and weight:
                 features = self.data.draw_features(rows, rng)
                 texts = [self.frozen_texts[row][rng.integers(len(self.frozen_texts[row]))] for row in rows]
@@ -270,12 +281,14 @@ class _EncoderTrainer:
             self._backward(class_texts, self.classes.rows[drawn], c.class_weight)
 
     def _parts(self) -> list[tuple[list[str], int, float]]:
-        """Sources, number and weight of the photographs and of the drawings in a batch."""
+        """Sources, number and weight of each group of photographs, and of the drawings, in a batch."""
         c = self.config
-        return [
-            ([s for s in PHOTOS if s in c.source_names], c.photographs, 1.0),
-            ([s for s in DRAWINGS if s in c.source_names], c.drawings, c.drawing_weight),
-        ]
+        groups = [[name for name in group if name in c.source_names] for group in PHOTO_GROUPS]
+        groups = [group for group in groups if group]
+        shares = np.array([self.data.share(group) for group in groups])
+        sizes = np.round(c.photographs * shares / shares.sum()).astype(int)
+        parts = [(g, max(2, int(size)), 1 / len(groups)) for g, size in zip(groups, sizes, strict=True)]
+        return [*parts, ([s for s in DRAWINGS if s in c.source_names], c.drawings, c.drawing_weight)]
 
     @property
     def _uses_classes(self) -> bool:
@@ -316,10 +329,12 @@ class _EncoderTrainer:
         state.optimizer.zero_grad()
         total = 0.0
         for sources, size, weight in self._parts():
-            rows = self.data.draw(sources, size, rng)
+            rows = self.data.draw(sources, size, rng, c.hard if sources[0] in PHOTOS else 0.0)
             if len(rows) > 1 and weight:
-                texts = self.data.draw_texts(rows, c.word_dropout, rng)
-                total += self._backward(texts, self._picture_features(rows, rng), weight)
+                drawn_texts = self.data.draw_texts(rows, rng)
+                texts = [drop_words(text, c.word_dropout, rng) for text in drawn_texts]
+                features = self._picture_features(rows, rng)
+                total += self._backward(texts, features, weight, same_text(drawn_texts))
         if self._uses_classes:
             drawn = rng.choice(len(self.classes.texts), size=c.classes, replace=False)
             names = [self.classes.texts[i][rng.integers(2)] for i in drawn]
@@ -333,48 +348,34 @@ class _EncoderTrainer:
         return total
 
     def _picture_features(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Features (B, 1280) of the pairs' pictures: cached for a frozen tower, from new random views otherwise."""
+        """Features (B, 1280) of the pairs' pictures: of a frozen tower, of kept views, or of new random views."""
         if not self.config.image_stages:
             return self.data.draw_features(rows, rng)
+        if self.config.kept_stages:
+            pair = self.data.draw_views(rows, rng)
+            numbers, place = np.unique(np.stack(pair), return_inverse=True)
+            features = self.features.upper_tower(self.data.rows.select_maps(numbers))
+            return features[torch.from_numpy(place.reshape(2, -1))].mean(dim=0)
         views = torch.stack([self.augment(self.data.pictures[n]) for n in self.data.draw_pictures(rows, rng)])
-        with self._autocast():
-            return self._image_tower(views)
+        return self.features.image_tower(views)
 
-    def _backward(self, texts: list[str] | Tensor, features: Tensor, weight: float) -> float:
+    def _backward(
+        self, texts: list[str] | Tensor, features: Tensor, weight: float, ignored: Tensor | None = None
+    ) -> float:
+        """Adds the gradients of one contrastive loss; `ignored` (B, B) are pairs that are not negatives."""
         c = self.config
-        with self._autocast():
-            text_features = texts.to(self.device) if isinstance(texts, Tensor) else self._text_tower(texts)
+        with self.features.autocast():
+            text_features = texts.to(self.device) if isinstance(texts, Tensor) else self.features.text_tower(texts)
             text = self.model.text.proj(F.dropout(text_features, c.dropout / 2))
             image = self.model.visual.head.proj(F.dropout(features.to(self.device), c.dropout))
         cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
         if c.loss == "sigmoid":
             loss = sigmoid_loss(cosines, self.loss_parameters["scale"], self.loss_parameters["bias"])
         else:
-            loss = symmetric_cross_entropy(cosines, torch.tensor(math.log(c.temperature), device=self.device))
+            scale = torch.tensor(math.log(c.temperature), device=self.device)
+            loss = symmetric_cross_entropy(cosines, scale, None if ignored is None else ignored.to(self.device))
         (weight * loss).backward()
         return weight * loss.item()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-    # --- Validation ---
-
-    @torch.no_grad()
-    def _validate(self) -> dict[str, Any]:
-        texts = self.model.text.proj(self._text_features(self.validation.captions).to(self.device))
-        videos = mean_pool(self.model.visual.head.proj(self._validation_features()))
-        return evaluate_scores((F.normalize(texts, dim=-1) @ videos.T).cpu(), self.validation.clip_of)
-
-    @torch.no_grad()
-    def _validation_features(self) -> Tensor:
-        """Features (V, FRAMES, 1280): cached for a frozen tower, otherwise from the tuned tower."""
-        if not self.config.image_stages:
-            return self.validation.features.to(self.device)
-        views = torch.stack([plain_view(data) for data in self.validation.pictures])
-        features = torch.cat([self._image_tower(views[i : i + 32]).float() for i in range(0, len(views), 32)])
-        return features.view(self.validation.features.shape)
 
 
 def _device(name: str) -> torch.device:

@@ -61,7 +61,8 @@ def _ablate(args: argparse.Namespace) -> None:
     parts = [corpus.split(name) for name in ("train", training.select_on, args.split)]
     encoder = load_encoder(args.encoder)
     notices: list[str] = []
-    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
+    ids = list(dict.fromkeys(video for part in parts for video in part.ids))
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append, ids)
     show_notices(notices)
     splits = embedded_splits(parts, corpus, encoder, embeddings)
     network = config_from(args, AlignmentConfig, dim=encoder.dim)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dits.cli.progress import ProgressDisplay
 from dits.common.errors import InputError, require
 from dits.common.flags import config_from
 from dits.common.terminal import printable
@@ -16,6 +17,8 @@ from dits.models.retrieval import METHODS
 if TYPE_CHECKING:
     from dits.corpora.corpus import Corpus
     from dits.models.retrieval import ModelConfig
+
+_PROGRESS = ProgressDisplay()
 
 
 class Commands(Protocol):
@@ -90,9 +93,14 @@ def corpus_from(args: argparse.Namespace) -> "Corpus":
     Raises:
         DitsError: see `dits.corpora.names.open_corpus`.
     """
+    return named_corpus(args.corpus, args.strict)
+
+
+def named_corpus(name: str, strict: bool = False) -> "Corpus":
+    """`corpus_from` for the name of a corpus."""
     from dits.corpora.names import open_corpus
 
-    return open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]), args.strict)
+    return open_corpus(name, show_progress, lambda sentence: show_notices([sentence]), strict)
 
 
 def as_json(value: Any) -> str:
@@ -118,14 +126,8 @@ def show_embedding(done: int, total: int) -> None:
 
 
 def show_progress(label: str, done: int, total: int) -> None:
-    """Shows progress: on a terminal one line that is overwritten, elsewhere a line for every tenth of the total."""
-    if total <= 1:
-        return
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{label}: {done}/{total}", end=end, file=sys.stderr, flush=True)
-    elif done == total or done % max(1, total // 10) == 0:
-        show_line(f"{label}: {done}/{total}")
+    """Shows the progress of a task; see `dits.cli.progress.ProgressDisplay`."""
+    _PROGRESS(label, done, total)
 
 
 def model_config_from(args: argparse.Namespace, dim: int) -> "ModelConfig":

@@ -16,13 +16,17 @@ def add(commands: "Commands") -> None:
     quantize = add_command(commands, "quantize", _quantize, "Quantize an encoder to eight bits, half the size.")
     quantize.add_argument("folder", type=Path, help="encoder in OpenCLIP's folder format")
     quantize.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    pairs = add_command(commands, "pairs", _pairs, "Gather image-text pairs for `train encoder` from Debian packages.")
+    pairs = add_command(commands, "pairs", _pairs, "Gather image-text pairs for `train encoder`.")
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of shards to write")
-    pairs.add_argument("--sources", help="comma-separated names of sources (default: all)")
+    pairs.add_argument("--sources", help="comma-separated names of sources (default: all that are installed or given)")
     pairs.add_argument(
         "--root", type=Path, default=Path("/"), metavar="DIR",
         help="root of the Debian packages: / (default), or a folder into which `dpkg -x` unpacked them",
     )  # fmt: skip
+    pairs.add_argument("--msrvtt", type=Path, metavar="DIR", help="folder of MSR-VTT, for its training videos")
+    flickr = pairs.add_mutually_exclusive_group()
+    for flag in ("--flickr8k", "--flickr30k"):
+        flickr.add_argument(flag, dest="flickr", type=Path, metavar="DIR", help=f"folder of {flag[2:].capitalize()}")
 
 
 def add_training(commands: "Commands") -> None:
@@ -30,7 +34,9 @@ def add_training(commands: "Commands") -> None:
     from dits.bundled_encoder.config import EncoderTrainingConfig
 
     encoder = add_command(commands, "encoder", _train_encoder, "Train the bundled encoder on image-text pairs.")
-    encoder.add_argument("--corpus", default="demo", help="its validation split selects the weights (default: demo)")
+    encoder.add_argument(
+        "--corpus", action="append", help="its validation split selects the weights; repeat for several (default: demo)"
+    )
     encoder.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="folder of shards from `pairs`")
     encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     encoder.add_argument("--recipe", type=Path, metavar="FILE.toml", help="file of settings; flags override them")
@@ -47,10 +53,12 @@ def _quantize(args: argparse.Namespace) -> None:
 
 def _pairs(args: argparse.Namespace) -> None:
     from dits.bundled_encoder.pairs.gathering import prepare_pairs
-    from dits.bundled_encoder.pairs.sources import SOURCES
+    from dits.bundled_encoder.pairs.sources import default_sources
 
-    names = split_names(args.sources or ",".join(SOURCES))
-    index = prepare_pairs(args.out, names, args.root, show_line)
+    given = {"msrvtt": args.msrvtt, "flickr": args.flickr}
+    folders = {name: folder for name, folder in given.items() if folder is not None}
+    names = split_names(args.sources) if args.sources else default_sources(folders)
+    index = prepare_pairs(args.out, names, args.root, show_line, folders)
     print(f"Wrote {sum(shard['pairs'] for shard in index['shards'])} pairs to {args.out}")
 
 
@@ -61,6 +69,7 @@ def _train_encoder(args: argparse.Namespace) -> None:
 
     recipe = read_recipe(args.recipe) if args.recipe else {}
     config = config_from(args, EncoderTrainingConfig, recipe)
-    corpus = open_corpus(args.corpus, show_progress, lambda sentence: show_notices([sentence]))
-    train_encoder(corpus, args.pairs, args.out, config, lambda line: print(line, flush=True), args.run)
+    names = args.corpus or ["demo"]
+    corpora = [open_corpus(name, show_progress, lambda sentence: show_notices([sentence])) for name in names]
+    train_encoder(corpora, args.pairs, args.out, config, lambda line: print(line, flush=True), args.run)
     print(f"Wrote the encoder to {args.out}")

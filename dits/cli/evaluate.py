@@ -85,11 +85,12 @@ def _evaluate(args: argparse.Namespace) -> None:
         for name in methods:
             weights_path(name, encoder.id, folder)
     notices: list[str] = []
-    all_embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append)
-    embeddings = all_embeddings.select(gallery.ids)
+    ids = gallery.ids + (bank.ids if bank else [])
+    embedded = corpus_embeddings(corpus, encoder, show_embedding, notices.append, ids)
+    embeddings = embedded.select(gallery.ids)
     show_notices(notices)
     texts = encoder.encode_text([query.caption for query in matched.queries])
-    post = _PostProcessor(args, bank, encoder, all_embeddings, texts)
+    post = _PostProcessor(args, bank, encoder, embedded, texts)
     runs, ranks, loaded = [], {}, {}
     alike = dict.fromkeys(methods, True)  # methods under which identical texts rank alike
     for weights in args.weights or [None]:

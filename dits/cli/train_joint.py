@@ -21,7 +21,7 @@ def add_flags(train: argparse.ArgumentParser) -> None:
 
     train.add_argument("--joint", action="store_true", help="train the encoder too, from video; --out is then a folder")
     train.add_argument("--log-dir", type=Path, metavar="DIR", help="with --joint: folder of logs for TensorBoard")
-    train.add_argument("--device", help="with --joint: auto (default), cpu or cuda")
+    train.add_argument("--device", help="auto (default: the GPU if there is one), cpu or cuda")
     add_config_flags(train, JointTrainingConfig)
 
 
@@ -35,7 +35,7 @@ def refuse_flags(args: argparse.Namespace) -> None:
     from dits.training.trainer import TrainingConfig
 
     shared = {field.name for field in fields(TrainingConfig)}
-    names = [field.name for field in fields(JointTrainingConfig) if field.name not in shared] + ["log_dir", "device"]
+    names = [field.name for field in fields(JointTrainingConfig) if field.name not in shared] + ["log_dir"]
     given = ["--" + name.replace("_", "-") for name in names if getattr(args, name, None) is not None]
     require(not given, f"{', '.join(given)}: only joint training uses this, add --joint.")
 
@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> None:
     """Trains, and writes OUT/encoder and OUT/<method>.safetensors. The run's state is in OUT/run, or in --run."""
     from dits.training.joint.distributed import joined_world
 
-    for name in ("ship", "pairs", "sources", "half"):
-        require(not getattr(args, name), f"--{name} is for training on cached embeddings: leave it out with --joint.")
+    for name in ("ship", "pairs", "sources", "cross_fit", "select_also_on", "half", "tune_projections"):
+        flag = "--" + name.replace("_", "-")
+        require(not getattr(args, name), f"{flag} is for training on cached embeddings: leave it out with --joint.")
     require(args.method != "shift", "Mean shift is computed, not trained: leave --joint out.")
     is_file = args.out.suffix == ".safetensors" or args.out.is_file()
     require(not is_file, f"With --joint, --out is a folder for encoder and weights: name a folder, not {args.out}.")

@@ -1,9 +1,12 @@
-"""Frame embeddings of a corpus: computed once per encoder, cached as safetensors files named by a hash of inputs."""
+"""Frame embeddings of a corpus: computed once per encoder, cached as safetensors files named by a hash of inputs.
+
+Those of a whole corpus are one file. Those of single splits, and of interrupted runs, are cached by clip
+(dits.corpora.clip_cache).
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from dits.common.errors import CorpusError
 from dits.common.files import ASSETS, atomic_path, cache_root, parse_json, sha256_of_json
+from dits.corpora.clip_cache import ClipCache, ClipEmbeddings, FileState
 from dits.corpora.clip_loader import ClipReader, read_all, worker_count
 from dits.corpora.corpus import FRAMES, Clip, Corpus, Progress
 from dits.encoders.openclip import Encoder
@@ -58,27 +62,35 @@ def corpus_embeddings(
     encoder: Encoder,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
+    ids: Sequence[str] | None = None,
 ) -> CorpusEmbeddings:
     """The embeddings of the corpus: shipped, or cached, or else computed and cached.
 
     Args:
         progress: called with the number of embedded videos, and the total.
         notice: called with a sentence if a file of embeddings is damaged and is computed again.
+        ids: the videos to embed, in the order of the result; by default all. Others are not computed.
 
     Raises:
-        CorpusError: a video file is missing.
+        CorpusError: a video file is missing, or a video is not in the corpus.
         VideoError: a video cannot be decoded.
         StorageError: the cache folder cannot be written.
     """
+    unknown = set(ids or ()) - set(corpus.ids)
+    if unknown:
+        raise CorpusError(f"There is no video {min(unknown)} in corpus '{corpus.name}': choose from its videos.")
     for path in (shipped_path(corpus, encoder), cached_path(corpus, encoder)):
         if not path.is_file():
             continue
         try:
-            return load_embeddings(path, corpus, encoder)
+            embeddings = load_embeddings(path, corpus, encoder)
+            break
         except CorpusError as error:
             if notice:
                 notice(f"{error} They are computed again.")
-    return _embed_in_parts(corpus, encoder, progress)
+    else:
+        embeddings = _embed_and_cache(corpus, set(corpus.ids if ids is None else ids), encoder, progress)
+    return embeddings if ids is None else embeddings.select(ids)
 
 
 def embed_corpus(
@@ -122,41 +134,36 @@ def _embed(clips: Sequence[Clip], encoder: Encoder, workers: int) -> Iterator[tu
         yield encoder.encode_pixels(clip.pixels[None])[0], clip.times
 
 
-def _embed_in_parts(corpus: Corpus, encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
-    """Compute and cache the embeddings in parts, so that an interruption loses at most one part."""
-    starts = range(0, len(corpus), _CLIPS_PER_PART)
-    parts = [Corpus(f"{corpus.name}-part", corpus.clips[start : start + _CLIPS_PER_PART]) for start in starts]
-    paths = [cached_path(part, encoder) for part in parts]
-    cached = [_cached_part(path, part, encoder) for path, part in zip(paths, parts, strict=True)]
-    missing = [clip for part, embeddings in zip(parts, cached, strict=True) if embeddings is None for clip in part]
-    stream = _embed(missing, encoder, worker_count(len(missing)))
-    complete: list[CorpusEmbeddings] = []
-    for path, part, embeddings in zip(paths, parts, cached, strict=True):
-        if embeddings is None:
-            rows = []
-            for done, row in enumerate(islice(stream, len(part)), start=1):
-                rows.append(row)
-                if progress:
-                    progress(_CLIPS_PER_PART * len(complete) + done, len(corpus))
-            frames, times = (torch.stack(values) for values in zip(*rows, strict=True))
-            embeddings = CorpusEmbeddings(encoder.id, tuple(part.ids), frames, times)
-            save_embeddings(path, part, embeddings)
-        complete.append(embeddings)
-    frames, times = torch.cat([part.frames for part in complete]), torch.cat([part.times for part in complete])
-    rounded = frames.half().float()  # as in the cache, so that computed and cached embeddings are identical
-    embeddings = CorpusEmbeddings(encoder.id, tuple(corpus.ids), rounded, times)
-    save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _embed_and_cache(corpus: Corpus, ids: set[str], encoder: Encoder, progress: Progress | None) -> CorpusEmbeddings:
+    """Compute the embeddings of some videos, except cached ones, and cache them.
+
+    They are cached in parts, so that an interruption loses at most one part. The complete ones replace the parts.
+    """
+    clips = [clip for clip in corpus if clip.id in ids]
+    cache = ClipCache(encoder)
+    keys = cache.keys(clips, _states(corpus.name, clips))
+    rows, files = cache.read(keys)
+    missing = [n for n, key in enumerate(keys) if key not in rows]
+    done = len(clips) - len(missing)
+    stream = _embed([clips[n] for n in missing], encoder, worker_count(len(missing)))
+    for start in range(0, len(missing), _CLIPS_PER_PART):
+        part: dict[str, ClipEmbeddings] = {}
+        for n in missing[start : start + _CLIPS_PER_PART]:
+            frames, times = next(stream)
+            part[keys[n]] = ClipEmbeddings(frames.half(), times)  # rounded as in the cache
+            done += 1
+            if progress:
+                progress(done, len(clips))
+        cache.write(part)
+        rows |= part
+    frames, times = (torch.stack([rows[key][field] for key in keys]) for field in (0, 1))
+    embeddings = CorpusEmbeddings(encoder.id, tuple(clip.id for clip in clips), frames.float(), times)
+    if len(clips) == len(corpus):
+        save_embeddings(cached_path(corpus, encoder), corpus, embeddings)
+        cache.remove(keys)
+    elif missing or files > 1:
+        cache.remove(keys, but=cache.write({key: rows[key] for key in keys}))
     return embeddings
-
-
-def _cached_part(path: Path, part: Corpus, encoder: Encoder) -> CorpusEmbeddings | None:
-    """A part from an interrupted run; None if its file is missing or damaged."""
-    try:
-        return load_embeddings(path, part, encoder)
-    except CorpusError:
-        return None
 
 
 def embeddings_name(corpus: Corpus, encoder: Encoder) -> str:
@@ -182,10 +189,7 @@ def cached_path(corpus: Corpus, encoder: Encoder) -> Path:
     Raises:
         CorpusError: a file is missing.
     """
-    try:
-        files = [[(stat := clip.path.stat()).st_size, stat.st_mtime_ns] for clip in corpus]
-    except OSError as error:
-        raise CorpusError(f"A clip of corpus '{corpus.name}' is missing: there is no file {error.filename}.") from error
+    files = [list(state) for state in _states(corpus.name, corpus.clips)]
     return cache_root() / "embeddings" / f"{corpus.name}-{_key(corpus, encoder, files)}.safetensors"
 
 
@@ -223,6 +227,14 @@ def load_embeddings(path: Path, corpus: Corpus, encoder: Encoder) -> CorpusEmbed
     if not fits:
         raise CorpusError(f"The embeddings in {path} are of other videos or of another encoder.")
     return CorpusEmbeddings(encoder.id, tuple(corpus.ids), frames.float(), times)
+
+
+def _states(corpus: str, clips: Sequence[Clip]) -> list[FileState]:
+    """The sizes and times of the clips' files; raises CorpusError if one is missing."""
+    try:
+        return [((status := clip.path.stat()).st_size, status.st_mtime_ns) for clip in clips]
+    except OSError as error:
+        raise CorpusError(f"A clip of corpus '{corpus}' is missing: there is no file {error.filename}.") from error
 
 
 def _key(corpus: Corpus, encoder: Encoder, files: list[list[int]] | None = None) -> str:

@@ -113,6 +113,11 @@ class OpenClipEncoder:
         """The fastest batch size, in segments, for `encode_pixels`; on the CPU larger batches do not fit the cache."""
         return _GPU_SEGMENT_BATCH if self.device.type == "cuda" else 1
 
+    @property
+    def temperature(self) -> float:
+        """The factor of the cosines in the contrastive loss that the encoder was trained with."""
+        return float(self.module.logit_scale.detach().exp())
+
     def on(self, device: str) -> "OpenClipEncoder":
         """A copy of the encoder on another device."""
         encoder = copy.copy(self)
@@ -169,9 +174,14 @@ class OpenClipEncoder:
         return embeddings.unflatten(0, frames.shape[:2])
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """See `Encoder`."""
+        """See `Encoder`. A frame that equals the one before it is not computed again: short clips repeat frames."""
         with memory_errors():
-            return self.encode_frames(self.transform.normalise(pixels.to(self.device, non_blocking=True)))
+            frames = pixels.to(self.device, non_blocking=True).flatten(0, 1)
+            is_new = F.pad((frames[1:] != frames[:-1]).flatten(1).any(dim=1), (1, 0), value=True)
+            if is_new.all():
+                return self.encode_frames(self.transform.normalise(frames.unflatten(0, pixels.shape[:2])))
+            embeddings = self.encode_frames(self.transform.normalise(frames[is_new])[None])[0]
+            return embeddings[is_new.cumsum(0).cpu() - 1].unflatten(0, pixels.shape[:2])
 
     def preprocess(self, frames: np.ndarray) -> Tensor:
         """See `Encoder`; this is OpenCLIP's own evaluation transform."""

@@ -23,6 +23,8 @@ IMAGE_STD = (0.5, 0.5, 0.5)
 
 WEIGHTS = "open_clip_model.safetensors"
 
+_STAGES = 9  # of `image_stages`
+
 _CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 512,
@@ -91,11 +93,28 @@ def image_stages(trunk: Any) -> list[list[nn.Module]]:
     return [[trunk.conv_stem, trunk.bn1], *[[stage] for stage in trunk.blocks], [trunk.conv_head, trunk.bn2]]
 
 
+def lower_stages(trunk: Any, images: Tensor, upper: int) -> Tensor:
+    """The maps (B, C, H, W) that the last `upper` stages of the image tower take, from images (B, 3, S, S)."""
+    return _through(image_stages(trunk)[: _STAGES - upper], images)
+
+
+def upper_stages(trunk: Any, maps: Tensor, upper: int) -> Tensor:
+    """Features (B, 1280) from the maps of `lower_stages`: both in turn equal the whole tower."""
+    return trunk.global_pool(_through(image_stages(trunk)[_STAGES - upper :], maps))
+
+
 def write_model(model: nn.Module, folder: Path) -> None:
     """Write the weights in float16, under the file name that OpenCLIP expects."""
     halves = {name: v.half() if v.is_floating_point() else v for name, v in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({name: value.contiguous() for name, value in halves.items()}, temporary, metadata={"format": "pt"})
+
+
+def _through(stages: list[list[nn.Module]], values: Tensor) -> Tensor:
+    for stage in stages:
+        for module in stage:
+            values = module(values)
+    return values
 
 
 def _package_folder(module: str) -> Path:

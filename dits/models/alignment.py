@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dits.common.errors import require
 from dits.models.network import AlignmentConfig, AlignmentNetwork
+from dits.models.precision import at_least_single, full_precision
 
 
 class Alignment(nn.Module):
@@ -124,7 +125,9 @@ class ResidualMLP(Alignment):
 
 def cosines(aligned: Tensor, pooled: Tensor) -> Tensor:
     """Cosines (T, V) of aligned embeddings (T, d) and videos (T or 1, V, d) pooled by each text."""
-    return (F.normalize(pooled, dim=-1) @ F.normalize(aligned, dim=-1)[..., None]).squeeze(-1)
+    aligned, pooled = at_least_single(aligned), at_least_single(pooled)
+    with full_precision(pooled):
+        return (F.normalize(pooled, dim=-1) @ F.normalize(aligned, dim=-1)[..., None]).squeeze(-1)
 
 
 def noise_generator(alignment: Alignment, seed: int, like: Tensor) -> torch.Generator | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dits.common.errors import require
 from dits.models.alignment import Alignment, noise_generator, normal_like, require_choice
 from dits.models.network import AlignmentConfig, AlignmentNetwork
+from dits.models.precision import full_precision
 from dits.models.schedule import linear_schedule
 
 
@@ -111,14 +112,15 @@ class StochasticText(Alignment):
 
     def training_cosines(self, texts: Tensor, pooled: Tensor, frames: Tensor) -> list[tuple[float, Tensor]]:
         """Cosines (B, B) of the sampled texts, and of the support texts, which lie towards the mean pooled video."""
-        own = torch.einsum("td,tfd->tf", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
-        scale = self._radius(own)  # (B, d)
-        videos = F.normalize(pooled, dim=-1)
-        centre = pooled.mean(dim=0)  # (B, d): each video, averaged over the texts of the batch that pool it
-        points = [(1.0, texts + self._noise(texts, None) * scale)]
-        if self.config.support_weight:
-            points.append((self.config.support_weight, texts + F.normalize(centre - texts, dim=-1) * scale))
-        return [(weight, (videos @ F.normalize(p, dim=-1)[..., None]).squeeze(-1)) for weight, p in points]
+        with full_precision(texts):
+            own = torch.einsum("td,tfd->tf", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
+            scale = self._radius(own)  # (B, d)
+            videos = F.normalize(pooled, dim=-1)
+            centre = pooled.mean(dim=0)  # (B, d): each video, averaged over the texts of the batch that pool it
+            points = [(1.0, texts + self._noise(texts, None) * scale)]
+            if self.config.support_weight:
+                points.append((self.config.support_weight, texts + F.normalize(centre - texts, dim=-1) * scale))
+            return [(weight, (videos @ F.normalize(p, dim=-1)[..., None]).squeeze(-1)) for weight, p in points]
 
     def _radius(self, cosines: Tensor) -> Tensor:
         frames = self.radius.in_features

@@ -22,6 +22,7 @@ from dits.models.baselines import (
 from dits.models.losses import symmetric_cross_entropy
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig, XPool, mean_pool
+from dits.models.precision import at_least_single
 from dits.models.sampler import DitsSampler, SamplerConfig
 
 
@@ -77,7 +78,9 @@ METHODS = {
 SEARCH_METHODS = ("mean", "xpool", "dits")
 """The methods for search: the app offers them, and the repository ships their weights."""
 
-_MAX_LOGIT_SCALE = math.log(100)
+MAX_TEMPERATURE = 100.0
+"""The largest factor of the cosines in the loss, as in the code of CLIP and X-Pool."""
+
 _PAIRS_PER_BLOCK = 32
 
 
@@ -129,7 +132,7 @@ class RetrievalModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.logit_scale = nn.Parameter(torch.tensor(_MAX_LOGIT_SCALE))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(MAX_TEMPERATURE)))
         self.pooling = None if config.method == "mean" or config.pooling.kind == "mean" else XPool(config.pooling)
         self.alignment = METHODS[config.method].build(config)
 
@@ -167,14 +170,20 @@ class RetrievalModel(nn.Module):
         """Videos (V, F, d) pooled by each text (T, d): (T, V, d); (1, V, d) under mean pooling, the same for all."""
         if self.pooling is None:
             return mean_pool(frames)[None]
-        return self.pooling(self.align(texts) if self._attends_with_aligned else texts, frames)
+        attending = self.align(texts) if self._attends_with_aligned else texts
+        return at_least_single(self.pooling(attending, frames))
 
     @property
     def _attends_with_aligned(self) -> bool:
         return self.pooling is not None and self.config.pooling.attend_with == "aligned"
 
     def loss(
-        self, texts: Tensor, frames: Tensor, ignored: Tensor | None = None, objective: str = "contrastive"
+        self,
+        texts: Tensor,
+        frames: Tensor,
+        ignored: Tensor | None = None,
+        objective: str = "contrastive",
+        alignment_weight: float = 0.0,
     ) -> Tensor:
         """The training loss (scalar) of a batch of pairs: texts (B, d) and their videos' frames (B, F, d).
 
@@ -183,6 +192,9 @@ class RetrievalModel(nn.Module):
             objective: "contrastive" (Equation 2), or "l2" or "l1" between the aligned text and its pooled video
                 (Equation 6, Table 7). The video is scaled to the norm of the text, because only the direction matters
                 for the cosine, and gets no gradient.
+            alignment_weight: weight of the mean of 1 - cosine of each aligned text and its own video, which is added to
+                the contrastive loss (not in the paper). The cosines are those of the contrastive loss (in T-MASS of the
+                sampled text), so they cost nothing, and text and video both get their gradient.
 
         Raises:
             InputError: the objective is l1 or l2, and the method is pairwise or its alignment has no parameters.
@@ -193,7 +205,10 @@ class RetrievalModel(nn.Module):
             else:
                 parts = self.alignment.training_cosines(texts, self.pooled(texts, frames), frames)
             losses = [weight * symmetric_cross_entropy(cos, self.logit_scale, ignored) for weight, cos in parts]
-            return torch.stack(losses).sum()
+            loss = torch.stack(losses).sum()
+            if alignment_weight:
+                loss = loss + alignment_weight * (1 - parts[0][1].diagonal()).mean()
+            return loss
         if self.alignment.pairwise:
             raise InputError("The l1 and l2 objectives need a method that aligns the text alone.")
         if not any(p.requires_grad for p in self.alignment.parameters()):
@@ -218,7 +233,17 @@ class RetrievalModel(nn.Module):
         blocks = zip(texts.split(_PAIRS_PER_BLOCK), frames.split(_PAIRS_PER_BLOCK), strict=True)
         return torch.cat([self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks])
 
+    @property
+    def temperature(self) -> float:
+        """The factor of the cosines in the loss; `logit_scale` is its logarithm."""
+        return float(self.logit_scale.detach().exp())
+
+    @torch.no_grad()
+    def set_temperature(self, temperature: float) -> None:
+        """Sets the factor of the cosines in the loss."""
+        self.logit_scale.fill_(math.log(temperature))
+
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Limit the logit scale (1/temperature) to 100, as in the code of CLIP and X-Pool."""
-        self.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
+        """Limits the temperature to `MAX_TEMPERATURE`."""
+        self.logit_scale.clamp_(max=math.log(MAX_TEMPERATURE))

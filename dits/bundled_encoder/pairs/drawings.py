@@ -1,7 +1,6 @@
 """Pictures with texts from their packages: Tux Paint's stamps, Open Clip Art, pysioGame's vocabulary.
 
-If the renderer refuses an SVG file, the error is yielded instead of a pair. A few drawings of each package are
-malformed, and gathering counts them instead of stopping.
+A few drawings of each package are malformed. If the renderer refuses an SVG file, it is left out.
 """
 
 import re
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dits.bundled_encoder.pairs.shards import PICTURE_SIDE, Pair, encode_picture, open_picture
+from dits.bundled_encoder.pairs.shards import PICTURE_SIDE, LeftOut, Pair, encode_picture, open_picture
 from dits.common.errors import PairsError
 
 HELD_OUT_STAMPS = ("animals/birds", "food/fruit", "food/vegetables", "clothes/hats", "household/tools", "hobbies/music")
@@ -27,7 +26,7 @@ _NOT_DESCRIPTIONS = {  # keywords of icons of user interfaces and of series of a
 _NO_WORDS = {"unsorted", "signs_and_symbols", "special", "clipart", "clip art", "svg", "png", "icon", "symbol"}
 
 
-def stamps(root: Path, release: str) -> Iterator[Pair | PairsError]:
+def stamps(root: Path, release: str) -> Iterator[Pair | LeftOut]:
     """Tux Paint's stamps: PNG and SVG pictures, each with a text file whose first line describes it."""
     folder = root / "usr/share/tuxpaint/stamps"
     for text_file in sorted(folder.rglob("*.txt")):
@@ -39,10 +38,10 @@ def stamps(root: Path, release: str) -> Iterator[Pair | PairsError]:
         name = _sentence(lines[0])
         texts = (name, f"{name}, {_lower_words(category.rpartition('/')[2])}")
         file = str(picture.relative_to(root))
-        yield _pair_or_error(("stamps", release, file, "GPL-2.0-or-later", category, texts), picture)
+        yield _pair(("stamps", release, file, "GPL-2.0-or-later", category, texts), picture)
 
 
-def clipart(root: Path, release: str) -> Iterator[Pair | PairsError]:
+def clipart(root: Path, release: str) -> Iterator[Pair | LeftOut]:
     """Open Clip Art's drawings with titles and keywords from their metadata, without icon themes and bare shapes."""
     folder, png_folder = root / "usr/share/openclipart/svg", root / "usr/share/openclipart/png"
     drawings = [(path, *_metadata(path)) for path in sorted(folder.rglob("*.svg"))]
@@ -60,8 +59,8 @@ def clipart(root: Path, release: str) -> Iterator[Pair | PairsError]:
         file = str(path.relative_to(root))
         fields = ("clipart", release, file, "CC-PDDC", category, texts)
         png = png_folder / path.relative_to(folder).with_suffix(".png")
-        pair = _pair_or_error(fields, path)
-        yield _pair_or_error(fields, png) if isinstance(pair, PairsError) and png.is_file() else pair
+        pair = _pair(fields, path)
+        yield _pair(fields, png) if isinstance(pair, LeftOut) and png.is_file() else pair
 
 
 def words(root: Path, release: str) -> Iterator[Pair]:
@@ -73,11 +72,11 @@ def words(root: Path, release: str) -> Iterator[Pair]:
         yield Pair("words", release, file, "GPL-3.0-or-later", category, texts, (_render(path),))
 
 
-def _pair_or_error(fields: tuple[str, str, str, str, str, tuple[str, ...]], path: Path) -> Pair | PairsError:
+def _pair(fields: tuple[str, str, str, str, str, tuple[str, ...]], path: Path) -> Pair | LeftOut:
     try:
         return Pair(*fields, (_render(path),))
     except PairsError as error:
-        return error
+        return LeftOut("malformed", str(error))
 
 
 def _render(path: Path) -> bytes:

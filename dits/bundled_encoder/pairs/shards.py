@@ -8,8 +8,10 @@ checksum of every shard, and the counts of the preparation.
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from dits.common.errors import PairsError
-from dits.common.files import atomic_path, make_folder, parse_json, sha256_of, write_json
+from dits.common.files import make_folder, parse_json, sha256_of, storage_errors, write_json
 
 FORMAT = "dits-pairs"
 VERSION = 1
@@ -26,7 +28,9 @@ INDEX = "index.json"
 PICTURE_SIDE = 320  # maximum pixels of the shorter side; the image tower uses 260
 
 _SHARD_PAIRS = 500
+_UNFINISHED = ".unfinished"  # folder of the shards until all are written
 _MAX_PIXELS = 100_000_000
+_MAX_RATIO = 50  # of the sides; a narrower picture exceeds WebP's limit of 16,383 pixels a side
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,26 @@ class Pair:
             raise PairsError(f"{self.file} of {self.package} has no picture.")
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An item of a source that cannot be used: a source yields it in place of a pair.
+
+    Attributes:
+        reason: what it is counted under, in a few words: "missing", "undecodable", ...
+        sentence: what is wrong, where, and what to do.
+    """
+
+    reason: str
+    sentence: str
+
+
 def write_shards(folder: Path, pairs: Iterable[Pair], facts: dict[str, Any]) -> dict[str, Any]:
     """Writes pairs as shards, then their index, and returns the index.
 
+    The shards of an earlier call are replaced when all new ones are written: an error leaves them as they were.
+
     Args:
-        folder: created if it is missing; shards of the same names are replaced.
+        folder: created if it is missing.
         pairs: iterated once, one shard at a time.
         facts: more entries of the index; read after the pairs are written.
 
@@ -72,12 +91,18 @@ def write_shards(folder: Path, pairs: Iterable[Pair], facts: dict[str, Any]) -> 
     make_folder(folder)
     iterator = iter(pairs)
     shards: list[dict[str, Any]] = []
-    while batch := list(islice(iterator, _SHARD_PAIRS)):
-        path = folder / f"pairs-{len(shards):05d}.tar"
-        with atomic_path(path) as temporary, tarfile.open(temporary, "w") as archive:
-            for position, pair in enumerate(batch):
-                _add(archive, f"{len(shards) * _SHARD_PAIRS + position:07d}", pair)
-        shards.append({"name": path.name, "pairs": len(batch), "sha256": sha256_of(path)})
+    with _unfinished(folder) as unfinished:
+        while batch := list(islice(iterator, _SHARD_PAIRS)):
+            path = unfinished / f"pairs-{len(shards):05d}.tar"
+            with storage_errors(folder), tarfile.open(path, "w") as archive:
+                for position, pair in enumerate(batch):
+                    _add(archive, f"{len(shards) * _SHARD_PAIRS + position:07d}", pair)
+            shards.append({"name": path.name, "pairs": len(batch), "sha256": sha256_of(path)})
+        with storage_errors(folder):
+            for old in folder.glob("pairs-[0-9][0-9][0-9][0-9][0-9].tar"):
+                old.unlink()
+            for shard in shards:
+                (unfinished / shard["name"]).replace(folder / shard["name"])
     index = {"format": FORMAT, "version": VERSION, "shards": shards, **facts}
     write_json(folder / INDEX, index)
     return index
@@ -141,12 +166,15 @@ def open_picture(data: bytes | Path, name: str) -> Image.Image:
     """Decodes a picture, or the first frame of an animation; `name` is for messages.
 
     Raises:
-        PairsError: it cannot be read as a picture, or has more than 100 million pixels.
+        PairsError: it cannot be read as a picture, has more than 100 million pixels, or is very narrow.
     """
     try:
         image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+        size = f"{image.width} x {image.height}"
         if image.width * image.height > _MAX_PIXELS:
-            raise PairsError(f"{name} has too many pixels, {image.width} x {image.height}: leave it out.")
+            raise PairsError(f"{name} has too many pixels, {size}: leave it out.")
+        if max(image.size) > _MAX_RATIO * min(image.size):
+            raise PairsError(f"{name} is too narrow, {size} pixels: leave it out.")
         image.load()
         return image
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -159,6 +187,17 @@ def pictures_digest(pictures: Iterable[bytes]) -> str:
     for data in pictures:
         digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """A folder for shards, inside `folder` so that they can be renamed; a killed call may have left one."""
+    unfinished = folder / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        yield make_folder(unfinished)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _add(archive: tarfile.TarFile, key: str, pair: Pair) -> None:

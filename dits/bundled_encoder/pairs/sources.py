@@ -1,4 +1,4 @@
-"""The sources of pairs: functions that yield pairs from one or more installed packages.
+"""The sources of pairs: functions that yield pairs from installed packages, or from the folder of a data set.
 
 Debian packages are read below a root folder: "/" if they are installed, or a folder into which they were unpacked
 (`apt-get download NAME`, `dpkg -x NAME*.deb FOLDER`), which does not need root rights.
@@ -8,15 +8,15 @@ import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dits.bundled_encoder.pairs import drawings, emoji
-from dits.bundled_encoder.pairs.shards import Pair, encode_picture, open_picture
+from dits.bundled_encoder.pairs import benchmarks, drawings, emoji
+from dits.bundled_encoder.pairs.shards import LeftOut, Pair, encode_picture, open_picture
 from dits.common.errors import PairsError
 from dits.common.files import ASSETS
 from dits.corpora.corpus import FRAMES, read_rows
@@ -45,17 +45,25 @@ class Source:
     """One source of pairs.
 
     Attributes:
-        packages: the Debian packages that it reads; empty if it reads Python packages.
-        gather: yields the pairs, or an error for a malformed file, given the root folder of the Debian packages.
+        packages: the Debian packages that it reads; empty if it reads Python packages or a data set.
+        gather: yields the pairs and what is left out, given the root folder of the Debian packages, or the folder of
+            the data set.
+        flags: of a data set, the flags of `pairs` that give its folder; empty for packages.
     """
 
     packages: tuple[str, ...]
-    gather: Callable[[Path], Iterator[Pair | PairsError]]
+    gather: Callable[[Path], Iterator[Pair | LeftOut]]
+    flags: tuple[str, ...] = ()
 
     def check(self, root: Path) -> None:
         """Raises PairsError, with how to install it, for a Debian package that is missing below `root`."""
         for package in self.packages:
             debian_release(package, root)
+
+
+def default_sources(folders: Mapping[str, Path]) -> list[str]:
+    """The names of the sources that need no folder or have one in `folders` (by name), in the order of SOURCES."""
+    return [name for name, source in SOURCES.items() if not source.flags or name in folders]
 
 
 def debian_release(package: str, root: Path) -> str:
@@ -86,7 +94,7 @@ def python_release(package: str) -> tuple[str, Path]:
     return f"{package} {importlib.metadata.version(package)}", Path(spec.submodule_search_locations[0])
 
 
-def _demo(_root: Path) -> Iterator[Pair | PairsError]:
+def _demo(_root: Path) -> Iterator[Pair | LeftOut]:
     more = _captions(CAPTIONED / "demo_captions.csv", ("file",))
     for clip in build_demo().split("train"):
         frames = [encode_picture(Image.fromarray(f)) for f in sample_frames(clip.path, FRAMES, size=320).frames]
@@ -94,18 +102,18 @@ def _demo(_root: Path) -> Iterator[Pair | PairsError]:
         yield Pair("demo", "the demo corpus", f"{clip.id}.mp4", "MIT", clip.group, texts, tuple(frames))
 
 
-def _left_out(_root: Path) -> Iterator[Pair | PairsError]:
+def _left_out(_root: Path) -> Iterator[Pair | LeftOut]:
     for (package, clip), captions in _captions(LEFT_OUT, ("package", "clip")).items():
         release, folder = python_release(package)
         path = folder / "templates" / f"{clip}.webp"
         yield Pair("left-out", release, path.name, "MIT", clip, captions, _frames(path))
 
 
-def _templates(_root: Path) -> Iterator[Pair | PairsError]:
+def _templates(_root: Path) -> Iterator[Pair | LeftOut]:
     yield from _captioned("templates", lambda package: (*python_release(package), "MIT"))
 
 
-def _wallpapers(root: Path) -> Iterator[Pair | PairsError]:
+def _wallpapers(root: Path) -> Iterator[Pair | LeftOut]:
     yield from _captioned(
         "wallpapers", lambda package: (debian_release(package, root), root, _DEBIAN_PICTURES[package])
     )
@@ -165,5 +173,7 @@ SOURCES = {
         lambda root: emoji.emoji(root, debian_release("fonts-noto-color-emoji", root)),
     ),
     "words": Source(("pysiogame",), lambda root: drawings.words(root, debian_release("pysiogame", root))),
+    "msrvtt": Source((), benchmarks.msrvtt, ("--msrvtt",)),
+    "flickr": Source((), benchmarks.flickr, ("--flickr8k", "--flickr30k")),
 }
 """All sources of pictures, by name. The ImageNet classes of the image tower are in dits.bundled_encoder.data."""

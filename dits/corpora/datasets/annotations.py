@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,13 @@ class Annotations:
         entries: the videos, by split, in the order of the files.
         notices: sentences about known properties of the files.
         left_out: sentences about unusable content of the files.
+        uncaptioned: by split, the ids of listed videos that are left out because they have no caption.
     """
 
     entries: tuple[Entry, ...]
     notices: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    uncaptioned: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def build_annotations(
@@ -77,25 +79,26 @@ def build_annotations(
     """
     entries: dict[str, Entry] = {}
     empty = 0
-    uncaptioned: list[str] = []
+    uncaptioned: dict[str, list[str]] = {}
     in_two_splits: list[str] = []
     for split in SPLITS:
         for video, sentences in splits.get(split, {}).items():
             check_name(video, f"The {split} annotations")
             captions = tuple(caption for caption in map(clean, sentences) if caption)
             empty += len(sentences) - len(captions)
-            if not captions:
-                uncaptioned.append(video)
-                continue
             if entries.pop(video, None):
                 in_two_splits.append(video)
+            if not captions:
+                uncaptioned.setdefault(split, []).append(video)
+                continue
             entries[video] = Entry(video, split, captions, (video,), video)
     counts: dict[str, int | Sequence[str]] = {
         "empty captions": empty,
-        "videos without a caption": uncaptioned,
+        "videos without a caption": [video for videos in uncaptioned.values() for video in videos],
         "videos in two splits, from the earlier one of train, validation and test": in_two_splits,
     }
-    return Annotations(tuple(entries.values()), tuple(notices), (*left_out, *left_out_notices(counts)))
+    sentences = (*left_out, *left_out_notices(counts))
+    return Annotations(tuple(entries.values()), tuple(notices), sentences, uncaptioned)
 
 
 def left_out_notices(counts: Mapping[str, int | Sequence[str]]) -> list[str]:
@@ -138,7 +141,7 @@ def check_name(name: str, where: str) -> None:
     """
     plain = name.strip() == name and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
     if not plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > _MAX_NAME_LENGTH:
-        raise CorpusError(f"{where}: the video {name[:100]!r} is not a plain file name without folders.")
+        raise CorpusError(f"{where}: the name {name[:100]!r} is not a plain file name without folders.")
 
 
 # --- Files ---

@@ -20,6 +20,8 @@ class JointTrainingConfig(TrainingConfig):
         batch_size: pairs in a batch, over all processes (32). Every batch is full.
         clip_learning_rate: learning rate of all parameters of CLIP, with the temperature (1e-6 in the code of X-Pool
             and T-MASS; the paper prints 1e-5, probably a misprint).
+        temperature: the factor of the cosines in the loss at the start, up to 100; it is trained. 0, the default, is
+            that of the weights to start from, or else the encoder's own.
         patience: evaluations without a better result before training stops; 0 never stops early.
         decay_vectors: apply weight decay to biases, norms and the temperature too, as X-Pool does; CLIP4Clip does not.
         adam_epsilon: epsilon of AdamW (1e-6 in the code of X-Pool and CLIP4Clip; PyTorch's default is 1e-8).
@@ -29,7 +31,6 @@ class JointTrainingConfig(TrainingConfig):
         augment: one random crop (half to all of the picture) and flip for all frames of a clip, as X-Pool does; if off,
             the encoder's own crop, as CLIP4Clip does.
         distinct_videos: no two captions of a batch share a video; the baselines do not ensure this.
-        precision: fp32, or bf16 for the encoder under autocast.
         micro_batch: pairs that a process embeds in one pass, to save memory; the gradients are still those of the whole
             batch (GradCache), but need a second forward pass. 0 embeds the whole batch.
         checkpoint_activations: recompute activations inside the encoder instead of storing them; uses less memory and a
@@ -44,13 +45,13 @@ class JointTrainingConfig(TrainingConfig):
         max_steps: maximum number of steps, where the schedule ends too; 0 trains all epochs.
     """
 
+    temperature: float = 0.0
     decay_vectors: bool = True
     adam_epsilon: float = 1e-6
     frames: int = FRAMES
     frame_sampling: str = "uniform"
     augment: bool = True
     distinct_videos: bool = True
-    precision: str = "fp32"
     micro_batch: int = 0
     checkpoint_activations: bool = False
     workers: int = 2
@@ -67,9 +68,13 @@ class JointTrainingConfig(TrainingConfig):
             self.objective == "contrastive",
             "Training from video is contrastive: an encoder that regresses onto itself would collapse.",
         )
+        require(
+            not (self.epoch_captions or self.feature_dropout),
+            "Training from video has no epoch_captions and feature_dropout: leave them out (max_steps and evaluations "
+            "set the length of a training and the number of its evaluations).",
+        )
         choices = {
             "frame_sampling": ("uniform", "random"),
-            "precision": ("fp32", "bf16"),
             "undecodable": ("error", "skip"),
         }
         for name, allowed in choices.items():

@@ -50,13 +50,21 @@ class JointModel(nn.Module):
     would depend on how a batch is divided among processes and chunks.
     """
 
-    def __init__(self, encoder: OpenClipEncoder, head: RetrievalModel, world: World, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        encoder: OpenClipEncoder,
+        head: RetrievalModel,
+        world: World,
+        precision: str = "fp32",
+        alignment_weight: float = 0.0,
+    ) -> None:
         """`precision` is fp32, or bf16 for the encoder under autocast; the loss is always computed in fp32."""
         super().__init__()
         self.towers: Any = encoder.module
         self.head = head
         self.world = world
         self.precision = precision
+        self.alignment_weight = alignment_weight
         self._transform = encoder.transform
         for name in ("logit_scale", "logit_bias"):  # the retrieval model has the temperature
             parameter = getattr(self.towers, name, None)
@@ -106,7 +114,7 @@ class JointModel(nn.Module):
     def loss(self, texts: Tensor, frames: Tensor, ignored: Tensor | None, seed: int) -> Tensor:
         """The loss (scalar) of all embeddings of a batch, (B, d) and (B, F, d), with dropout and noise by the seed."""
         torch.manual_seed(seed)
-        return self.head.loss(texts, frames, ignored)
+        return self.head.loss(texts, frames, ignored, alignment_weight=self.alignment_weight)
 
     def _zero(self) -> Tensor | float:
         """Zero that depends on every parameter: DistributedDataParallel needs a gradient of each in every pass."""

@@ -125,8 +125,8 @@ class _JointTrainer:
         self.captions, self.video_of = _captions_and_videos(data.train)
         self.ignored = IgnoredPairs(self.captions, self.video_of, config.ignore)
         self.plan, self.evaluate_after, self.epoch_ends = plan_steps(self.video_of, config)
-        head = _initial_head(model_config, config.seed, encoder, init).to(encoder.device)
-        self.model = JointModel(encoder, head, world, config.precision)
+        head = _initial_head(model_config, config, encoder, init).to(encoder.device)
+        self.model = JointModel(encoder, head, world, config.precision, config.alignment_weight)
         if config.checkpoint_activations:
             self.model.checkpoint_activations()
         key = {
@@ -226,12 +226,13 @@ class _JointTrainer:
                 yield int(self.video_of[rows[position]]), seed
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Two groups with their learning rates: CLIP with the temperature, and the rest of the retrieval model."""
+        """CLIP, with the temperature unless this has its own rate and group, and the rest of the retrieval model."""
         c, head = self.config, self.model.head
-        clip = [*self.model.towers.parameters(), head.logit_scale]
+        clip, temperature = [*self.model.towers.parameters()], [head.logit_scale]
         rest = [parameter for name, parameter in head.named_parameters() if name != "logit_scale"]
-        groups = ((clip, c.clip_learning_rate), (rest, c.learning_rate))
-        return parameter_groups(groups, c.weight_decay, c.decay_vectors)
+        groups = [(clip if c.temperature_rate else clip + temperature, c.clip_learning_rate), (rest, c.learning_rate)]
+        own = parameter_groups([(temperature, c.temperature_rate)], 0.0) if c.temperature_rate else []
+        return parameter_groups(groups, c.weight_decay, c.decay_vectors) + own
 
     # --- Evaluation ---
 
@@ -287,16 +288,18 @@ def _captions_and_videos(clips: Sequence[Clip]) -> tuple[list[str], np.ndarray]:
 
 
 def _initial_head(
-    model_config: ModelConfig, seed: int, encoder: OpenClipEncoder, init: RetrievalModel | None
+    model_config: ModelConfig, config: JointTrainingConfig, encoder: OpenClipEncoder, init: RetrievalModel | None
 ) -> RetrievalModel:
     """A retrieval model that starts from `init`, or from CLIP's temperature if there is none."""
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     head = RetrievalModel(model_config)
     if init is None:
         with torch.no_grad():
             head.logit_scale.copy_(encoder.module.logit_scale.reshape(()))
     else:
         start_from(head, init)
+    if config.temperature:
+        head.set_temperature(config.temperature)
     head.clamp_logit_scale()
     return head
 

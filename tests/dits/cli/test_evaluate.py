@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from dits.cli.parser import main
 from dits.corpora.corpus import Corpus, read_clips
@@ -166,6 +167,16 @@ def test_the_bank_is_the_training_split_in_both_directions(report, tiny_corpus, 
     assert v2t.tolist() != video_to_text_ranks(querybank_norm(scores.T, query_bank([scores.T])).T, targets).tolist()
     found = report("--method", "mean", "--post", "qbnorm")["methods"]["mean"]
     assert found == {"t2v": metrics_of(t2v).as_dict(), "v2t": metrics_of(v2t).as_dict()}
+
+
+def test_only_the_splits_that_are_needed_are_embedded(report, tmp_path, monkeypatch):
+    """The evaluated one, and the bank of qbnorm."""
+    with_all = [report("--method", "mean"), report("--method", "mean", "--post", "qbnorm")]
+    monkeypatch.setenv("DITS_CACHE", str(tmp_path))
+    for expected, flags, videos in zip(with_all, ([], ["--post", "qbnorm"]), (4, 8), strict=True):
+        assert report("--method", "mean", *flags)["methods"] == expected["methods"]
+        (path,) = (tmp_path / "embeddings").iterdir()
+        assert len(load_file(path)["frames"]) == videos
 
 
 def test_the_table_has_intervals_where_asked(base, capsys):

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from analysis.cli.parser import main as analyse
 from dits.cli.parser import main
 from dits.common.errors import InputError
+from dits.encoders.openclip import load_encoder
 from dits.models.network import AlignmentConfig
 from dits.models.pooling import PoolingConfig
 from dits.models.retrieval import METHODS, ModelConfig, RetrievalModel
@@ -163,6 +164,11 @@ def test_the_analysis_says_a_missing_split_first(split, corpus_without, encoder,
         (["xpool", "--objective", "l2"], "nothing that the objective l2 could train"),
         (["xpool", "--epochs", "0"], "at least 1 epoch"),
         (["xpool", "--dropout", "2"], "dropout must be from 0"),
+        (["xpool", "--epoch-captions", "31"], "holds no batch of 32"),
+        (["xpool", "--device", "tpu"], "no device 'tpu'"),
+        (["mean", "--projection-rate", "1e-3"], "--projection-rate: only tuned projections use this"),
+        (["mean", "--joint", "--feature-dropout", "0.1"], "--feature-dropout: only tuned projections use this"),
+        (["mean", "--joint", "--tune-projections", "encoder"], "--tune-projections is for training on cached"),
         (["xpool", "--init", "nowhere.safetensors"], "no file nowhere.safetensors"),
         (["xpool", "--pairs", "nowhere"], "nowhere"),
         (["xpool", "--sources", "emoji"], "--sources needs --pairs"),
@@ -184,6 +190,29 @@ def test_training_on_embeddings_needs_more_than_a_temperature():
                 train(config, quick, pairs(), pairs(seed=1))
         else:
             assert train(config, quick, pairs(), pairs(seed=1)).history
+
+
+# --- The encoder's projections ---
+
+
+@pytest.mark.parametrize(("method", "half"), [("xpool", []), ("mean", ["--half"])])
+def test_tuned_projections_are_written_as_an_encoder_of_the_weights(
+    method, half, tiny_corpus, tiny_encoder, encoder, tmp_path, capsys
+):
+    folder, tuned = tmp_path / "weights", tmp_path / "tuned"
+    command = ["train", method, "--corpus", str(tiny_corpus), *encoder, *QUICK, "--tune-projections", str(tuned), *half]
+    options = ["--temperature", "0", "--projection-rate", "0.01", "--out", str(folder / f"{method}.safetensors")]
+    assert main([*command, *options]) == 0
+    assert f"--encoder local-dir:{tuned}" in capsys.readouterr().out
+    header = header_of(folder / f"{method}.safetensors")
+    assert header["encoder"] == load_encoder(f"local-dir:{tuned}").id != tiny_encoder.id
+    assert header["training"]["start"] == tiny_encoder.id
+    assert header["training"]["temperature"] == pytest.approx(1 / 0.07)  # of an untrained OpenCLIP model
+    measure = ["evaluate", "--corpus", str(tiny_corpus), "--encoder", f"local-dir:{tuned}", "--split", "validation"]
+    assert main([*measure, "--weights", str(folder), "--method", method, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["methods"][method]
+    for direction in ("t2v", "v2t"):
+        assert found[direction].items() >= header["metric"][direction].items()
 
 
 # --- Flags that a method does not read ---

@@ -1,6 +1,7 @@
 import json
 import re
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import open_clip
@@ -36,6 +37,55 @@ def test_frame_embeddings_equal_open_clip(tiny_folder, tiny_encoder):
     embedded = tiny_encoder.encode_frames(tiny_encoder.preprocess(frames)[None])
     assert embedded.shape == (1, 5, 32)
     torch.testing.assert_close(embedded[0], expected)
+
+
+def repeating_pixels(encoder, counts, seed=0):
+    """Pixels (1, F, 3, H, W) of noise, of which each frame is repeated `counts` times."""
+    height, width = encoder.transform.size
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (len(counts), 3, height, width), generator=generator, dtype=torch.uint8)
+    return frames.repeat_interleave(torch.tensor(counts), dim=0)[None]
+
+
+@contextmanager
+def count_images(encoder):
+    """Counts the images that go through the encoder's image tower."""
+    sizes = []
+    hook = encoder.module.visual.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("counts", [[12], [6, 6], [3, 3, 3, 3], [2] * 6, [1, 5, 1, 4, 1], [1] * 11 + [2]])
+def test_repeated_frames_are_embedded_once_with_the_same_result(tiny_encoder, counts):
+    pixels = repeating_pixels(tiny_encoder, counts)
+    every = tiny_encoder.encode_frames(tiny_encoder.transform.normalise(pixels))
+    with count_images(tiny_encoder) as sizes:
+        once = tiny_encoder.encode_pixels(pixels)
+    assert sum(sizes) == len(counts)
+    assert once.shape == every.shape
+    torch.testing.assert_close(once, every, atol=1e-5, rtol=1e-5)  # batches of other sizes differ in their last bits
+    torch.testing.assert_close(once.half(), every.half(), atol=2**-10, rtol=2**-10)
+
+
+def test_twelve_different_frames_are_embedded_as_ever(tiny_encoder):
+    pixels = repeating_pixels(tiny_encoder, [1] * 12)
+    with count_images(tiny_encoder) as sizes:
+        embeddings = tiny_encoder.encode_pixels(pixels)
+    assert sizes == [3, 3, 3, 3]
+    assert torch.equal(embeddings, tiny_encoder.encode_frames(tiny_encoder.transform.normalise(pixels)))
+
+
+def test_frames_are_compared_across_the_clips_of_a_batch(tiny_encoder):
+    clips = torch.cat([repeating_pixels(tiny_encoder, [2, 2], seed) for seed in (1, 2)])
+    clips[1, :2] = clips[0, 3]  # the second clip starts as the first one ends
+    with count_images(tiny_encoder) as sizes:
+        embeddings = tiny_encoder.encode_pixels(clips)
+    assert sum(sizes) == 3
+    every = tiny_encoder.encode_frames(tiny_encoder.transform.normalise(clips))
+    torch.testing.assert_close(embeddings, every, atol=1e-5, rtol=1e-5)
 
 
 def test_bundled_encoder_equals_open_clip_on_its_folder():

@@ -89,6 +89,56 @@ def test_msrvtt_holds_out_the_smallest_hashes_or_none(datasets):
     assert counts(load_dataset("msrvtt-7k-all", datasets["msrvtt"]).corpus) == {"train": 5, "test": 5}
 
 
+def with_changed_json(source, target, change):
+    """A copy of MSR-VTT whose JSON is changed."""
+    path = copied(source, target) / "MSRVTT_data.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return target
+
+
+def test_msrvtt_validates_on_the_listed_videos_of_the_official_validation_split(datasets, tmp_path):
+    official = {"video1", "video5", "video8", "video12"}  # video8 is a test video, video5 is in the list of 9k only
+
+    def mark(content):
+        for video in content["videos"]:
+            video["split"] = "validate" if video["video_id"] in official else "train"
+
+    root = with_changed_json(datasets["msrvtt"], tmp_path / "msrvtt", mark)
+    corpus = load_dataset("msrvtt", root).corpus
+    assert corpus.split("validation").ids == ["video1", "video5"]
+    assert sorted(corpus.split("train").ids) == ["video0", "video2", "video3", "video4", "video6"]
+    assert corpus.split("test").ids == load_dataset("msrvtt", datasets["msrvtt"]).corpus.split("test").ids
+    assert load_dataset("msrvtt-7k", root).corpus.split("validation").ids == ["video1"]
+    whole = load_dataset("msrvtt-all", root).corpus
+    assert whole.split("train").ids == load_dataset("msrvtt-all", datasets["msrvtt"]).corpus.split("train").ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("videos"),
+        lambda content: content.update(videos={"video1": "validate"}),
+        lambda content: content.update(videos=["video1", None, {"split": "validate"}, {"video_id": "video1"}]),
+    ],
+)
+def test_msrvtt_without_official_splits_holds_out_videos_by_their_hashes(datasets, tmp_path, change):
+    root = with_changed_json(datasets["msrvtt"], tmp_path / "msrvtt", change)
+    for name in ("msrvtt", "msrvtt-7k"):
+        held_out = load_dataset(name, datasets["msrvtt"]).corpus.split("validation").ids
+        assert load_dataset(name, root).corpus.split("validation").ids == held_out
+
+
+@pytest.mark.parametrize("name", ["msrvtt", "msrvtt-7k"])
+def test_a_test_video_without_a_sentence_is_not_trained_on(datasets, tmp_path, name):
+    root = copied(datasets["msrvtt"], tmp_path / "msrvtt")
+    with (root / "MSRVTT_JSFUSION_test.csv").open("a", encoding="utf-8") as stream:
+        stream.write("ret9,msr2,video2,\n")
+    assert "video2" not in load_dataset(name, root).corpus.ids
+    assert "video2" in load_dataset(name, datasets["msrvtt"]).corpus.split("train").ids
+
+
 def test_the_validation_split_of_msrvtt_has_497_videos_and_does_not_depend_on_the_order():
     ids = [f"video{n}" for n in range(9000)]
     held = hold_out(ids, 497)

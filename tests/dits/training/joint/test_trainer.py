@@ -116,6 +116,7 @@ def test_the_weights_are_refused_with_the_encoder_that_training_started_from(sou
         (["--joint", "--out", "weights.safetensors"], "--out is a folder"),
         (["--micro-batch", "2", "--out", "x.safetensors"], "--micro-batch: only joint training uses this"),
         (["--joint", "--precision", "fp8", "--out", "out"], "There is no precision 'fp8': choose one of fp32, bf16"),
+        (["--joint", "--epoch-captions", "64", "--out", "out"], "Training from video has no epoch_captions"),
         (["--joint", "--workers", "-1", "--out", "out"], "The workers must be 0 or more, not -1"),
         (["--joint", "--device", "tpu", "--out", "out"], "There is no device 'tpu'"),
         (["--joint", "--out", "out"], "A batch of 32 cannot be filled from 4 videos"),
@@ -165,6 +166,17 @@ def test_a_learning_rate_of_zero_keeps_clip_and_temperature(encoder, data, tmp_p
     result = train_jointly(XPOOL, replace(QUICK, clip_learning_rate=0.0), encoder, data, tmp_path)
     assert torch.equal(encoder.fingerprint(), before)
     assert torch.equal(result.model.logit_scale, temperature)  # training starts from CLIP's own
+
+
+def test_a_given_temperature_is_the_start_and_trains_at_its_own_rate(encoder, data, tmp_path):
+    before = encoder.fingerprint()
+    still = {"clip_learning_rate": 0.0, "temperature": 20.0, "weight_decay": 1.0, "epochs": 1}
+    for rate, name in ((0.0, "fixed"), (0.01, "trained")):
+        config = replace(QUICK, **still, temperature_rate=rate, alignment_weight=1.0)
+        result = train_jointly(XPOOL, config, encoder, data, tmp_path / name)
+        steps = result.best["step"]
+        assert rate * steps * 0.5 <= abs(np.log(result.model.temperature / 20.0)) <= rate * steps + 1e-6
+    assert torch.equal(encoder.fingerprint(), before)
 
 
 def test_batch_norms_keep_their_statistics():
