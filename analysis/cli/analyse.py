@@ -96,7 +96,7 @@ def _flows_of_corpus(args: argparse.Namespace) -> list["Flow"]:
     if args.noise_seeds > 1 and not model.alignment.is_stochastic:
         raise InputError("This method draws no noise, so all seeds would give the same result: remove --noise-seeds.")
     notices: list[str] = []
-    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append).select(gallery.ids)
+    embeddings = corpus_embeddings(corpus, encoder, show_embedding, notices.append, gallery.ids)
     show_notices(notices)
     seeds = [None] if args.noise_seeds == 1 else list(range(args.noise_seeds))
     matched = match_queries(gallery.queries(), gallery.ids)

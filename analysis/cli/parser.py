@@ -1,4 +1,4 @@
-"""The analysis command line: measures of an encoder, and the contribution of each source of its training pairs."""
+"""The analysis command line: measures of an encoder, its sources of pairs, and methods compared on a corpus."""
 
 import argparse
 import json
@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from analysis.cli import comparison
 from dits.common.errors import DitsError
 from dits.common.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, or 2 after an error message."""
+    """Run a command; return 0, or 2 after an error message, or 130 after an interrupt."""
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DitsError as error:
         print(f"analysis: {printable(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("analysis: interrupted. Nothing is half-written; run the command again.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     sources.add_argument("--recipe", type=Path, required=True, metavar="FILE.toml", help="the training recipe")
     sources.add_argument("--seeds", default="1,2,3", help="comma-separated (default: %(default)s)")
     sources.set_defaults(run=_sources)
+    comparison.add(commands)
     return parser
 
 

@@ -7,7 +7,8 @@ cosines and norms, brings these embeddings into the space of the encoder that th
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits.bundled_encoder.config import PHOTOS, parse_fold
-from dits.bundled_encoder.data import in_fold, load_pairs
-from dits.bundled_encoder.pair_embeddings import concatenate, embed_pairs
+from dits.bundled_encoder.config import MAX_KEPT, PHOTOS, EncoderTrainingConfig, parse_fold
+from dits.bundled_encoder.data import TowerRows, in_fold, load_pairs, pair_rows, views_of
+from dits.bundled_encoder.pair_embeddings import concatenate, embed_kept
 from dits.bundled_encoder.pairs.shards import Pair
 from dits.common.errors import InputError, require
 from dits.corpora.corpus import Progress
-from dits.encoders.openclip import Encoder, load_encoder
+from dits.encoders.openclip import OpenClipEncoder, load_encoder
 from dits.training.trainer import PairData
 
 _ANCHORS = 1000  # pairs that fix the map between two encoders
-
-Embed = Callable[[Sequence[Pair], Encoder, Progress | None], PairData]
 
 
 def cross_fitted_pairs(
     folder: Path,
     sources: Sequence[str],
-    encoder: Encoder,
+    encoder: OpenClipEncoder,
     folds: Sequence[Path],
     progress: Progress | None = None,
-    embed: Embed = embed_pairs,
 ) -> PairData:
     """Embeds photographs, each by the encoder that was trained without it, in the space of `encoder`.
 
@@ -44,7 +42,7 @@ def cross_fitted_pairs(
         sources: the sources to embed; all are photographs.
         encoder: the encoder that the head will be used with, trained on all folds.
         folds: the folders of the encoders of all K folds, in any order, as `train encoder --fold k/K` wrote them.
-        progress: called with the number of embedded pictures of a fold, and its total.
+        progress: called with the number of pictures whose views are kept, and the total.
 
     Raises:
         InputError: a source has drawings; a folder has no encoder with a fold, or the folds are not 1/K to K/K.
@@ -53,27 +51,75 @@ def cross_fitted_pairs(
     """
     other = [name for name in sources if name not in PHOTOS]
     require(not other, f"Cross-fitting divides photographs, not {', '.join(other)}: leave it out of --sources.")
-    named = {fold_of(path): path for path in folds}
-    count = parse_fold(next(iter(named)))[1] if named else 0
-    expected = {f"{number}/{count}" for number in range(1, count + 1)}
-    require(
-        bool(named) and set(named) == expected and len(named) == len(folds),
-        f"Cross-fitting needs one encoder for each fold, and these are of the folds {', '.join(sorted(named))}: train "
-        "one with --fold 1/K to K/K each.",
-    )
+    encoders = ordered_folds(folds)
     pairs = load_pairs(folder, sources)
+    kept = KeptPairs.of(pairs, encoder, _recipe(folds[0]), progress)
     parts = []
-    for fold in sorted(named, key=parse_fold):
-        own = load_encoder(f"local-dir:{named[fold]}", str(encoder.device))
-        unseen = [pair for pair in pairs if in_fold(pair, fold)]
-        seen = _anchors([pair for pair in pairs if not in_fold(pair, fold)])
-        rotation = orthogonal_map(_points(embed(seen, own, None)), _points(embed(seen, encoder, None)))
-        data = embed(unseen, own, progress)
+    for fold, path in encoders.items():
+        own = load_encoder(f"local-dir:{path}", str(encoder.device))
+        unseen = np.array([in_fold(pair, fold) for pair in pairs])
+        anchors = np.flatnonzero(~unseen)[:: max(1, int((~unseen).sum()) // _ANCHORS)]
+        rotation = orthogonal_map(kept.points(anchors, own), kept.points(anchors, encoder))
+        data = kept.embed(np.flatnonzero(unseen), own)
         parts.append(PairData(data.texts @ rotation, data.frames @ rotation, data.video_of, data.captions))
     whole = parts[0]
     for part in parts[1:]:
         whole = concatenate(whole, part)
     return whole
+
+
+def ordered_folds(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders of fold encoders by their folds, "1/K" to "K/K".
+
+    Raises:
+        InputError: a folder has no encoder with a fold, or a fold is missing or twice.
+    """
+    named = {fold_of(folder): folder for folder in folders}
+    count = parse_fold(next(iter(named)))[1] if named else 0
+    expected = [f"{number}/{count}" for number in range(1, count + 1)]
+    require(
+        bool(named) and sorted(named) == sorted(expected) and len(named) == len(folders),
+        f"Cross-fitting needs one encoder for each fold, and these are of the folds {', '.join(sorted(named))}: train "
+        "one with --fold 1/K to K/K each.",
+    )
+    return {fold: named[fold] for fold in expected}
+
+
+@dataclass(frozen=True)
+class KeptPairs:
+    """Pairs, their kept views, and the number of the plain view of every picture of each pair."""
+
+    pairs: Sequence[Pair]
+    rows: TowerRows
+    plain: list[np.ndarray]
+
+    @classmethod
+    def of(
+        cls, pairs: Sequence[Pair], encoder: OpenClipEncoder, config: EncoderTrainingConfig, progress: Progress | None
+    ) -> "KeptPairs":
+        """The views that `train encoder` has kept in the cache; missing ones are computed."""
+        require(
+            config.image_stages <= MAX_KEPT,
+            f"Cross-fitting needs kept views: train the encoders with --image-stages {MAX_KEPT} or fewer.",
+        )
+        show = progress or (lambda done, total: None)
+        rows = pair_rows(encoder.module.visual.trunk, pairs, config.crops, config.kept_stages, show)
+        plain, start = [], 0
+        for pair in pairs:
+            views = np.array(views_of(pair, config.crops))
+            plain.append(start + np.cumsum(views) - views)
+            start += int(views.sum())
+        return cls(pairs, rows, plain)
+
+    def embed(self, numbers: np.ndarray, encoder: OpenClipEncoder, texts: int | None = None) -> PairData:
+        """Embeds some of the pairs, with all texts or the first ones."""
+        chosen = [replace(self.pairs[number], texts=self.pairs[number].texts[:texts]) for number in numbers]
+        return embed_kept(chosen, encoder, self.rows, np.concatenate([self.plain[number] for number in numbers]))
+
+    def points(self, numbers: np.ndarray, encoder: OpenClipEncoder) -> Tensor:
+        """The first text and the video of some of the pairs as unit vectors (2 N, d), so that both weigh the same."""
+        data = self.embed(numbers, encoder, texts=1)
+        return torch.cat([F.normalize(data.texts, dim=-1), F.normalize(data.frames.mean(dim=1), dim=-1)])
 
 
 def fold_of(folder: Path) -> str:
@@ -99,15 +145,6 @@ def orthogonal_map(source: Tensor, target: Tensor) -> Tensor:
     return (u @ vh).float()
 
 
-def _anchors(pairs: Sequence[Pair]) -> list[Pair]:
-    """At most _ANCHORS of the pairs, evenly spaced, each with its first text and picture."""
-    positions = np.unique(np.linspace(0, len(pairs) - 1, min(_ANCHORS, len(pairs))).astype(int))
-    return [
-        Pair(p.source, p.package, p.file, p.licence, p.group, p.texts[:1], p.pictures[:1])
-        for p in (pairs[position] for position in positions)
-    ]
-
-
-def _points(data: PairData) -> Tensor:
-    """The texts and videos of pairs as unit vectors (2 N, d), so that both have the same weight."""
-    return torch.cat([F.normalize(data.texts, dim=-1), F.normalize(data.frames.mean(dim=1), dim=-1)])
+def _recipe(folder: Path) -> EncoderTrainingConfig:
+    config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
+    return EncoderTrainingConfig(**config)

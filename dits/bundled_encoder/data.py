@@ -90,8 +90,9 @@ class ValidationClips:
 class TrainingPairs:
     """Pairs with what the image tower computes of all views of their pictures."""
 
-    def __init__(self, pairs: Sequence[Pair], rows: TowerRows, balance: float) -> None:
-        """`rows` are the views in the order of the pairs' pictures; `balance` is as in `EncoderTrainingConfig`."""
+    def __init__(self, pairs: Sequence[Pair], rows: TowerRows, balance: float, fold: str = "") -> None:
+        """`rows` are the views in the order of the pairs' pictures; the rest is as in `EncoderTrainingConfig`."""
+        self.left_out = np.array([in_fold(pair, fold) for pair in pairs])
         self.sources = np.array([pair.source for pair in pairs])
         self.texts = [pair.texts for pair in pairs]
         self.pictures = [data for pair in pairs for data in pair.pictures]
@@ -104,8 +105,8 @@ class TrainingPairs:
         self._neighbours: dict[int, np.ndarray] = {}
 
     def members(self, sources: Sequence[str]) -> np.ndarray:
-        """The numbers of all pairs of some sources."""
-        return np.flatnonzero(np.isin(self.sources, sources))
+        """The numbers of all pairs of some sources, but for those of the fold that is left out."""
+        return np.flatnonzero(np.isin(self.sources, sources) & ~self.left_out)
 
     def share(self, sources: Sequence[str]) -> float:
         """The weight of some sources when a batch is divided among groups of sources."""
@@ -200,8 +201,8 @@ def same_text(texts: Sequence[str]) -> Tensor | None:
     return torch.from_numpy(same) if same.any() else None
 
 
-def load_pairs(folder: Path, sources: Sequence[str], fold: str = "") -> list[Pair]:
-    """The training pairs of some sources: all but the held-out stamps, and but the photographs of a fold ("k/K").
+def load_pairs(folder: Path, sources: Sequence[str]) -> list[Pair]:
+    """The training pairs of some sources: all but the held-out stamps.
 
     Raises:
         PairsError: the shards are missing or damaged, or have no pair of one of the sources.
@@ -210,7 +211,7 @@ def load_pairs(folder: Path, sources: Sequence[str], fold: str = "") -> list[Pai
     missing = [source for source in sources if source != CLASSES and all(pair.source != source for pair in pairs)]
     if missing:
         raise PairsError(f"{folder} holds no pairs of {', '.join(missing)}: prepare them, or train without.")
-    return [pair for pair in pairs if not in_fold(pair, fold)]
+    return pairs
 
 
 def in_fold(pair: Pair, fold: str) -> bool:

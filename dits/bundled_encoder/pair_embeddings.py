@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dits.bundled_encoder.data import TowerRows
 from dits.bundled_encoder.pairs.near_duplicates import to_rgb
 from dits.bundled_encoder.pairs.shards import Pair, open_picture, pictures_digest
 from dits.bundled_encoder.pictures import cached_tensor
 from dits.common.files import cache_root, sha256_of_json
 from dits.corpora.corpus import FRAMES, Progress
-from dits.encoders.openclip import Encoder
+from dits.encoders.openclip import Encoder, OpenClipEncoder
+from dits.encoders.towers import upper_stages
 from dits.training.trainer import PairData
 
 _BATCH = 24
@@ -23,14 +25,25 @@ def embed_pairs(pairs: Sequence[Pair], encoder: Encoder, progress: Progress | No
     A still is repeated FRAMES times, and a clip with fewer frames repeats them evenly. Attention and mean are then
     those of the pictures themselves.
     """
-    pictures = _picture_embeddings(pairs, encoder, progress)
-    counts = np.array([len(pair.pictures) for pair in pairs])
-    starts = np.cumsum(counts) - counts
-    frames = np.floor((np.arange(FRAMES) + 0.5) / FRAMES * counts[:, None]).astype(int) + starts[:, None]
-    captions = tuple(text for pair in pairs for text in pair.texts)
-    texts = encoder.encode_text(captions)
-    video_of = np.repeat(np.arange(len(pairs)), [len(pair.texts) for pair in pairs])
-    return PairData(texts, pictures[torch.from_numpy(frames)], video_of, captions)
+    return _pair_data(pairs, encoder, _picture_embeddings(pairs, encoder, progress))
+
+
+def embed_kept(pairs: Sequence[Pair], encoder: OpenClipEncoder, rows: TowerRows, numbers: np.ndarray) -> PairData:
+    """`embed_pairs` with kept views: the views `numbers` of `rows` are the plain ones of the pairs' pictures, in order.
+
+    The stages of the encoder's image tower below the kept maps are the pretrained ones.
+    """
+    visual = encoder.module.visual
+    embeddings = []
+    for block in np.array_split(numbers, max(1, len(numbers) // _BATCH)):
+        if rows.upper:
+            with torch.inference_mode():
+                features = upper_stages(visual.trunk, rows.select_maps(block).to(encoder.device), rows.upper)
+        else:
+            features = rows.features[torch.from_numpy(block)].float().to(encoder.device)
+        with torch.inference_mode():
+            embeddings.append(visual.head(features).float().cpu())
+    return _pair_data(pairs, encoder, torch.cat(embeddings))
 
 
 def concatenate(first: PairData, second: PairData) -> PairData:
@@ -41,6 +54,16 @@ def concatenate(first: PairData, second: PairData) -> PairData:
         np.concatenate([first.video_of, second.video_of + len(first.frames)]),
         first.captions + second.captions,
     )
+
+
+def _pair_data(pairs: Sequence[Pair], encoder: Encoder, pictures: Tensor) -> PairData:
+    counts = np.array([len(pair.pictures) for pair in pairs])
+    starts = np.cumsum(counts) - counts
+    frames = np.floor((np.arange(FRAMES) + 0.5) / FRAMES * counts[:, None]).astype(int) + starts[:, None]
+    captions = tuple(text for pair in pairs for text in pair.texts)
+    texts = encoder.encode_text(captions)
+    video_of = np.repeat(np.arange(len(pairs)), [len(pair.texts) for pair in pairs])
+    return PairData(texts, pictures[torch.from_numpy(frames)], video_of, captions)
 
 
 def _picture_embeddings(pairs: Sequence[Pair], encoder: Encoder, progress: Progress | None) -> Tensor:

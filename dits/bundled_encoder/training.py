@@ -78,7 +78,7 @@ def train_encoder(
     """
     selection = [corpus.split("validation") for corpus in corpora]
     torch.manual_seed(config.seed)
-    loaded = load_pairs(pairs, config.source_names, config.fold)
+    loaded = load_pairs(pairs, config.source_names)
     model, classifier = pretrained_model(folder)
     device = _device(config.device)
     trunk: Any = model.to(device).visual.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def train_encoder(
             report(f"Computing features with the pretrained image tower: {done}/{total} pictures")
 
     rows = pair_rows(trunk, loaded, config.crops, config.kept_stages, progress)
-    data = TrainingPairs(loaded, rows, config.balance)
+    data = TrainingPairs(loaded, rows, config.balance, config.fold)
     validation = [validation_clips(trunk, part, config.kept_stages, progress) for part in selection]
     trainer = _EncoderTrainer(model, folder, classifier, data, validation, config)
     baseline = trainer.kernel_ridge()
@@ -99,7 +99,7 @@ def train_encoder(
     write_model(model.cpu(), folder)
     summary = {
         "config": asdict(config),
-        "pairs": {name: int((data.sources == name).sum()) for name in config.source_names if name != CLASSES},
+        "pairs": {name: len(data.members([name])) for name in config.source_names if name != CLASSES},
         "selected_on": [part.name for part in selection],
         "validation": best,
         "kernel_ridge": baseline,
@@ -352,19 +352,23 @@ class _EncoderTrainer:
         if not self.config.image_stages:
             return self.data.draw_features(rows, rng)
         if self.config.kept_stages:
-            pair = self.data.draw_views(rows, rng)
-            numbers, place = np.unique(np.stack(pair), return_inverse=True)
-            features = self.features.upper_tower(self.data.rows.select_maps(numbers))
+            first, second = self.data.draw_views(rows, rng)
+            second = np.where(self.data.counts[rows] > 1, second, first)  # of a clip two frames, of a still one view
+            numbers, place = np.unique(np.stack([first, second]), return_inverse=True)
+            maps = self.data.rows.select_maps(numbers)
+            with self.features.precision():
+                features = self.features.upper_tower(maps)
             return features[torch.from_numpy(place.reshape(2, -1))].mean(dim=0)
         views = torch.stack([self.augment(self.data.pictures[n]) for n in self.data.draw_pictures(rows, rng)])
-        return self.features.image_tower(views)
+        with self.features.precision():
+            return self.features.image_tower(views)
 
     def _backward(
         self, texts: list[str] | Tensor, features: Tensor, weight: float, ignored: Tensor | None = None
     ) -> float:
         """Adds the gradients of one contrastive loss; `ignored` (B, B) are pairs that are not negatives."""
         c = self.config
-        with self.features.autocast():
+        with self.features.precision():
             text_features = texts.to(self.device) if isinstance(texts, Tensor) else self.features.text_tower(texts)
             text = self.model.text.proj(F.dropout(text_features, c.dropout / 2))
             image = self.model.visual.head.proj(F.dropout(features.to(self.device), c.dropout))

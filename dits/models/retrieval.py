@@ -230,8 +230,9 @@ class RetrievalModel(nn.Module):
         """Embeddings (B, d) of each text's own video (B, F, d) pooled by that text, not normalised."""
         if self.pooling is None:
             return mean_pool(frames)
+        # cloned, because a view would keep all videos of its block
         blocks = zip(texts.split(_PAIRS_PER_BLOCK), frames.split(_PAIRS_PER_BLOCK), strict=True)
-        return torch.cat([self.pooled(t, f).diagonal(dim1=0, dim2=1).T for t, f in blocks])
+        return torch.cat([self.pooled(t, f).diagonal(dim1=0, dim2=1).T.clone() for t, f in blocks])
 
     @property
     def temperature(self) -> float:

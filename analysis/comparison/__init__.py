@@ -1,0 +1,1 @@
+"""Methods compared on one corpus, and alignment against ranking: runs, measures of them, and reports."""
