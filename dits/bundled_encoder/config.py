@@ -58,7 +58,7 @@ class EncoderTrainingConfig:
     sources: str = "demo,left-out,templates,wallpapers,stamps,clipart,emoji,words,classes"
     crops: int = 2
     balance: float = 0.5
-    hard: float = 0.5
+    hard: float = 0.0
     ridge: float = 10.0
     drawing_weight: float = 0.1
     class_weight: float = 0.5

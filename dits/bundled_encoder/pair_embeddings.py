@@ -61,9 +61,20 @@ def _pair_data(pairs: Sequence[Pair], encoder: Encoder, pictures: Tensor) -> Pai
     starts = np.cumsum(counts) - counts
     frames = np.floor((np.arange(FRAMES) + 0.5) / FRAMES * counts[:, None]).astype(int) + starts[:, None]
     captions = tuple(text for pair in pairs for text in pair.texts)
-    texts = encoder.encode_text(captions)
+    texts = _text_embeddings(captions, encoder)
     video_of = np.repeat(np.arange(len(pairs)), [len(pair.texts) for pair in pairs])
     return PairData(texts, pictures[torch.from_numpy(frames)], video_of, captions)
+
+
+def _text_embeddings(texts: Sequence[str], encoder: Encoder) -> Tensor:
+    """Embeddings (N, d) of texts, cached; texts of about the same length share a batch."""
+
+    def make() -> Tensor:
+        order = torch.tensor(sorted(range(len(texts)), key=lambda number: len(texts[number])))
+        return encoder.encode_text([texts[number] for number in order.tolist()])[order.argsort()]
+
+    key = sha256_of_json({"encoder": encoder.id, "texts": list(texts)})
+    return cached_tensor(cache_root() / "pair-embeddings" / f"texts-{key[:12]}.safetensors", "embeddings", make)
 
 
 def _picture_embeddings(pairs: Sequence[Pair], encoder: Encoder, progress: Progress | None) -> Tensor:

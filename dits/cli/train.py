@@ -124,10 +124,10 @@ def _train_on_embeddings(args: argparse.Namespace) -> None:
     corpora = {args.corpus: corpus} | {name: named_corpus(name, args.strict) for name in args.select_also_on or []}
     selected_on = config.select_on + (f" of {', '.join(corpora)}" if len(corpora) > 1 else "")
     description = {"corpus": args.corpus, "split": "train", "selected_on": selected_on}
+    selections = [other.split(config.select_on) for other in corpora.values()]  # a missing one is said before the work
     data, used = training_data(args, corpus, encoder, embedder)
     validation = []
-    for other in corpora.values():
-        selection = other.split(config.select_on)
+    for other, selection in zip(corpora.values(), selections, strict=True):
         embeddings = corpus_embeddings(other, embedder, show_embedding, ids=selection.ids)
         validation.append(pair_data(selection, embedder, embeddings))
     result = train(

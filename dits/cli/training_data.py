@@ -39,10 +39,10 @@ def training_data(
             "pairs": f"{len(data.frames)} of {', '.join(sources)}, cross-fitted by {len(args.cross_fit)} folds"
         }
     training = corpus.split("train")
-    data = pair_data(training, embedder, corpus_embeddings(corpus, embedder, show_embedding, ids=training.ids))
-    if not args.pairs:
-        return data, {}
     sources = split_names(args.sources or DEFAULT_SOURCES)
-    pairs = load_pairs(args.pairs, sources)
+    pairs = load_pairs(args.pairs, sources) if args.pairs else []
+    data = pair_data(training, embedder, corpus_embeddings(corpus, embedder, show_embedding, ids=training.ids))
+    if not pairs:
+        return data, {}
     data = concatenate(data, embed_pairs(pairs, embedder, progress))
     return data, {"pairs": f"{len(pairs)} of {', '.join(sources)}"}

@@ -179,7 +179,7 @@ def require_trainable(model: RetrievalModel, config: TrainingConfig, projections
 def validate(
     model: RetrievalModel, data: PairData | Sequence[PairData], projections: Projections | None = None
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a model on data, in both directions; means over several. With `projections` the data holds features."""
+    """Metrics of a model in both directions: means over several data, which hold features with `projections`."""
     model.eval()
     records = []
     for part in [data] if isinstance(data, PairData) else data:

@@ -48,12 +48,22 @@ def test_repeating_frames_leaves_pooling_as_it_is(tiny_encoder):
 def test_embeddings_are_cached_by_encoder_and_pictures(tiny_encoder, tmp_path):
     pairs = [pair(0, 2), pair(1, 1)]
     first = embed_pairs(pairs, tiny_encoder)
-    cached = list((tmp_path / "cache" / "pair-embeddings").iterdir())
+    folder = tmp_path / "cache" / "pair-embeddings"
+    assert len(list(folder.iterdir())) == 2  # pictures and texts
     again = embed_pairs([dataclasses.replace(p, texts=("other",)) for p in pairs], tiny_encoder)
-    assert list((tmp_path / "cache" / "pair-embeddings").iterdir()) == cached
+    assert len(list(folder.iterdir())) == 3
     assert torch.equal(first.frames, again.frames)
+    assert not torch.equal(first.texts[0], again.texts[0])
     embed_pairs(pairs[:1], tiny_encoder)
-    assert len(list((tmp_path / "cache" / "pair-embeddings").iterdir())) == 2
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_texts_keep_their_order_whatever_their_length(tiny_encoder):
+    """Texts of about the same length share a batch."""
+    texts = ("a long sentence with many words in it", "cat", "a dog runs")
+    expected = torch.cat([tiny_encoder.encode_text([text]) for text in texts])
+    data = embed_pairs([dataclasses.replace(pair(0, 1), texts=texts)], tiny_encoder)
+    torch.testing.assert_close(data.texts, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_concatenated_data_keeps_captions_with_their_videos():
