@@ -13,12 +13,12 @@ CONSTRAINED := $(if $(LOCK),--constraint $(VENV)/constraints.txt)
 # folds have not seen. The encoders of the folds only set their projections, and do not tune their towers.
 FOLDS := 1 2 3 4
 CROSS_FIT = --pairs $(PAIRS) $(foreach fold,$(FOLDS),--cross-fit runs/fold-$(fold)) $(if $(MSRVTT),--select-also-on msrvtt-7k:$(MSRVTT))
-HEAD := --temperature 0 --temperature-rate 1e-3 --batch-size 96 --epoch-captions 9600 --epochs 4 --patience 1 --learning-rate 1e-4
-XPOOL := $(HEAD)
-DITS := $(HEAD) --noise-scale 0 --depth 1 --alignment-weight 0.5
+HEAD := --temperature 0 --temperature-rate 1e-3 --batch-size 96 --epoch-captions 9600 --epochs 4 --patience 1
+XPOOL := $(HEAD) --learning-rate 1e-4
+DITS := $(HEAD) --learning-rate 1e-5 --weight-decay 0.01 --noise-scale 0 --depth 1 --alignment-weight 1
 # The analysis compares DITS with DITS trained by L2 and the diffusion baseline.
-DITS_L2 := $(HEAD) --noise-scale 0 --depth 1 --objective l2
-DIFFUSION := $(HEAD) --longest-gap 1.0 --depth 1 --objective l2
+DITS_L2 := $(HEAD) --learning-rate 1e-4 --noise-scale 0 --depth 1 --objective l2
+DIFFUSION := $(HEAD) --learning-rate 1e-4 --longest-gap 1.0 --depth 1 --objective l2
 SEEDS := 1 2 3 4 24
 
 # Test files run in parallel, each in one process; the browser tests take longest and start first.
