@@ -6,7 +6,6 @@ encoder is trained on the others (`EncoderTrainingConfig.fold`) and embeds the f
 cosines and norms, brings these embeddings into the space of the encoder that the head will be used with.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from dits.bundled_encoder.data import TowerRows, in_fold, load_pairs, pair_rows,
 from dits.bundled_encoder.pair_embeddings import concatenate, embed_kept
 from dits.bundled_encoder.pairs.shards import Pair
 from dits.common.errors import InputError, require
+from dits.common.files import parse_json
 from dits.corpora.corpus import Progress
 from dits.encoders.openclip import OpenClipEncoder, load_encoder
 from dits.training.trainer import PairData
@@ -126,17 +126,11 @@ def fold_of(folder: Path) -> str:
     """The fold that the encoder in a folder was trained without.
 
     Raises:
-        InputError: the folder has no record of a training, or of one without a fold.
+        InputError: the folder has no record of a training that this release reads, or of one without a fold.
     """
-    path = folder / "training.json"
-    try:
-        fold = json.loads(path.read_text(encoding="utf-8"))["config"]["fold"]
-        parse_fold(fold)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
-        raise InputError(
-            f"{path} names no fold that the encoder was trained without: make it with train encoder --fold k/K."
-        ) from error
-    return str(fold)
+    fold = _recipe(folder).fold
+    require(bool(fold), f"The encoder in {folder} was trained on all folds: make one with train encoder --fold k/K.")
+    return fold
 
 
 def orthogonal_map(source: Tensor, target: Tensor) -> Tensor:
@@ -146,5 +140,10 @@ def orthogonal_map(source: Tensor, target: Tensor) -> Tensor:
 
 
 def _recipe(folder: Path) -> EncoderTrainingConfig:
-    config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
-    return EncoderTrainingConfig(**config)
+    path = folder / "training.json"
+    try:
+        return EncoderTrainingConfig(**parse_json(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError(
+            f"{path} is no record of an encoder's training: make the encoder with train encoder --fold k/K."
+        ) from error

@@ -34,7 +34,7 @@ def add(commands: "Commands") -> None:
     ablate.add_argument("--tables", default=",".join(TABLES), help="comma-separated (default: %(default)s)")
     ablate.add_argument("--seeds", default="1,2,3,4,24", help="comma-separated (default: %(default)s)")
     ablate.add_argument("--split", default="test", help="split of the final evaluation (default: test)")
-    add_config_flags(ablate, TrainingConfig, skip=("seed", "objective"))
+    add_config_flags(ablate, TrainingConfig, skip=("seed", "objective", "projection_rate", "feature_dropout"))
     add_config_flags(ablate, AlignmentConfig, skip=("dim",))
 
 

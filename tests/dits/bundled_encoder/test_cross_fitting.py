@@ -25,12 +25,15 @@ def test_the_orthogonal_map_finds_a_rotation_and_keeps_cosines():
 
 
 @pytest.mark.slow
-def test_every_photograph_is_embedded_by_the_encoder_that_has_not_seen_it(tmp_path, tiny_corpus, shards, monkeypatch):
+@pytest.mark.parametrize("stages", [0, 2])
+def test_every_photograph_is_embedded_by_the_encoder_that_has_not_seen_it(
+    tmp_path, tiny_corpus, shards, monkeypatch, stages
+):
     """Cosines and norms are those of the fold's encoder, by its whole image tower; the map only turns its space."""
     monkeypatch.setenv("DITS_CACHE", str(tmp_path / "cache"))
     corpora = [open_corpus(str(tiny_corpus))]
     for fold in ("", "1/2", "2/2"):
-        config = replace(SMALL, steps=0, image_stages=2, fold=fold)
+        config = replace(SMALL, steps=0, image_stages=stages, fold=fold)
         train_encoder(corpora, shards, tmp_path / f"encoder{fold[:1]}", config, lambda line: None)
     encoder = load_encoder(f"local-dir:{tmp_path / 'encoder'}")
     folds = [tmp_path / "encoder2", tmp_path / "encoder1"]
@@ -73,5 +76,9 @@ def test_folds_are_ordered_and_refused_if_missing_or_twice(tmp_path, folds):
             ordered_folds(wrong)
     with pytest.raises(InputError, match="divides photographs, not emoji"):
         cross_fitted_pairs(tmp_path, ["emoji"], load_encoder(), folds)
-    with pytest.raises(InputError, match="names no fold that the encoder was trained without"):
+    with pytest.raises(InputError, match="trained on all folds"):
         fold_of(BUNDLED_FOLDER)
+    for record in ("{", "[]", '{"config": {"steps": -1}}', '{"config": {"unknown": 1}}', '{"config": 3}'):
+        (folds[0] / "training.json").write_text(record)
+        with pytest.raises(InputError, match="is no record of an encoder's training"):
+            fold_of(folds[0])
